@@ -1,0 +1,2 @@
+//! autoglm-edged
+fn main() {}

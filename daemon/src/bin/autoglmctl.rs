@@ -1,0 +1,2 @@
+//! autoglmctl
+fn main() {}
