@@ -1,0 +1,70 @@
+//! The MQTT client: a handle, and the task that keeps a connection to the broker.
+//!
+//! What rumqttc 0.25.1 gets wrong and how this stays clear of it:
+//! - after an error its event loop carries over state that can loop for ever (`collision`, #1056, #1014) and
+//!   drops queued publishes when the broker lost our session: so **every connection gets a fresh event
+//!   loop**, and what the broker has not acknowledged is kept here and sent again;
+//! - `poll()` reconnects at once: a failed connection ends here, and the next one waits by [`Backoff`];
+//! - topic aliases break after a reconnect (#972): none are used.
+//!
+//! The event loop's `poll` future is never dropped half way: its own task polls it, the owner task reads a channel.
+//!
+//! [`Backoff`]: crate::backoff::Backoff
+
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::pump::Pump;
+use super::types::{BrokerState, ClientConfig, Incoming, Publication, PublishError};
+
+/// Publications waiting for the owner task. Full: [`PublishError::Busy`] at once, because whoever
+/// publishes can decide better than a queue what to do while the broker is away.
+const OUT_CAPACITY: usize = 64;
+/// Messages on their way up. The broker sends at most [`RECEIVE_MAXIMUM`] unacknowledged ones, so QoS 1 never
+/// meets a full queue; a QoS 0 flood is dropped and counted.
+const UP_CAPACITY: usize = 64;
+/// MQTT 5 receive maximum: the broker's limit on unacknowledged messages to us, hence our back-pressure.
+pub(super) const RECEIVE_MAXIMUM: u16 = 16;
+
+pub(super) type Receipt = oneshot::Sender<Result<(), PublishError>>;
+
+/// Handle to the broker connection. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Client {
+    out: mpsc::Sender<(Publication, Receipt)>,
+    state: watch::Receiver<BrokerState>,
+}
+
+impl Client {
+    /// Publishes at QoS 1 and returns once the broker has acknowledged, across reconnections.
+    ///
+    /// Dropping the future gives up the receipt, not the message.
+    ///
+    /// # Errors
+    /// [`PublishError::Busy`] when the queue is full, [`PublishError::Stopped`] after shut-down.
+    pub async fn publish(&self, publication: Publication) -> Result<(), PublishError> {
+        let (receipt, acknowledged) = oneshot::channel();
+        self.out.try_send((publication, receipt)).map_err(|error| match error {
+            mpsc::error::TrySendError::Full(_) => PublishError::Busy,
+            mpsc::error::TrySendError::Closed(_) => PublishError::Stopped,
+        })?;
+        acknowledged.await.unwrap_or(Err(PublishError::Stopped))
+    }
+
+    /// The state of the connection, as a snapshot to watch.
+    #[must_use]
+    pub fn state(&self) -> watch::Receiver<BrokerState> {
+        self.state.clone()
+    }
+}
+
+/// Starts the owner task on `tracker`; it ends when `cancel` is, after a clean disconnect.
+#[must_use]
+pub fn spawn(config: ClientConfig, tracker: &TaskTracker, cancel: CancellationToken) -> (Client, mpsc::Receiver<Incoming>) {
+    let (out, out_queue) = mpsc::channel(OUT_CAPACITY);
+    let (up, up_queue) = mpsc::channel(UP_CAPACITY);
+    let (state, watched) = watch::channel(BrokerState::Starting);
+    tracker.spawn(Pump::new(config, out_queue, up, state).run(cancel));
+    (Client { out, state: watched }, up_queue)
+}

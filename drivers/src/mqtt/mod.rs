@@ -1,0 +1,11 @@
+//! MQTT 5 through rumqttc: one client, one owner task, used by everything that speaks to a broker.
+//!
+//! Never decides what a message means and keeps nothing on disk. Read [`client`] for what is worked
+//! around in rumqttc 0.25.1 and why.
+
+pub mod client;
+mod pump;
+pub mod types;
+
+pub use client::{Client, spawn};
+pub use types::{Broker, BrokerState, ClientConfig, Incoming, Publication, PublishError, Will};

@@ -1,0 +1,78 @@
+//! Serial lines through tokio-serial.
+//!
+//! Opens a tty exclusively (`TIOCEXCL`), 8N1, without flow control, and says in words what went wrong.
+//! It never looks for ports and never reopens one. After an unplug tokio-serial's reads return
+//! `Ok(0)` for ever: whoever reads (the port) takes zero bytes as a lost link.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use tokio_serial::{DataBits, ErrorKind, FlowControl, Parity, SerialPortBuilderExt as _, SerialStream, StopBits};
+
+/// Why a serial line could not be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// Nothing by that name: the adapter is unplugged, or the path is mistyped.
+    #[error("{path}: no such port (is the adapter plugged in? `ls -l /dev/serial/by-id` lists those that are)")]
+    Missing {
+        /// The path that was tried.
+        path: PathBuf,
+    },
+    /// The daemon's user may not open it.
+    #[error("{path}: permission denied (the daemon's user must be in the group that owns it, usually dialout)")]
+    Denied {
+        /// The path that was tried.
+        path: PathBuf,
+    },
+    /// Another program holds it exclusively.
+    #[error("{path}: in use by another program (`fuser {path}` names it)")]
+    InUse {
+        /// The path that was tried.
+        path: PathBuf,
+    },
+    /// Anything else, with the system's words.
+    #[error("{path}: cannot open at {baud} baud")]
+    Other {
+        /// The path that was tried.
+        path: PathBuf,
+        /// The speed that was asked for.
+        baud: u32,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
+}
+
+/// Opens a serial line exclusively.
+///
+/// # Errors
+/// [`OpenError`], by what the person at the box can do about it.
+pub fn open(path: &Path, baud: u32) -> Result<SerialStream, OpenError> {
+    let owned = || path.to_owned();
+    // serialport folds ENOENT, ENXIO and EBUSY into one kind; ask the file system first.
+    if !path.exists() {
+        return Err(OpenError::Missing { path: owned() });
+    }
+    let opened = tokio_serial::new(path.to_string_lossy(), baud)
+        .data_bits(DataBits::Eight)
+        .parity(Parity::None)
+        .stop_bits(StopBits::One)
+        .flow_control(FlowControl::None)
+        .open_native_async();
+    let mut stream = match opened {
+        Ok(stream) => stream,
+        Err(error) => {
+            return Err(match error.kind() {
+                ErrorKind::Io(io::ErrorKind::PermissionDenied) => OpenError::Denied { path: owned() },
+                // LAB: a second exclusive open reports NoDevice, as does EBUSY.
+                ErrorKind::NoDevice if path.exists() => OpenError::InUse { path: owned() },
+                ErrorKind::NoDevice | ErrorKind::Io(io::ErrorKind::NotFound) => OpenError::Missing { path: owned() },
+                _ => OpenError::Other { path: owned(), baud, source: error.into() },
+            });
+        }
+    };
+    stream
+        .set_exclusive(true)
+        .map_err(|error| OpenError::Other { path: owned(), baud, source: error.into() })?;
+    Ok(stream)
+}
