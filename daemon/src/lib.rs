@@ -1,1 +1,4 @@
 //! The daemon.
+
+pub mod things;
+pub mod understanding;

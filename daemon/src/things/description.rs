@@ -1,0 +1,648 @@
+//! A Thing Description (W3C WoT TD 1.1) as validated types.
+//!
+//! JSON is read into raw serde structs first and then checked, so that an error names the
+//! path of what is wrong. Members that we do not know are ignored, as the specification
+//! demands of a consumer. Forms and security definitions are not read here: a device that
+//! speaks our protocol needs none, and bindings for foreign devices read their own.
+//!
+//! Our extension vocabulary has the prefix `edge:` (a description declares it in its
+//! `@context`): `edge:aliases` (other names a person may use), `edge:location` (the room),
+//! `edge:kind` (what it is, for "all lights"), `edge:confirm` (ask a person before doing it)
+//! and `edge:sets` (the property that an action sets, for "brighter").
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+/// The most affordances of one class (properties, actions or events) that a description may
+/// have. Chosen because each costs some twenty embedded phrases; real devices have under 50.
+pub const AFFORDANCES_MAX: usize = 128;
+/// The most values that an enumeration may list; each becomes phrases of its own.
+pub const CHOICES_MAX: usize = 128;
+/// The most bytes in a name, title, alias or location.
+pub const NAME_BYTES_MAX: usize = 200;
+/// The most other names that one thing, affordance or choice may list.
+pub const ALIASES_MAX: usize = 32;
+/// How deep schemas may nest. serde_json itself stops at 128 levels.
+const SCHEMA_DEPTH_MAX: usize = 16;
+
+/// The identifier of a Thing: the description's `id`, usually a URN.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct ThingId(String);
+
+impl ThingId {
+    /// Checks and takes an identifier: 1 to [`NAME_BYTES_MAX`] bytes, no white space or
+    /// control characters.
+    ///
+    /// # Errors
+    /// [`InvalidThingId`] holds what was given.
+    pub fn new(id: impl Into<String>) -> Result<Self, InvalidThingId> {
+        let id = id.into();
+        let fits = !id.is_empty() && id.len() <= NAME_BYTES_MAX;
+        if fits && !id.chars().any(|c| c.is_whitespace() || c.is_control()) {
+            Ok(Self(id))
+        } else {
+            Err(InvalidThingId(id))
+        }
+    }
+
+    /// The identifier's text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for ThingId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// A text that cannot be a [`ThingId`].
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0:?} is no thing id: it must have 1 to {NAME_BYTES_MAX} bytes and no white space")]
+pub struct InvalidThingId(pub String);
+
+/// What a device says about itself.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ThingDescription {
+    /// `id`.
+    pub id: ThingId,
+    /// `title`: what people call it first.
+    pub title: String,
+    /// `description`.
+    pub description: Option<String>,
+    /// `edge:aliases`: what else people call it.
+    pub aliases: Vec<String>,
+    /// `edge:location`: the room or place where it is.
+    pub location: Option<String>,
+    /// `edge:kind`: nouns in the singular that name what it is ("light").
+    pub kinds: Vec<String>,
+    /// `@type`.
+    pub types: Vec<String>,
+    /// `properties`, by name.
+    pub properties: BTreeMap<String, Property>,
+    /// `actions`, by name.
+    pub actions: BTreeMap<String, Action>,
+    /// `events`, by name.
+    pub events: BTreeMap<String, Event>,
+}
+
+/// What every affordance has.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Naming {
+    /// `title`, where the description gives one.
+    pub title: Option<String>,
+    /// `description`.
+    pub description: Option<String>,
+    /// `edge:aliases`.
+    pub aliases: Vec<String>,
+    /// `@type`.
+    pub types: Vec<String>,
+}
+
+/// A property affordance.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Property {
+    /// Titles and types.
+    pub naming: Naming,
+    /// The schema of its value, with `readOnly` and `writeOnly`.
+    pub schema: DataSchema,
+    /// `observable`.
+    pub observable: bool,
+    /// `edge:confirm`: a person is asked before it is written.
+    pub confirm: bool,
+}
+
+/// An action affordance.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Action {
+    /// Titles and types.
+    pub naming: Naming,
+    /// `input`; `None` takes none.
+    pub input: Option<DataSchema>,
+    /// `output`; `None` returns none.
+    pub output: Option<DataSchema>,
+    /// `safe`: changes no state.
+    pub safe: bool,
+    /// `idempotent`: doing it twice is doing it once.
+    pub idempotent: bool,
+    /// `edge:confirm`: a person is asked before it is done (unlocking a door).
+    pub confirm: bool,
+    /// `edge:sets`: the property that its input becomes the value of.
+    pub sets: Option<String>,
+}
+
+/// An event affordance.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Event {
+    /// Titles and types.
+    pub naming: Naming,
+    /// `data`: what a notification carries.
+    pub data: Option<DataSchema>,
+}
+
+/// The `type` of a data schema.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum DataType {
+    /// `boolean`
+    Boolean,
+    /// `integer`
+    Integer,
+    /// `number`
+    Number,
+    /// `string`
+    String,
+    /// `object`
+    Object,
+    /// `array`
+    Array,
+    /// `null`
+    Null,
+}
+
+/// One value of an enumeration (`enum`, or `oneOf` of `const` with `title`).
+#[derive(Debug, Clone, PartialEq)]
+pub struct Choice {
+    /// The value that goes to the device.
+    pub value: Value,
+    /// `title`; `None` for a plain `enum`.
+    pub title: Option<String>,
+    /// `edge:aliases`.
+    pub aliases: Vec<String>,
+}
+
+/// A data schema: the parts that understanding needs as types, and all of it as JSON.
+#[derive(Debug, Clone, PartialEq)]
+pub struct DataSchema {
+    /// Titles and types.
+    pub naming: Naming,
+    /// `type`; `None` leaves it open.
+    pub data_type: Option<DataType>,
+    /// `unit`, as the description writes it.
+    pub unit: Option<String>,
+    /// `minimum` (inclusive).
+    pub minimum: Option<f64>,
+    /// `maximum` (inclusive).
+    pub maximum: Option<f64>,
+    /// `multipleOf`, above zero.
+    pub multiple_of: Option<f64>,
+    /// `enum` or `oneOf`, in the description's order, which is taken as rising for "faster".
+    pub choices: Vec<Choice>,
+    /// `properties` of an object.
+    pub members: BTreeMap<String, DataSchema>,
+    /// `required` of an object.
+    pub required: Vec<String>,
+    /// `readOnly`.
+    pub read_only: bool,
+    /// `writeOnly`.
+    pub write_only: bool,
+    /// The whole schema, for [`super::schema`] and for callers that want JSON Schema.
+    pub json: Value,
+}
+
+/// Why a text is no Thing Description that we can use. The device is to blame.
+#[derive(Debug, thiserror::Error)]
+pub enum DescriptionError {
+    /// Not JSON, or a member has the wrong JSON type.
+    #[error("thing description, at {path}: {source}")]
+    Malformed {
+        /// Where, as `properties.on.type`; `.` is the whole text.
+        path: String,
+        /// What serde found.
+        #[source]
+        source: serde_json::Error,
+    },
+    /// The JSON is well formed but says something that cannot be.
+    #[error("thing description, at {path}: {fault}")]
+    Invalid {
+        /// Where, as `properties.on.type`.
+        path: String,
+        /// What is wrong there.
+        fault: Fault,
+    },
+}
+
+/// What is wrong at one place of a description.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+pub enum Fault {
+    /// See [`InvalidThingId`].
+    #[error(transparent)]
+    Id(#[from] InvalidThingId),
+    /// An empty text where a name must stand.
+    #[error("must not be empty")]
+    Empty,
+    /// A text over [`NAME_BYTES_MAX`].
+    #[error("has {bytes} bytes, more than {NAME_BYTES_MAX}")]
+    TooLong {
+        /// Its length.
+        bytes: usize,
+    },
+    /// A list or map over its limit.
+    #[error("has {count} entries, more than {limit}")]
+    TooMany {
+        /// How many there are.
+        count: usize,
+        /// How many there may be.
+        limit: usize,
+    },
+    /// `minimum` over `maximum`.
+    #[error("minimum {minimum} is above maximum {maximum}")]
+    EmptyRange {
+        /// `minimum`
+        minimum: f64,
+        /// `maximum`
+        maximum: f64,
+    },
+    /// `multipleOf` not above zero.
+    #[error("must be above zero, not {0}")]
+    NotPositive(f64),
+    /// Both `readOnly` and `writeOnly`.
+    #[error("is both readOnly and writeOnly")]
+    NeitherReadNorWritten,
+    /// A name that should be among others and is not.
+    #[error("names {0:?}, which the description does not have")]
+    NoSuchMember(String),
+    /// The schema nests deeper than we follow.
+    #[error("nests deeper than {SCHEMA_DEPTH_MAX} levels")]
+    TooDeep,
+    /// `enum` and `oneOf` of constants together, or an `enum` without values.
+    #[error("lists no value that is allowed")]
+    NoChoice,
+}
+
+impl ThingDescription {
+    /// Reads a description from JSON text.
+    ///
+    /// # Errors
+    /// [`DescriptionError`] names the path of the first thing that is wrong.
+    pub fn from_json(text: &str) -> Result<Self, DescriptionError> {
+        let mut deserializer = serde_json::Deserializer::from_str(text);
+        let raw: RawThing =
+            serde_path_to_error::deserialize(&mut deserializer).map_err(malformed)?;
+        deserializer
+            .end()
+            .map_err(|source| DescriptionError::Malformed {
+                path: ".".into(),
+                source,
+            })?;
+        validate(raw)
+    }
+
+    /// Reads a description from JSON that is already parsed.
+    ///
+    /// # Errors
+    /// As [`Self::from_json`].
+    pub fn from_value(value: Value) -> Result<Self, DescriptionError> {
+        validate(serde_path_to_error::deserialize(value).map_err(malformed)?)
+    }
+}
+
+fn malformed(error: serde_path_to_error::Error<serde_json::Error>) -> DescriptionError {
+    DescriptionError::Malformed {
+        path: error.path().to_string(),
+        source: error.into_inner(),
+    }
+}
+
+/// JSON-LD lets a list of one stand as the value itself.
+#[derive(Deserialize, Default)]
+#[serde(untagged)]
+enum OneOrMany {
+    #[default]
+    None,
+    One(String),
+    Many(Vec<String>),
+}
+
+impl From<OneOrMany> for Vec<String> {
+    fn from(raw: OneOrMany) -> Self {
+        match raw {
+            OneOrMany::None => Vec::new(),
+            OneOrMany::One(one) => vec![one],
+            OneOrMany::Many(many) => many,
+        }
+    }
+}
+
+#[derive(Deserialize)]
+struct RawThing {
+    id: String,
+    title: String,
+    description: Option<String>,
+    #[serde(rename = "edge:aliases", default)]
+    aliases: OneOrMany,
+    #[serde(rename = "edge:location")]
+    location: Option<String>,
+    #[serde(rename = "edge:kind", default)]
+    kinds: OneOrMany,
+    #[serde(rename = "@type", default)]
+    types: OneOrMany,
+    #[serde(default)]
+    properties: BTreeMap<String, Value>,
+    #[serde(default)]
+    actions: BTreeMap<String, RawAction>,
+    #[serde(default)]
+    events: BTreeMap<String, RawEvent>,
+}
+
+#[derive(Deserialize)]
+struct RawNaming {
+    title: Option<String>,
+    description: Option<String>,
+    #[serde(rename = "edge:aliases", default)]
+    aliases: OneOrMany,
+    #[serde(rename = "@type", default)]
+    types: OneOrMany,
+}
+
+#[derive(Deserialize)]
+struct RawProperty {
+    #[serde(default)]
+    observable: bool,
+    #[serde(rename = "edge:confirm", default)]
+    confirm: bool,
+}
+
+#[derive(Deserialize)]
+struct RawAction {
+    #[serde(flatten)]
+    naming: RawNaming,
+    input: Option<Value>,
+    output: Option<Value>,
+    #[serde(default)]
+    safe: bool,
+    #[serde(default)]
+    idempotent: bool,
+    #[serde(rename = "edge:confirm", default)]
+    confirm: bool,
+    #[serde(rename = "edge:sets")]
+    sets: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct RawEvent {
+    #[serde(flatten)]
+    naming: RawNaming,
+    data: Option<Value>,
+}
+
+#[derive(Deserialize)]
+struct RawSchema {
+    #[serde(flatten)]
+    naming: RawNaming,
+    #[serde(rename = "type")]
+    data_type: Option<DataType>,
+    unit: Option<String>,
+    minimum: Option<f64>,
+    maximum: Option<f64>,
+    #[serde(rename = "multipleOf")]
+    multiple_of: Option<f64>,
+    #[serde(rename = "enum")]
+    values: Option<Vec<Value>>,
+    #[serde(rename = "oneOf", default)]
+    one_of: Vec<RawChoice>,
+    #[serde(default)]
+    properties: BTreeMap<String, Value>,
+    #[serde(default)]
+    required: Vec<String>,
+    #[serde(rename = "readOnly", default)]
+    read_only: bool,
+    #[serde(rename = "writeOnly", default)]
+    write_only: bool,
+}
+
+#[derive(Deserialize)]
+struct RawChoice {
+    #[serde(rename = "const")]
+    value: Option<Value>,
+    title: Option<String>,
+    #[serde(rename = "edge:aliases", default)]
+    aliases: OneOrMany,
+}
+
+fn validate(raw: RawThing) -> Result<ThingDescription, DescriptionError> {
+    let id = ThingId::new(raw.id).map_err(|error| invalid("id", error.into()))?;
+    let properties = affordances("properties", raw.properties, property)?;
+    let actions = affordances("actions", raw.actions, action)?;
+    for (name, action) in &actions {
+        if let Some(sets) = &action.sets
+            && !properties.contains_key(sets)
+        {
+            let path = format!("actions.{name}.edge:sets");
+            return Err(invalid(path, Fault::NoSuchMember(sets.clone())));
+        }
+    }
+    Ok(ThingDescription {
+        id,
+        title: name("title", raw.title)?,
+        description: raw.description,
+        aliases: names("edge:aliases", raw.aliases)?,
+        location: raw
+            .location
+            .map(|text| name("edge:location", text))
+            .transpose()?,
+        kinds: names("edge:kind", raw.kinds)?,
+        types: raw.types.into(),
+        properties,
+        actions,
+        events: affordances("events", raw.events, event)?,
+    })
+}
+
+fn invalid(path: impl Into<String>, fault: Fault) -> DescriptionError {
+    DescriptionError::Invalid {
+        path: path.into(),
+        fault,
+    }
+}
+
+fn name(path: &str, text: String) -> Result<String, DescriptionError> {
+    let trimmed = text.trim();
+    if trimmed.is_empty() {
+        Err(invalid(path, Fault::Empty))
+    } else if trimmed.len() > NAME_BYTES_MAX {
+        let bytes = trimmed.len();
+        Err(invalid(path, Fault::TooLong { bytes }))
+    } else {
+        Ok(trimmed.to_owned())
+    }
+}
+
+fn names(path: &str, raw: OneOrMany) -> Result<Vec<String>, DescriptionError> {
+    let texts = Vec::from(raw);
+    at_most(path, texts.len(), ALIASES_MAX)?;
+    texts.into_iter().map(|text| name(path, text)).collect()
+}
+
+fn at_most(path: &str, count: usize, limit: usize) -> Result<(), DescriptionError> {
+    if count > limit {
+        return Err(invalid(path, Fault::TooMany { count, limit }));
+    }
+    Ok(())
+}
+
+fn affordances<R, A>(
+    class: &str,
+    raw: BTreeMap<String, R>,
+    one: impl Fn(&str, R) -> Result<A, DescriptionError>,
+) -> Result<BTreeMap<String, A>, DescriptionError> {
+    at_most(class, raw.len(), AFFORDANCES_MAX)?;
+    raw.into_iter()
+        .map(|(key, affordance)| {
+            let path = format!("{class}.{key}");
+            Ok((name(&path, key)?, one(&path, affordance)?))
+        })
+        .collect()
+}
+
+fn naming(path: &str, raw: RawNaming) -> Result<Naming, DescriptionError> {
+    Ok(Naming {
+        title: raw
+            .title
+            .map(|text| name(&format!("{path}.title"), text))
+            .transpose()?,
+        description: raw.description,
+        aliases: names(&format!("{path}.edge:aliases"), raw.aliases)?,
+        types: raw.types.into(),
+    })
+}
+
+fn property(path: &str, json: Value) -> Result<Property, DescriptionError> {
+    let raw: RawProperty = read(path, &json)?;
+    let schema = schema(path, json, 0)?;
+    Ok(Property {
+        naming: schema.naming.clone(),
+        schema,
+        observable: raw.observable,
+        confirm: raw.confirm,
+    })
+}
+
+fn action(path: &str, raw: RawAction) -> Result<Action, DescriptionError> {
+    let part = |member: &str, json: Option<Value>| {
+        json.map(|json| schema(&format!("{path}.{member}"), json, 0))
+            .transpose()
+    };
+    Ok(Action {
+        input: part("input", raw.input)?,
+        output: part("output", raw.output)?,
+        naming: naming(path, raw.naming)?,
+        safe: raw.safe,
+        idempotent: raw.idempotent,
+        confirm: raw.confirm,
+        sets: raw.sets,
+    })
+}
+
+fn event(path: &str, raw: RawEvent) -> Result<Event, DescriptionError> {
+    Ok(Event {
+        naming: naming(path, raw.naming)?,
+        data: raw
+            .data
+            .map(|json| schema(&format!("{path}.data"), json, 0))
+            .transpose()?,
+    })
+}
+
+/// Deserialises a part that the raw form kept as JSON, keeping the whole path in errors.
+fn read<'a, T: Deserialize<'a>>(path: &str, json: &'a Value) -> Result<T, DescriptionError> {
+    serde_path_to_error::deserialize(json).map_err(
+        |error: serde_path_to_error::Error<serde_json::Error>| DescriptionError::Malformed {
+            path: match error.path().to_string().as_str() {
+                "." => path.to_owned(),
+                inner => format!("{path}.{inner}"),
+            },
+            source: error.into_inner(),
+        },
+    )
+}
+
+fn schema(path: &str, json: Value, depth: usize) -> Result<DataSchema, DescriptionError> {
+    if depth >= SCHEMA_DEPTH_MAX {
+        return Err(invalid(path, Fault::TooDeep));
+    }
+    let raw: RawSchema = read(path, &json)?;
+    if let (Some(minimum), Some(maximum)) = (raw.minimum, raw.maximum)
+        && minimum > maximum
+    {
+        return Err(invalid(path, Fault::EmptyRange { minimum, maximum }));
+    }
+    if let Some(step) = raw.multiple_of.filter(|step| *step <= 0.0) {
+        let path = format!("{path}.multipleOf");
+        return Err(invalid(path, Fault::NotPositive(step)));
+    }
+    if raw.read_only && raw.write_only {
+        return Err(invalid(path, Fault::NeitherReadNorWritten));
+    }
+    at_most(path, raw.properties.len(), AFFORDANCES_MAX)?;
+    let members = raw
+        .properties
+        .into_iter()
+        .map(|(key, member)| {
+            let schema = schema(&format!("{path}.properties.{key}"), member, depth + 1)?;
+            Ok((key, schema))
+        })
+        .collect::<Result<BTreeMap<_, _>, DescriptionError>>()?;
+    if let Some(missing) = raw.required.iter().find(|key| !members.contains_key(*key)) {
+        let path = format!("{path}.required");
+        return Err(invalid(path, Fault::NoSuchMember(missing.clone())));
+    }
+    Ok(DataSchema {
+        choices: choices(path, raw.values, raw.one_of)?,
+        naming: naming(path, raw.naming)?,
+        data_type: raw.data_type,
+        unit: raw.unit,
+        minimum: raw.minimum,
+        maximum: raw.maximum,
+        multiple_of: raw.multiple_of,
+        members,
+        required: raw.required,
+        read_only: raw.read_only,
+        write_only: raw.write_only,
+        json,
+    })
+}
+
+/// `oneOf` of anything but constants is a schema that only [`super::schema`] judges; it gives no choices.
+fn choices(
+    path: &str,
+    values: Option<Vec<Value>>,
+    one_of: Vec<RawChoice>,
+) -> Result<Vec<Choice>, DescriptionError> {
+    let (path, choices) = match values {
+        Some(values) if values.is_empty() => {
+            return Err(invalid(format!("{path}.enum"), Fault::NoChoice));
+        }
+        Some(values) => (
+            format!("{path}.enum"),
+            values
+                .into_iter()
+                .map(|value| Choice {
+                    value,
+                    title: None,
+                    aliases: Vec::new(),
+                })
+                .collect::<Vec<_>>(),
+        ),
+        None => {
+            let path = format!("{path}.oneOf");
+            let mut choices = Vec::with_capacity(one_of.len());
+            for raw in one_of {
+                let Some(value) = raw.value else { continue };
+                choices.push(Choice {
+                    value,
+                    title: raw.title.map(|text| name(&path, text)).transpose()?,
+                    aliases: names(&path, raw.aliases)?,
+                });
+            }
+            (path, choices)
+        }
+    };
+    at_most(&path, choices.len(), CHOICES_MAX)?;
+    Ok(choices)
+}
