@@ -1,0 +1,144 @@
+//! Configuration: TOML text -> [`raw::RawConfig`] -> [`Config`].
+//!
+//! The raw form mirrors the file and refuses unknown keys; [`Config`] holds checked types and is the only
+//! form that leaves this module. Every error names the file, the key, the value and what is allowed. All
+//! defaults stand in `raw.rs`, each with its unit and reason. Secrets never stand in the file, only paths to them.
+
+mod raw;
+mod validate;
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use autoglm_drivers::backoff::Backoff;
+use autoglm_drivers::link::LinkAddress;
+use autoglm_drivers::mqtt::Broker;
+
+pub use raw::RawConfig;
+pub use validate::ConfigError;
+
+/// Where the packaged daemon looks for its configuration.
+pub const DEFAULT_PATH: &str = "/etc/autoglm-edge/config.toml";
+
+/// The daemon's configuration, checked.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Name of this box in topics and on the bus: `[a-z0-9-]`, 1 to 63 characters.
+    pub box_id: String,
+    /// Directory of the store; created with mode 0700.
+    pub state_dir: PathBuf,
+    /// Which message bus to serve on.
+    pub bus: Bus,
+    /// Log filter in `tracing` syntax.
+    pub log_filter: String,
+    /// Devices' links.
+    pub links: Vec<LinkConfig>,
+    /// Reconnection of links.
+    pub link_backoff: Backoff,
+    /// Models and runtime.
+    pub inference: InferenceSettings,
+    /// Fleet connection, if one is wanted.
+    pub fleet: Option<FleetConfig>,
+    /// Conversations.
+    pub sessions: SessionSettings,
+    /// How long a device may take to carry out a command.
+    pub command_deadline: Duration,
+    /// Directory with other wording files, for other languages or changed words.
+    pub wording: Option<PathBuf>,
+}
+
+/// The message bus to serve on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Bus {
+    /// The system bus: callers are authorised by polkit.
+    System,
+    /// The session bus: for development; only our own user (and root) may call.
+    Session,
+    /// No D-Bus door.
+    Off,
+}
+
+/// One link.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LinkConfig {
+    /// Short name, unique.
+    pub name: String,
+    /// Where it leads.
+    pub address: LinkAddress,
+}
+
+/// Where models and runtime are.
+#[derive(Debug, Clone)]
+pub struct InferenceSettings {
+    /// ONNX Runtime's shared library; found in the usual places when none is named.
+    pub runtime: Option<PathBuf>,
+    /// Directories that hold bundles.
+    pub model_dirs: Vec<PathBuf>,
+    /// Bundle that understands commands.
+    pub embedding: String,
+    /// Bundle that converses.
+    pub chat: String,
+    /// Threads that one model may use.
+    pub threads: usize,
+    /// Longest answer in tokens.
+    pub answer_tokens_max: usize,
+}
+
+/// The fleet's broker.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FleetConfig {
+    /// Its address.
+    pub broker: Broker,
+    /// First part of all topics.
+    pub topic_root: String,
+    /// How long the broker keeps commands for us while we are away.
+    pub session_expiry: Duration,
+}
+
+/// Limits of conversations.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SessionSettings {
+    /// Turns of a conversation that the language model sees again.
+    pub context_turns: usize,
+    /// Turns kept per conversation.
+    pub turns_max: usize,
+    /// Conversations kept.
+    pub sessions_max: usize,
+    /// Conversations untouched for longer are deleted.
+    pub age_max: Duration,
+}
+
+impl Config {
+    /// Reads and checks the file at `path`.
+    ///
+    /// # Errors
+    /// [`ConfigError`] names file, key and value.
+    pub fn load(path: &Path) -> Result<Self, ConfigError> {
+        let text = std::fs::read_to_string(path)
+            .map_err(|source| ConfigError::Unreadable { path: path.to_owned(), source })?;
+        Self::from_text(&text, path)
+    }
+
+    /// Checks configuration text; `path` only names it in errors.
+    ///
+    /// # Errors
+    /// As [`Config::load`].
+    pub fn from_text(text: &str, path: &Path) -> Result<Self, ConfigError> {
+        let raw: RawConfig = toml::from_str(text)
+            .map_err(|error| ConfigError::Syntax { path: path.to_owned(), message: error.to_string() })?;
+        validate::validate(raw, path)
+    }
+}
+
+/// The file's effective values, defaults included, as TOML.
+///
+/// # Errors
+/// As [`Config::load`].
+pub fn effective(path: &Path) -> Result<String, ConfigError> {
+    let text = std::fs::read_to_string(path)
+        .map_err(|source| ConfigError::Unreadable { path: path.to_owned(), source })?;
+    let raw: RawConfig = toml::from_str(&text)
+        .map_err(|error| ConfigError::Syntax { path: path.to_owned(), message: error.to_string() })?;
+    validate::validate(raw.clone(), path)?;
+    toml::to_string(&raw).map_err(|error| ConfigError::Syntax { path: path.to_owned(), message: error.to_string() })
+}

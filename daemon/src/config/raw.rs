@@ -1,0 +1,200 @@
+//! The configuration file as it is written, and every default.
+//!
+//! Unknown keys are refused, so that a typing error is never a silent default.
+
+use serde::{Deserialize, Serialize};
+
+/// The whole file.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct RawConfig {
+    /// `[box]`
+    #[serde(rename = "box")]
+    pub edge_box: RawBox,
+    /// `[bus]`
+    pub bus: RawBus,
+    /// `[log]`
+    pub log: RawLog,
+    /// `[reconnect]`
+    pub reconnect: RawReconnect,
+    /// `[commands]`
+    pub commands: RawCommands,
+    /// `[inference]`
+    pub inference: RawInference,
+    /// `[understanding]`
+    pub understanding: RawUnderstanding,
+    /// `[sessions]`
+    pub sessions: RawSessions,
+    /// `[fleet]`
+    pub fleet: Option<RawFleet>,
+    /// `[[link]]`
+    pub link: Vec<RawLink>,
+}
+
+/// `[box]`: who this is and where its state lives.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct RawBox {
+    /// Name of this box. Default: the host name, since that is what people already call it.
+    pub id: Option<String>,
+    /// State directory. Default: systemd's StateDirectory, or where the package puts it.
+    pub state_dir: String,
+}
+
+impl Default for RawBox {
+    fn default() -> Self {
+        let state_dir = std::env::var("STATE_DIRECTORY").unwrap_or_else(|_| "/var/lib/autoglm-edge".to_owned());
+        Self { id: None, state_dir }
+    }
+}
+
+/// `[bus]`
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct RawBus {
+    /// `system`, `session` or `off`. Default: system, where a daemon belongs.
+    pub kind: String,
+}
+
+impl Default for RawBus {
+    fn default() -> Self {
+        Self { kind: "system".to_owned() }
+    }
+}
+
+/// `[log]`
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct RawLog {
+    /// Filter in `tracing` syntax. Default: info for us, warnings of the libraries.
+    pub filter: String,
+}
+
+impl Default for RawLog {
+    fn default() -> Self {
+        Self { filter: "warn,autoglm_edge=info,autoglm_drivers=info".to_owned() }
+    }
+}
+
+/// `[reconnect]`: how links come back.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct RawReconnect {
+    /// Shortest wait in milliseconds. Default 100: a replugged adapter is back at once.
+    pub min_ms: u64,
+    /// Longest wait in milliseconds. Default 2000: looking for a device node costs nothing.
+    pub max_ms: u64,
+    /// Seconds of health after which waits start small again. Default 30.
+    pub healthy_s: u64,
+}
+
+impl Default for RawReconnect {
+    fn default() -> Self {
+        Self { min_ms: 100, max_ms: 2000, healthy_s: 30 }
+    }
+}
+
+/// `[commands]`
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct RawCommands {
+    /// How long a device may take, in milliseconds. Default 10000: motors are slow, people wait no longer.
+    pub deadline_ms: u64,
+}
+
+impl Default for RawCommands {
+    fn default() -> Self {
+        Self { deadline_ms: 10_000 }
+    }
+}
+
+/// `[inference]`
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct RawInference {
+    /// ONNX Runtime's shared library. Default: looked for in the usual places.
+    pub runtime: Option<String>,
+    /// Directories with bundles. Default: the package's, then the site's own.
+    pub model_dirs: Vec<String>,
+    /// Bundle that understands commands.
+    pub embedding: String,
+    /// Bundle that converses.
+    pub chat: String,
+    /// Threads per model, 0 for half of the cores (at least one): the links need the rest.
+    pub threads: usize,
+    /// Longest answer in tokens. Default 160: some 20 s of speech.
+    pub answer_tokens_max: usize,
+}
+
+impl Default for RawInference {
+    fn default() -> Self {
+        Self {
+            runtime: None,
+            model_dirs: vec!["/usr/lib/autoglm-edge/models".to_owned(), "/var/lib/autoglm-edge/models".to_owned()],
+            embedding: "all-minilm-l6-v2-int8".to_owned(),
+            chat: "smollm2-135m-instruct-int4".to_owned(),
+            threads: 0,
+            answer_tokens_max: 160,
+        }
+    }
+}
+
+/// `[understanding]`
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct RawUnderstanding {
+    /// A wording file that replaces the built-in English one.
+    pub wording: Option<String>,
+}
+
+/// `[sessions]`
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct RawSessions {
+    /// Turns that the language model sees again. Default 12: about what fits the small model's attention.
+    pub context_turns: usize,
+    /// Turns kept per conversation. Default 1000.
+    pub turns_max: usize,
+    /// Conversations kept. Default 1000.
+    pub sessions_max: usize,
+    /// Days after which an untouched conversation is deleted. Default 90.
+    pub age_max_days: u64,
+}
+
+impl Default for RawSessions {
+    fn default() -> Self {
+        Self { context_turns: 12, turns_max: 1000, sessions_max: 1000, age_max_days: 90 }
+    }
+}
+
+/// `[fleet]`: present means wanted.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RawFleet {
+    /// `mqtt://host[:port]`.
+    pub broker: String,
+    /// First part of all topics.
+    #[serde(default = "topic_root")]
+    pub topic_root: String,
+    /// Seconds that the broker keeps commands for us. Default one day.
+    #[serde(default = "session_expiry_s")]
+    pub session_expiry_s: u64,
+}
+
+fn topic_root() -> String {
+    "autoglm".to_owned()
+}
+
+fn session_expiry_s() -> u64 {
+    86_400
+}
+
+/// `[[link]]`
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RawLink {
+    /// Short unique name.
+    pub name: String,
+    /// `serial:///dev/…?baud=…`.
+    pub address: String,
+}

@@ -1,0 +1,246 @@
+//! From the raw file to checked values; each refusal names its culprit.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use autoglm_drivers::backoff::Backoff;
+
+use super::raw::{RawConfig, RawFleet, RawLink};
+use super::{Bus, Config, FleetConfig, InferenceSettings, LinkConfig, SessionSettings};
+
+/// Why a configuration cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The file cannot be read.
+    #[error("{path}: cannot read the configuration")]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        #[source]
+        source: std::io::Error,
+    },
+    /// Not TOML, an unknown key, or a wrong type. The message shows the line.
+    #[error("{path}: {message}")]
+    Syntax {
+        /// The file.
+        path: PathBuf,
+        /// Line, column and cause.
+        message: String,
+    },
+    /// A value that is not allowed.
+    #[error("{path}: {key} = {value}: {allowed}")]
+    Value {
+        /// The file.
+        path: PathBuf,
+        /// The key, with its table.
+        key: String,
+        /// What stands there.
+        value: String,
+        /// What may stand there.
+        allowed: String,
+    },
+}
+
+/// Reports a value of one file.
+struct Reject<'a>(&'a Path);
+
+impl Reject<'_> {
+    fn value(&self, key: impl Into<String>, value: impl ToString, allowed: impl ToString) -> ConfigError {
+        ConfigError::Value {
+            path: self.0.to_owned(),
+            key: key.into(),
+            value: format!("{:?}", value.to_string()),
+            allowed: allowed.to_string(),
+        }
+    }
+
+    /// A whole number within its range.
+    fn within(&self, key: &str, value: u64, min: u64, max: u64) -> Result<u64, ConfigError> {
+        if (min..=max).contains(&value) {
+            Ok(value)
+        } else {
+            Err(self.value(key, value, format!("must be from {min} to {max}")))
+        }
+    }
+
+    fn count(&self, key: &str, value: usize, min: usize, max: usize) -> Result<usize, ConfigError> {
+        self.within(key, value as u64, min as u64, max as u64).map(|_| value)
+    }
+}
+
+pub(super) fn validate(raw: RawConfig, path: &Path) -> Result<Config, ConfigError> {
+    let reject = Reject(path);
+    let box_id = match raw.edge_box.id {
+        Some(id) => name(&reject, "box.id", id)?,
+        None => host_name(),
+    };
+    let bus = match raw.bus.kind.as_str() {
+        "system" => Bus::System,
+        "session" => Bus::Session,
+        "off" => Bus::Off,
+        other => return Err(reject.value("bus.kind", other, "must be \"system\", \"session\" or \"off\"")),
+    };
+    raw.log
+        .filter
+        .parse::<tracing_subscriber::EnvFilter>()
+        .map_err(|error| reject.value("log.filter", &raw.log.filter, error))?;
+    let min_ms = reject.within("reconnect.min_ms", raw.reconnect.min_ms, 10, 60_000)?;
+    let link_backoff = Backoff {
+        min: Duration::from_millis(min_ms),
+        max: Duration::from_millis(reject.within("reconnect.max_ms", raw.reconnect.max_ms, min_ms, 3_600_000)?),
+        healthy_after: Duration::from_secs(reject.within("reconnect.healthy_s", raw.reconnect.healthy_s, 1, 86_400)?),
+    };
+    let threads = match reject.count("inference.threads", raw.inference.threads, 0, 256)? {
+        0 => std::thread::available_parallelism().map_or(1, |cores| (cores.get() / 2).max(1)),
+        threads => threads,
+    };
+    for (key, bundle) in [("inference.embedding", &raw.inference.embedding), ("inference.chat", &raw.inference.chat)] {
+        if bundle.is_empty() || bundle.contains(['/', '\\']) || bundle.starts_with('.') {
+            return Err(reject.value(key, bundle, "must be the name of a bundle's directory, not a path"));
+        }
+    }
+    Ok(Config {
+        box_id,
+        state_dir: absolute(&reject, "box.state_dir", &raw.edge_box.state_dir)?,
+        bus,
+        log_filter: raw.log.filter,
+        links: links(&reject, raw.link)?,
+        link_backoff,
+        inference: InferenceSettings {
+            runtime: raw.inference.runtime.map(|path| absolute(&reject, "inference.runtime", &path)).transpose()?,
+            model_dirs: raw
+                .inference
+                .model_dirs
+                .iter()
+                .map(|path| absolute(&reject, "inference.model_dirs", path))
+                .collect::<Result<_, _>>()?,
+            embedding: raw.inference.embedding,
+            chat: raw.inference.chat,
+            threads,
+            answer_tokens_max: reject.count("inference.answer_tokens_max", raw.inference.answer_tokens_max, 1, 4096)?,
+        },
+        fleet: raw.fleet.map(|fleet| self::fleet(&reject, fleet)).transpose()?,
+        sessions: SessionSettings {
+            context_turns: reject.count("sessions.context_turns", raw.sessions.context_turns, 0, 100)?,
+            turns_max: reject.count("sessions.turns_max", raw.sessions.turns_max, 1, 1_000_000)?,
+            sessions_max: reject.count("sessions.sessions_max", raw.sessions.sessions_max, 1, 1_000_000)?,
+            age_max: Duration::from_secs(
+                86_400 * reject.within("sessions.age_max_days", raw.sessions.age_max_days, 1, 36_500)?,
+            ),
+        },
+        command_deadline: Duration::from_millis(
+            reject.within("commands.deadline_ms", raw.commands.deadline_ms, 100, 600_000)?,
+        ),
+        wording: raw.understanding.wording.map(|path| absolute(&reject, "understanding.wording", &path)).transpose()?,
+    })
+}
+
+fn links(reject: &Reject<'_>, raw: Vec<RawLink>) -> Result<Vec<LinkConfig>, ConfigError> {
+    let (mut names, mut addresses) = (BTreeSet::new(), BTreeSet::new());
+    raw.into_iter()
+        .map(|link| {
+            let name = name(reject, "link.name", link.name)?;
+            let address = link
+                .address
+                .parse()
+                .map_err(|error| reject.value(format!("link.{name}.address"), &link.address, error))?;
+            if !names.insert(name.clone()) {
+                return Err(reject.value("link.name", name, "stands twice; names must be unique"));
+            }
+            if !addresses.insert(link.address.clone()) {
+                return Err(reject.value(format!("link.{name}.address"), link.address, "another link has it already"));
+            }
+            Ok(LinkConfig { name, address })
+        })
+        .collect()
+}
+
+fn fleet(reject: &Reject<'_>, raw: RawFleet) -> Result<FleetConfig, ConfigError> {
+    if raw.topic_root.is_empty() || raw.topic_root.contains(['+', '#', '\0']) || raw.topic_root.starts_with('$') {
+        return Err(reject.value("fleet.topic_root", raw.topic_root, "must be a topic without wildcards"));
+    }
+    Ok(FleetConfig {
+        broker: raw.broker.parse().map_err(|error| reject.value("fleet.broker", &raw.broker, error))?,
+        topic_root: raw.topic_root.trim_matches('/').to_owned(),
+        session_expiry: Duration::from_secs(reject.within(
+            "fleet.session_expiry_s",
+            raw.session_expiry_s,
+            60,
+            u64::from(u32::MAX) - 1,
+        )?),
+    })
+}
+
+/// A name that is safe in topics, object paths and file names.
+fn name(reject: &Reject<'_>, key: &str, name: String) -> Result<String, ConfigError> {
+    let is_fit = (1..=63).contains(&name.len())
+        && name.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-');
+    if is_fit { Ok(name) } else { Err(reject.value(key, name, "must be 1 to 63 of a-z, 0-9 and -")) }
+}
+
+fn absolute(reject: &Reject<'_>, key: &str, path: &str) -> Result<PathBuf, ConfigError> {
+    if path.starts_with('/') {
+        Ok(PathBuf::from(path))
+    } else {
+        Err(reject.value(key, path, "must be an absolute path"))
+    }
+}
+
+/// The host name, made fit for a topic.
+fn host_name() -> String {
+    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    let fit: String = host
+        .trim()
+        .to_ascii_lowercase()
+        .chars()
+        .map(|letter| if letter.is_ascii_alphanumeric() { letter } else { '-' })
+        .take(63)
+        .collect();
+    if fit.is_empty() { "edge".to_owned() } else { fit }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refusal(text: &str) -> String {
+        Config::from_text(text, Path::new("config.toml")).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn an_empty_file_is_the_defaults() {
+        let config = Config::from_text("", Path::new("config.toml")).unwrap();
+        assert_eq!(config.bus, Bus::System);
+        assert!(config.fleet.is_none() && config.links.is_empty());
+    }
+
+    #[test]
+    fn a_mistyped_key_is_named_with_its_line() {
+        let message = refusal("[bus]\nknd = \"system\"\n");
+        assert!(message.contains("config.toml") && message.contains("knd") && message.contains("line 2"), "{message}");
+    }
+
+    #[test]
+    fn a_wrong_value_names_key_value_and_what_is_allowed() {
+        for (text, parts) in [
+            ("[bus]\nkind = \"both\"", ["bus.kind", "both", "session"]),
+            ("[commands]\ndeadline_ms = 5", ["commands.deadline_ms", "5", "100"]),
+            ("[box]\nid = \"My Box\"", ["box.id", "My Box", "a-z"]),
+            ("[[link]]\nname=\"a\"\naddress=\"usb:x\"", ["link.a.address", "usb:x", "serial"]),
+            ("[fleet]\nbroker=\"http://x\"", ["fleet.broker", "http://x", "mqtt://"]),
+            ("[log]\nfilter=\"a=b=c\"", ["log.filter", "a=b=c", ""]),
+        ] {
+            let message = refusal(text);
+            assert!(parts.iter().all(|part| message.contains(part)), "{message}");
+        }
+    }
+
+    #[test]
+    fn two_links_with_one_name_or_one_address_are_refused() {
+        let link = |name: &str, path: &str| format!("[[link]]\nname=\"{name}\"\naddress=\"serial:///dev/{path}\"\n");
+        assert!(refusal(&(link("a", "x") + &link("a", "y"))).contains("twice"));
+        assert!(refusal(&(link("a", "x") + &link("b", "x"))).contains("already"));
+    }
+}

@@ -1,0 +1,20 @@
+//! Links and their supervision.
+//!
+//! [`policy`] decides (pure), [`supervisor`] acts: one task per link opens it, runs a port over it, learns the
+//! device's description and hands the Thing to the registry, until the link is lost; then again.
+//! Never interprets what a device says beyond that.
+
+pub mod policy;
+pub mod supervisor;
+
+use std::fmt;
+
+/// Name of a link in the configuration.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct LinkId(pub String);
+
+impl fmt::Display for LinkId {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str(&self.0)
+    }
+}
