@@ -1,0 +1,378 @@
+//! What the two ends say to each other, as CBOR (RFC 8949): `[kind, {key: field, ...}]`, keys being small integers.
+//!
+//! An unknown key is skipped and an absent optional field has its default, so both ends may grow apart by a version.
+//! Of an unknown kind only the request id (key 0) is read, to be able to refuse it.
+
+mod fault;
+mod value;
+
+pub use fault::{FAULT_MESSAGE_BYTES_MAX, Fault, FaultCode};
+pub use value::{VALUE_DEPTH_MAX, VALUE_ITEMS_MAX, Value};
+
+use alloc::string::String;
+use alloc::vec::Vec;
+
+use minicbor::bytes::{ByteArray, ByteVec};
+use minicbor::{Decode, Decoder, Encode};
+
+use crate::segment::Channel;
+
+/// The longest name of a property, action or event, in bytes of UTF-8.
+pub const NAME_BYTES_MAX: usize = 128;
+
+/// The longest log line, in bytes of UTF-8; a longer one is cut by the sender.
+pub const LOG_BYTES_MAX: usize = 1024;
+
+/// How grave a log line is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, Decode)]
+#[cbor(index_only)]
+pub enum LogLevel {
+    /// Somebody must act.
+    #[n(0)]
+    Error,
+    /// Degraded.
+    #[n(1)]
+    Warn,
+    /// A change of state.
+    #[n(2)]
+    Info,
+    /// For developers.
+    #[n(3)]
+    Debug,
+}
+
+/// A message. The kinds 15 to 19 are reserved for bulk transfer.
+#[derive(Debug, Clone, PartialEq, Encode, Decode)]
+pub enum Message {
+    /// Device, first of all: the description it has.
+    #[n(0)]
+    #[cbor(map)]
+    Announce {
+        /// SHA-256 of the description.
+        #[n(0)]
+        hash: ByteArray<32>,
+        /// Its length in bytes.
+        #[n(1)]
+        length: u32,
+    },
+    /// Host: send the description from `offset` on.
+    #[n(1)]
+    #[cbor(map)]
+    Describe {
+        /// Request id.
+        #[n(0)]
+        id: u64,
+        /// The first byte wanted.
+        #[n(1)]
+        offset: u32,
+    },
+    /// Device: a part of the description, as much as fits a message.
+    #[n(2)]
+    #[cbor(map)]
+    Description {
+        /// Request id.
+        #[n(0)]
+        id: u64,
+        /// SHA-256 of the whole.
+        #[n(1)]
+        hash: ByteArray<32>,
+        /// Length of the whole in bytes.
+        #[n(2)]
+        length: u32,
+        /// Where this part begins.
+        #[n(3)]
+        offset: u32,
+        /// The part.
+        #[n(4)]
+        bytes: ByteVec,
+    },
+    /// Host: read a property.
+    #[n(3)]
+    #[cbor(map)]
+    Read {
+        /// Request id.
+        #[n(0)]
+        id: u64,
+        /// Its name.
+        #[n(1)]
+        property: String,
+        /// Milliseconds that the host will wait from sending on.
+        #[n(2)]
+        deadline_ms: u32,
+    },
+    /// Host: write a property.
+    #[n(4)]
+    #[cbor(map)]
+    Write {
+        /// Request id.
+        #[n(0)]
+        id: u64,
+        /// Its name.
+        #[n(1)]
+        property: String,
+        /// Milliseconds that the host will wait from sending on.
+        #[n(2)]
+        deadline_ms: u32,
+        /// Its new value.
+        #[n(3)]
+        value: Value,
+    },
+    /// Host: read a property and tell of its changes from now on.
+    #[n(5)]
+    #[cbor(map)]
+    Observe {
+        /// Request id.
+        #[n(0)]
+        id: u64,
+        /// Its name.
+        #[n(1)]
+        property: String,
+        /// Milliseconds that the host will wait from sending on.
+        #[n(2)]
+        deadline_ms: u32,
+    },
+    /// Host: tell of its changes no longer.
+    #[n(6)]
+    #[cbor(map)]
+    Unobserve {
+        /// Request id.
+        #[n(0)]
+        id: u64,
+        /// Its name.
+        #[n(1)]
+        property: String,
+    },
+    /// Host: run an action.
+    #[n(7)]
+    #[cbor(map)]
+    Invoke {
+        /// Request id.
+        #[n(0)]
+        id: u64,
+        /// Its name.
+        #[n(1)]
+        action: String,
+        /// Milliseconds that the host will wait from sending on.
+        #[n(2)]
+        deadline_ms: u32,
+        /// Its input.
+        #[n(3)]
+        input: Value,
+    },
+    /// Device: a request is done, or failed.
+    #[n(8)]
+    #[cbor(map)]
+    Result {
+        /// Request id.
+        #[n(0)]
+        id: u64,
+        /// Zero for success, else a [`FaultCode`].
+        #[n(1)]
+        code: u16,
+        /// Success: the value.
+        #[n(2)]
+        value: Value,
+        /// Fault: words for a person.
+        #[n(3)]
+        text: Option<String>,
+    },
+    /// Device: a request is under way.
+    #[n(9)]
+    #[cbor(map)]
+    Progress {
+        /// Request id.
+        #[n(0)]
+        id: u64,
+        /// How far.
+        #[n(1)]
+        value: Value,
+    },
+    /// Host: a request is no longer wanted.
+    #[n(10)]
+    #[cbor(map)]
+    Cancel {
+        /// Request id.
+        #[n(0)]
+        id: u64,
+    },
+    /// Device: an observed property changed.
+    #[n(11)]
+    #[cbor(map)]
+    PropertyChanged {
+        /// Its name.
+        #[n(0)]
+        property: String,
+        /// Its new value.
+        #[n(1)]
+        value: Value,
+    },
+    /// Device: an event of the Thing.
+    #[n(12)]
+    #[cbor(map)]
+    Event {
+        /// Its name.
+        #[n(0)]
+        name: String,
+        /// Its data.
+        #[n(1)]
+        data: Value,
+    },
+    /// Device: a log line.
+    #[n(13)]
+    #[cbor(map)]
+    Log {
+        /// How grave.
+        #[n(0)]
+        level: LogLevel,
+        /// The line.
+        #[n(1)]
+        text: String,
+    },
+    /// Host: the time.
+    #[n(14)]
+    #[cbor(map)]
+    TimeSync {
+        /// Microseconds since 1970-01-01T00:00:00Z.
+        #[n(0)]
+        unix_micros: u64,
+    },
+}
+
+/// Why a message was not understood.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum MessageError {
+    /// Not CBOR of the stated kind; `id` is the request it seems to name.
+    #[error("malformed message")]
+    Malformed {
+        /// The request id, if one could be read.
+        id: Option<u64>,
+    },
+    /// Well-formed, but of a kind that this version does not know.
+    #[error("message of unknown kind {kind}")]
+    UnknownKind {
+        /// The kind.
+        kind: u64,
+        /// The request id, if one could be read.
+        id: Option<u64>,
+    },
+    /// A name or text is longer than its limit.
+    #[error("a name or text exceeds {limit} bytes")]
+    TooLong {
+        /// The limit in bytes.
+        limit: usize,
+        /// The request id, if one could be read.
+        id: Option<u64>,
+    },
+}
+
+impl MessageError {
+    /// The request that the message was about, if it could be told.
+    #[must_use]
+    pub fn request_id(&self) -> Option<u64> {
+        match *self {
+            Self::Malformed { id } | Self::UnknownKind { id, .. } | Self::TooLong { id, .. } => id,
+        }
+    }
+}
+
+impl Message {
+    /// The highest kind that this version knows.
+    pub const KIND_MAX: u64 = 14;
+
+    /// The channel that this kind of message travels on.
+    #[must_use]
+    pub const fn channel(&self) -> Channel {
+        match self {
+            Self::Announce { .. } | Self::TimeSync { .. } => Channel::Control,
+            // Cancel stays behind the request that it cancels, Progress before its result.
+            Self::Describe { .. }
+            | Self::Read { .. }
+            | Self::Write { .. }
+            | Self::Observe { .. }
+            | Self::Unobserve { .. }
+            | Self::Invoke { .. }
+            | Self::Result { .. }
+            | Self::Progress { .. }
+            | Self::Cancel { .. } => Channel::Command,
+            Self::PropertyChanged { .. } | Self::Event { .. } | Self::Log { .. } => Channel::Event,
+            Self::Description { .. } => Channel::Bulk,
+        }
+    }
+
+    /// The encoded message.
+    #[must_use]
+    pub fn to_bytes(&self) -> Vec<u8> {
+        // A Vec takes any number of bytes, and no type here refuses to be encoded.
+        minicbor::to_vec(self).expect("encoding into a Vec cannot fail")
+    }
+
+    /// Reads a message that fills `bytes` exactly.
+    ///
+    /// # Errors
+    /// See [`MessageError`].
+    pub fn from_bytes(bytes: &[u8]) -> Result<Self, MessageError> {
+        let (kind, id) = peek(bytes);
+        let Some(kind) = kind else {
+            return Err(MessageError::Malformed { id });
+        };
+        if kind > Self::KIND_MAX {
+            return Err(MessageError::UnknownKind { kind, id });
+        }
+        let mut decoder = Decoder::new(bytes);
+        let message: Self = decoder
+            .decode()
+            .map_err(|_| MessageError::Malformed { id })?;
+        if decoder.position() != bytes.len() {
+            return Err(MessageError::Malformed { id });
+        }
+        match message.text_excess() {
+            Some(limit) => Err(MessageError::TooLong { limit, id }),
+            None => Ok(message),
+        }
+    }
+
+    /// Whether a peer will take the message: names, texts and values keep their bounds.
+    #[must_use]
+    pub fn is_within_bounds(&self) -> bool {
+        let value_fits = match self {
+            Self::Write { value, .. }
+            | Self::Invoke { input: value, .. }
+            | Self::Result { value, .. }
+            | Self::Progress { value, .. }
+            | Self::PropertyChanged { value, .. }
+            | Self::Event { data: value, .. } => value.is_encodable(),
+            _ => true,
+        };
+        value_fits && self.text_excess().is_none()
+    }
+
+    /// The limit that a name or text breaks.
+    fn text_excess(&self) -> Option<usize> {
+        let (text, limit) = match self {
+            Self::Read { property: name, .. }
+            | Self::Write { property: name, .. }
+            | Self::Observe { property: name, .. }
+            | Self::Unobserve { property: name, .. }
+            | Self::Invoke { action: name, .. }
+            | Self::PropertyChanged { property: name, .. }
+            | Self::Event { name, .. } => (name, NAME_BYTES_MAX),
+            Self::Log { text, .. } => (text, LOG_BYTES_MAX),
+            Self::Result {
+                text: Some(text), ..
+            } => (text, FAULT_MESSAGE_BYTES_MAX),
+            _ => return None,
+        };
+        (text.len() > limit).then_some(limit)
+    }
+}
+
+/// The kind of a message and the request id under key 0, as far as they can be read.
+fn peek(bytes: &[u8]) -> (Option<u64>, Option<u64>) {
+    let mut d = Decoder::new(bytes);
+    let mut kind = || (d.array().ok()? == Some(2)).then(|| d.u64().ok())?;
+    let Some(kind) = kind() else {
+        return (None, None);
+    };
+    let mut id = || (d.map().ok()?? > 0 && d.u64().ok()? == 0).then(|| d.u64().ok())?;
+    (Some(kind), id())
+}
