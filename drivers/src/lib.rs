@@ -7,9 +7,10 @@
 //! Nothing here knows what a Thing is, decides when to reconnect a link, or keeps anything on
 //! disk: policy belongs to the daemon's supervisor, durability to its store.
 //!
-//! Read first: [`link`] (addresses and errors).
+//! Read first: [`link`] (addresses and errors), then [`port`] (the task that owns the machine).
 
 pub mod backoff;
 pub mod link;
 pub mod mqtt;
+pub mod port;
 pub mod serial;

@@ -14,9 +14,11 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
-use autoglm_protocol::host::{Host, HostEvent, LostReason, PeerInfo, Reply, Request, RequestError, RequestFailure};
-use autoglm_protocol::message::{LogLevel, Value};
-use autoglm_protocol::{Config, Instant, LinkKind, RequestId};
+use autoglm_protocol::wire::VersionRange;
+use autoglm_protocol::{
+    Config, DeliveryState, Host, HostEvent, Instant, LinkKind, LogLevel, LostReason, PeerInfo, Reply, Request,
+    RequestError, RequestFailure, RequestId, Value,
+};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
@@ -105,6 +107,12 @@ pub enum PortEnd {
     /// The protocol connection is over.
     #[error("the connection ended: {0}")]
     Connection(LostReason),
+    /// The device speaks no version of the protocol that we speak.
+    #[error("the device speaks protocol {theirs:?}, we do not: update its firmware or this daemon")]
+    Incompatible {
+        /// What it speaks.
+        theirs: VersionRange,
+    },
 }
 
 struct Command {
@@ -167,13 +175,30 @@ struct InFlight {
 }
 
 impl PortTask {
-    /// Pumps until the connection is over, and says why.
+    /// Pumps until the connection is over, and says why. Whoever still waits for an answer then gets a typed error.
     pub async fn run(mut self, link: Box<dyn ByteStream>, config: Config, identity: Identity, cancel: CancellationToken) -> PortEnd {
+        let mut in_flight = BTreeMap::new();
+        let end = self.pump(link, config, identity, cancel, &mut in_flight).await;
+        for request in in_flight.into_values() {
+            // The link broke under the machine, which had no chance to say how far the request got.
+            let delivered = if request.written.is_some() { DeliveryState::Sent } else { DeliveryState::NotSent };
+            let _ = request.reply.send(Err(PortError::Failed(RequestFailure::ConnectionLost { delivered })));
+        }
+        end
+    }
+
+    async fn pump(
+        &mut self,
+        link: Box<dyn ByteStream>,
+        config: Config,
+        identity: Identity,
+        cancel: CancellationToken,
+        in_flight: &mut BTreeMap<RequestId, InFlight>,
+    ) -> PortEnd {
         let (mut reader, mut writer) = tokio::io::split(link);
         let origin = tokio::time::Instant::now();
         let clock = || Instant::from_micros(u64::try_from(origin.elapsed().as_micros()).unwrap_or(u64::MAX));
         let mut host = Host::new(config, LinkKind::Stream, identity.boot_id, identity.epoch);
-        let mut in_flight: BTreeMap<RequestId, InFlight> = BTreeMap::new();
         let mut held: VecDeque<PortEvent> = VecDeque::new();
         let mut input = [0u8; READ_BYTES];
         let mut output: Vec<u8> = Vec::with_capacity(WRITE_AHEAD_BYTES);
@@ -187,8 +212,8 @@ impl PortTask {
                         if let Some(asked) = in_flight.remove(&id) {
                             let answer = result.map_err(PortError::Failed).map(|reply| Answer {
                                 reply,
-                                written_after: asked.written.unwrap_or(now).saturating_since(asked.asked),
-                                answered_after: now.saturating_since(asked.asked),
+                                written_after: asked.written.unwrap_or(now).saturating_duration_since(asked.asked),
+                                answered_after: now.saturating_duration_since(asked.asked),
                             });
                             // The caller may have given up waiting; the device acted all the same.
                             let _ = asked.reply.send(answer);
@@ -200,8 +225,10 @@ impl PortTask {
                     }
                     HostEvent::Event { name, data } => held.push_back(PortEvent::Event { name, data }),
                     HostEvent::Log { level, text } => held.push_back(PortEvent::Log { level, text }),
+                    HostEvent::IncompatibleVersion { theirs } => return PortEnd::Incompatible { theirs },
                     HostEvent::Lost { reason } => return PortEnd::Connection(reason),
-                    _ => {}
+                    // Progress has no listener yet; the transport's acknowledgement is not an answer.
+                    HostEvent::Accepted { .. } | HostEvent::Progress { .. } => {}
                 }
             }
             let deadline = host.poll_timeout().map(|at| origin + Duration::from_micros(at.as_micros()));

@@ -1,1 +1,5 @@
-//! Test support.
+//! What the end-to-end tests, the demo and the benches share: simulated devices and the running of processes.
+//!
+//! Nothing here is part of the product.
+
+pub mod device;

@@ -9,8 +9,7 @@ use std::time::{Duration, Instant};
 
 use autoglm_drivers::link::LinkAddress;
 use autoglm_drivers::port::{Identity, Port, PortEnd, PortError, PortEvent, port};
-use autoglm_protocol::host::{PeerInfo, Reply, Request};
-use autoglm_protocol::{Config as ProtocolConfig, RequestId};
+use autoglm_protocol::{Config as ProtocolConfig, PeerInfo, Reply, Request, RequestId};
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 

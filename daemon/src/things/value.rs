@@ -3,7 +3,7 @@
 //! JSON has no bytes: they become a base16 string on the way up, and never come down (a schema cannot ask for
 //! them). Numbers keep being integers where they are, so that `40` is not sent as `40.0`.
 
-use autoglm_protocol::message::Value as Wire;
+use autoglm_protocol::Value as Wire;
 use serde_json::{Map, Number, Value as Json};
 
 /// A value that the wire cannot carry.

@@ -1,0 +1,15 @@
+//! Simulated devices: separate processes that speak the protocol in its device role.
+//!
+//! A stand-in for hardware that cannot exist here, and named as such; what is simulated is only the lamp's filament and
+//! the thermometer's air. The protocol, the line and the description are the real ones, and the same program serves real
+//! serial hardware with `--serial /dev/ttyUSB1`.
+//!
+//! [`model`] is what the device is (pure), [`lamp`] and [`thermometer`] are the two kinds, [`line`] makes the
+//! pseudo-terminal, [`noise`] spoils it on request, and [`serve`] is the loop.
+
+pub mod lamp;
+pub mod line;
+pub mod model;
+pub mod noise;
+pub mod serve;
+pub mod thermometer;
