@@ -1,1 +1,4 @@
 //! The daemon.
+
+pub mod session;
+pub mod store;
