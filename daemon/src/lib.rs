@@ -8,5 +8,7 @@
 pub mod config;
 pub mod link;
 pub mod router;
+pub mod session;
+pub mod store;
 pub mod things;
 pub mod understanding;

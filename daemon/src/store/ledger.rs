@@ -1,0 +1,402 @@
+//! The command ledger: a command is executed at most once, across restarts and `kill -9`.
+//!
+//! ```text
+//! (nothing) --begin--> Running --finish--> Done          a duplicate gets the stored outcome
+//!                         |
+//!                         +--restart--> Interrupted      it may or may not have reached the device
+//! ```
+//! `begin` is durable before it returns [`Begin::Fresh`], so whoever executes only what was fresh never executes twice. Entries are
+//! kept until the command's expiry and a margin; a command older than that is refused as expired, so that forgetting is safe.
+//! The ledger never executes anything and never decides whether an interrupted command may be tried again.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use serde::{Deserialize, Serialize};
+
+use super::{Batch, Committed, Expect, Key, Scan, StoreError, StoreHandle, Tree, Versioned, Write};
+
+/// Format of [`Entry`].
+const FORMAT: u8 = 1;
+
+/// How long an entry outlives its command's expiry: more than a box's clock is expected to be off.
+const EXPIRY_MARGIN: Duration = Duration::from_secs(15 * 60);
+
+/// Farthest expiry taken, so that one peer cannot fill the ledger for years.
+pub const LIFETIME_MAX: Duration = Duration::from_secs(7 * 24 * 3600);
+
+/// Entries looked at in one step of a walk over the ledger.
+const PAGE: usize = 512;
+
+/// The stored form of one command.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct Entry {
+    digest: String,
+    expires_unix_ms: u64,
+    progress: Progress,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Progress {
+    Running,
+    Done(serde_json::Value),
+    Interrupted,
+}
+
+/// What the ledger says to a command that is about to be executed.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Begin {
+    /// Nobody executed it before; it is now durably noted as running. Execute it, then [`Ledger::finish`].
+    Fresh(Committed),
+    /// It is being executed right now.
+    Running,
+    /// It was executed; this is what came of it.
+    Done(serde_json::Value),
+    /// The daemon stopped while executing it; whether the device did it is unknown.
+    Interrupted,
+    /// The id was used for another command.
+    Conflict,
+}
+
+/// Why the ledger could not answer; the command must then not be executed.
+#[derive(Debug, thiserror::Error)]
+pub enum LedgerError {
+    /// The command's expiry has passed.
+    #[error("the command has expired")]
+    Expired,
+    /// The command's expiry is farther away than [`LIFETIME_MAX`].
+    #[error("the command's expiry is more than {} days away", LIFETIME_MAX.as_secs() / 86_400)]
+    ExpiryTooFar,
+    /// `finish` was called for a command that is not running.
+    #[error("command {id} is not running")]
+    NotRunning {
+        /// The command's id.
+        id: String,
+    },
+    /// The store refused or failed.
+    #[error("the ledger cannot be written or read")]
+    Store(#[from] StoreError),
+}
+
+/// The ledger over a store.
+#[derive(Debug, Clone)]
+pub struct Ledger {
+    store: StoreHandle,
+}
+
+impl Ledger {
+    /// The ledger of a store that was just opened, and the ids of commands that were running when the daemon stopped:
+    /// they are durably interrupted now. Call it once per start, before commands are taken in.
+    ///
+    /// # Errors
+    /// [`LedgerError::Store`].
+    pub async fn open(store: StoreHandle) -> Result<(Self, Vec<String>), LedgerError> {
+        let ledger = Self { store };
+        let mut interrupted = Vec::new();
+        ledger
+            .rewrite_each(|key, entry| match entry.progress {
+                Progress::Running => {
+                    interrupted.push(key.as_str().to_owned());
+                    let entry = Entry {
+                        progress: Progress::Interrupted,
+                        ..entry
+                    };
+                    Rewrite::Put(entry)
+                }
+                Progress::Done(_) | Progress::Interrupted => Rewrite::Keep,
+            })
+            .await?;
+        Ok((ledger, interrupted))
+    }
+
+    /// Asks for leave to execute a command. `digest` identifies its content (who asks for what), so that an id that is used
+    /// twice for different commands is noticed.
+    ///
+    /// # Errors
+    /// [`LedgerError`]; the command must then not be executed.
+    pub async fn begin(
+        &self,
+        id: &str,
+        digest: &str,
+        expiry: SystemTime,
+        now: SystemTime,
+    ) -> Result<Begin, LedgerError> {
+        check_expiry(expiry, now)?;
+        let key = Key::new(id)?;
+        if let Some(found) = self.entry(&key).await? {
+            return Ok(judge(found, digest));
+        }
+        let entry = Entry {
+            digest: digest.to_owned(),
+            expires_unix_ms: unix_ms(expiry),
+            progress: Progress::Running,
+        };
+        let batch = Batch::new(vec![Write::put(
+            Tree::Ledger,
+            key.clone(),
+            Versioned::encode(FORMAT, &entry)?,
+        )])?
+        .expecting(Expect::absent(Tree::Ledger, key.clone()));
+        match self.store.commit(batch).await {
+            Ok(committed) => Ok(Begin::Fresh(committed)),
+            // Somebody else began the same id between the look and the commit.
+            Err(StoreError::Conflict { .. }) => Ok(self
+                .entry(&key)
+                .await?
+                .map_or(Begin::Running, |found| judge(found, digest))),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Notes what came of a command that was begun; from then on a duplicate gets this outcome.
+    ///
+    /// # Errors
+    /// [`LedgerError::NotRunning`] unless the command is running; [`LedgerError::Store`]: the outcome is not noted, and after a restart
+    /// the command counts as interrupted.
+    pub async fn finish(
+        &self,
+        id: &str,
+        outcome: serde_json::Value,
+    ) -> Result<Committed, LedgerError> {
+        let key = Key::new(id)?;
+        let not_running = || LedgerError::NotRunning { id: id.to_owned() };
+        let before = self
+            .store
+            .read(Tree::Ledger, key.clone())
+            .await?
+            .ok_or_else(not_running)?;
+        let entry = decode(&before)?;
+        if entry.progress != Progress::Running {
+            return Err(not_running());
+        }
+        let entry = Entry {
+            progress: Progress::Done(outcome),
+            ..entry
+        };
+        let batch = Batch::new(vec![Write::put(
+            Tree::Ledger,
+            key.clone(),
+            Versioned::encode(FORMAT, &entry)?,
+        )])?
+        .expecting(Expect::unchanged(Tree::Ledger, key, before));
+        match self.store.commit(batch).await {
+            Err(StoreError::Conflict { .. }) => Err(not_running()),
+            result => Ok(result?),
+        }
+    }
+
+    /// Forgets commands whose expiry and margin have passed; returns how many.
+    ///
+    /// # Errors
+    /// [`LedgerError::Store`].
+    pub async fn prune(&self, now: SystemTime) -> Result<usize, LedgerError> {
+        self.rewrite_each(|_, entry| match is_forgettable(&entry, now) {
+            true => Rewrite::Remove,
+            false => Rewrite::Keep,
+        })
+        .await
+    }
+
+    async fn entry(&self, key: &Key) -> Result<Option<Entry>, StoreError> {
+        let found = self.store.read(Tree::Ledger, key.clone()).await?;
+        found.as_ref().map(decode).transpose()
+    }
+
+    /// Walks the ledger page by page, one commit a page; returns how many entries were changed.
+    async fn rewrite_each(
+        &self,
+        mut decide: impl FnMut(&Key, Entry) -> Rewrite,
+    ) -> Result<usize, LedgerError> {
+        let mut changed = 0;
+        let mut scan = Scan::first(Tree::Ledger, "", PAGE);
+        loop {
+            let page = self.store.scan(scan.clone()).await?;
+            let Some((last, _)) = page.last() else {
+                return Ok(changed);
+            };
+            scan = scan.after(last.clone());
+            let mut writes = Vec::new();
+            for (key, value) in page {
+                // An entry that cannot be read stays as it is: `begin` refuses its id, which is the safe side.
+                let Ok(entry) = decode(&value) else { continue };
+                match decide(&key, entry) {
+                    Rewrite::Keep => {}
+                    Rewrite::Remove => writes.push(Write::remove(Tree::Ledger, key)),
+                    Rewrite::Put(entry) => {
+                        writes.push(Write::put(
+                            Tree::Ledger,
+                            key,
+                            Versioned::encode(FORMAT, &entry)?,
+                        ));
+                    }
+                }
+            }
+            if !writes.is_empty() {
+                changed += writes.len();
+                let _: Committed = self.store.commit(Batch::new(writes)?).await?;
+            }
+        }
+    }
+}
+
+enum Rewrite {
+    Keep,
+    Remove,
+    Put(Entry),
+}
+
+/// What an entry that is there says to a command with this digest.
+fn judge(found: Entry, digest: &str) -> Begin {
+    if found.digest != digest {
+        return Begin::Conflict;
+    }
+    match found.progress {
+        Progress::Running => Begin::Running,
+        Progress::Done(outcome) => Begin::Done(outcome),
+        Progress::Interrupted => Begin::Interrupted,
+    }
+}
+
+fn check_expiry(expiry: SystemTime, now: SystemTime) -> Result<(), LedgerError> {
+    match expiry.duration_since(now) {
+        Err(_) => Err(LedgerError::Expired),
+        Ok(left) if left.is_zero() => Err(LedgerError::Expired),
+        Ok(left) if left > LIFETIME_MAX => Err(LedgerError::ExpiryTooFar),
+        Ok(_) => Ok(()),
+    }
+}
+
+/// A running command is never forgotten, however late: forgetting it would let a duplicate run beside it.
+fn is_forgettable(entry: &Entry, now: SystemTime) -> bool {
+    let kept_until = entry
+        .expires_unix_ms
+        .saturating_add(EXPIRY_MARGIN.as_millis() as u64);
+    entry.progress != Progress::Running && kept_until < unix_ms(now)
+}
+
+fn decode(value: &Versioned) -> Result<Entry, StoreError> {
+    match value.format() {
+        FORMAT => value.decode(),
+        format => Err(StoreError::UnknownFormat {
+            tree: Tree::Ledger,
+            format,
+        }),
+    }
+}
+
+/// Milliseconds since 1970; a time before that is 0.
+fn unix_ms(time: SystemTime) -> u64 {
+    let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use serde_json::json;
+
+    use super::*;
+    use crate::store::tests::Fixture;
+
+    fn at(seconds: u64) -> SystemTime {
+        UNIX_EPOCH + Duration::from_secs(seconds)
+    }
+
+    #[tokio::test]
+    async fn duplicate_gets_the_stored_outcome_and_another_content_is_a_conflict() {
+        let fixture = Fixture::new();
+        let (ledger, interrupted) = Ledger::open(fixture.handle()).await.unwrap();
+        assert!(interrupted.is_empty());
+        let begin = async |digest| ledger.begin("c1", digest, at(100), at(1)).await.unwrap();
+        assert!(matches!(begin("a").await, Begin::Fresh(_)));
+        assert_eq!(begin("a").await, Begin::Running);
+        let _ = ledger
+            .finish("c1", json!({"state": "succeeded"}))
+            .await
+            .unwrap();
+        assert_eq!(begin("a").await, Begin::Done(json!({"state": "succeeded"})));
+        assert_eq!(begin("b").await, Begin::Conflict);
+        let again = ledger.finish("c1", json!(2)).await;
+        assert!(
+            matches!(again, Err(LedgerError::NotRunning { .. })),
+            "{again:?}"
+        );
+    }
+
+    #[tokio::test]
+    async fn running_command_is_interrupted_after_a_restart() {
+        let fixture = Fixture::new();
+        let (ledger, _) = Ledger::open(fixture.handle()).await.unwrap();
+        let _ = ledger.begin("c1", "a", at(100), at(1)).await.unwrap();
+        let _ = ledger.begin("c2", "a", at(100), at(1)).await.unwrap();
+        let _ = ledger.finish("c2", json!(1)).await.unwrap();
+        let fixture = fixture.reopen();
+        let (ledger, interrupted) = Ledger::open(fixture.handle()).await.unwrap();
+        assert_eq!(interrupted, ["c1"]);
+        assert_eq!(
+            ledger.begin("c1", "a", at(100), at(2)).await.unwrap(),
+            Begin::Interrupted
+        );
+        assert_eq!(
+            ledger.begin("c2", "a", at(100), at(2)).await.unwrap(),
+            Begin::Done(json!(1))
+        );
+    }
+
+    #[tokio::test]
+    async fn of_many_concurrent_beginnings_exactly_one_is_fresh() {
+        let fixture = Fixture::new();
+        let (ledger, _) = Ledger::open(fixture.handle()).await.unwrap();
+        let tasks: Vec<_> = (0..32)
+            .map(|_| {
+                let ledger = ledger.clone();
+                tokio::spawn(async move { ledger.begin("c1", "a", at(100), at(1)).await.unwrap() })
+            })
+            .collect();
+        let mut fresh = 0;
+        for task in tasks {
+            match task.await.unwrap() {
+                Begin::Fresh(_) => fresh += 1,
+                other => assert_eq!(other, Begin::Running),
+            }
+        }
+        assert_eq!(fresh, 1);
+    }
+
+    #[tokio::test]
+    async fn entries_are_forgotten_after_expiry_and_margin_but_never_while_running() {
+        let fixture = Fixture::new();
+        let (ledger, _) = Ledger::open(fixture.handle()).await.unwrap();
+        for id in ["done", "running"] {
+            let _ = ledger.begin(id, "a", at(100), at(1)).await.unwrap();
+        }
+        let _ = ledger.finish("done", json!(1)).await.unwrap();
+        let margin = EXPIRY_MARGIN.as_secs();
+        assert_eq!(ledger.prune(at(100 + margin)).await.unwrap(), 0);
+        assert_eq!(ledger.prune(at(101 + margin)).await.unwrap(), 1);
+        let late = ledger.begin("done", "a", at(100), at(101 + margin)).await;
+        assert!(matches!(late, Err(LedgerError::Expired)), "{late:?}");
+        assert_eq!(
+            ledger
+                .begin("running", "a", at(9_999), at(2))
+                .await
+                .unwrap(),
+            Begin::Running
+        );
+    }
+
+    proptest! {
+        /// What makes forgetting safe: whatever may be forgotten is refused as expired if it comes again.
+        #[test]
+        fn what_is_forgettable_is_refused(expiry in 0_u64..1_000_000, now in 0_u64..2_000_000) {
+            let entry = Entry {
+                digest: String::new(),
+                expires_unix_ms: unix_ms(at(expiry)),
+                progress: Progress::Interrupted,
+            };
+            if is_forgettable(&entry, at(now)) {
+                prop_assert!(matches!(check_expiry(at(expiry), at(now)), Err(LedgerError::Expired)));
+            }
+        }
+    }
+}

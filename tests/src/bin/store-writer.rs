@@ -1,0 +1,152 @@
+//! The process whose store loses its disk: writes records, and prints a number only once the record is acknowledged.
+//!
+//! Every batch of record `n` puts a value into two trees that must live or die together, and removes an older record, so that the
+//! engine reuses space. Values follow from `n`, so that a reader knows what must be there. Prints `READY` after opening,
+//! `ACK <n>` for each acknowledgement, and `END <why>` when a commit fails.
+//!
+//! `--unsafe-flush-only` acknowledges after sled's own `flush()`, as the store must not: it shows that the test can fail.
+
+use std::{
+    io::{self, Write as _},
+    path::PathBuf,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::SystemTime,
+};
+
+use anyhow::Context as _;
+use autoglm_edge::store::{
+    Batch, Committed, ExportPolicy, Key, Store, StoreConfig, StoreHealth, Tree, Versioned, Write,
+};
+use autoglm_tests::power_cut::{RECORDS_KEPT, Text, record_key, record_text};
+use clap::Parser;
+use sled::Transactional as _;
+
+#[derive(Debug, Parser)]
+struct Options {
+    /// State directory of the store.
+    directory: PathBuf,
+    /// Number of the first record.
+    #[arg(long, default_value_t = 0)]
+    start: u64,
+    /// Tasks that commit at the same time.
+    #[arg(long, default_value_t = 4)]
+    writers: u64,
+    /// Acknowledge after `sled::Db::flush` alone.
+    #[arg(long)]
+    unsafe_flush_only: bool,
+}
+
+fn main() -> anyhow::Result<()> {
+    let options = Options::parse();
+    let why = match options.unsafe_flush_only {
+        true => write_flush_only(&options),
+        false => write_store(&options),
+    };
+    say(&format!(
+        "END {:#}",
+        why.err().context("writing never ends by itself")?
+    ));
+    // Closing a database whose device is gone may hang or panic; the power is off anyway.
+    std::process::exit(0)
+}
+
+#[tokio::main]
+async fn write_store(options: &Options) -> anyhow::Result<()> {
+    let config = StoreConfig {
+        state_directory: options.directory.clone(),
+        export: ExportPolicy::default(),
+    };
+    // Leaked because dropping it would wait for a device that is gone.
+    let store = Box::leak(Box::new(Store::open(config, SystemTime::now())?)).handle();
+    if let StoreHealth::Unavailable { cause } = store.health() {
+        anyhow::bail!("store is unavailable: {cause}");
+    }
+    say("READY");
+    let next = Arc::new(AtomicU64::new(options.start));
+    let mut writers = tokio::task::JoinSet::new();
+    for _ in 0..options.writers {
+        let (store, next) = (store.clone(), next.clone());
+        writers.spawn(async move {
+            loop {
+                let number = next.fetch_add(1, Ordering::Relaxed);
+                let committed = store.commit(batch(number)?).await?;
+                acknowledge(number, committed);
+            }
+        });
+    }
+    let first = writers
+        .join_next()
+        .await
+        .context("there is at least one writer")?;
+    first?
+}
+
+/// Only with a receipt of the store can a number be acknowledged.
+fn acknowledge(number: u64, _receipt: Committed) {
+    say(&format!("ACK {number}"));
+}
+
+fn batch(number: u64) -> anyhow::Result<Batch> {
+    let key = || Key::new(record_key(number));
+    let mut writes = vec![
+        Write::put(
+            Tree::Twin,
+            key()?,
+            Versioned::encode(1, &record_text(number, Text::Record))?,
+        ),
+        Write::put(
+            Tree::Turns,
+            key()?,
+            Versioned::encode(1, &record_text(number, Text::Index))?,
+        ),
+    ];
+    if let Some(old) = number.checked_sub(RECORDS_KEPT) {
+        for tree in [Tree::Twin, Tree::Turns] {
+            writes.push(Write::remove(tree, Key::new(record_key(old))?));
+        }
+    }
+    Ok(Batch::new(writes)?)
+}
+
+fn write_flush_only(options: &Options) -> anyhow::Result<()> {
+    std::fs::create_dir_all(&options.directory)?;
+    let db = sled::Config::new()
+        .path(options.directory.join("store"))
+        .cache_capacity(8 << 20)
+        .flush_every_ms(None)
+        .open()?;
+    let (records, index) = (db.open_tree("twin")?, db.open_tree("turns")?);
+    db.flush()?;
+    say("READY");
+    for number in options.start.. {
+        let key = record_key(number);
+        let value = |text| format!("\u{1}\"{}\"", record_text(number, text)).into_bytes();
+        let old = number.checked_sub(RECORDS_KEPT).map(record_key);
+        (&records, &index)
+            .transaction(|(records, index)| {
+                records.insert(key.as_str(), value(Text::Record))?;
+                index.insert(key.as_str(), value(Text::Index))?;
+                if let Some(old) = &old {
+                    records.remove(old.as_str())?;
+                    index.remove(old.as_str())?;
+                }
+                Ok::<_, sled::transaction::ConflictableTransactionError<()>>(())
+            })
+            .map_err(|error| anyhow::anyhow!("{error:?}"))?;
+        db.flush()?;
+        say(&format!("ACK {number}"));
+    }
+    Ok(())
+}
+
+/// One write a line, so that what the reader has is whole and what is acknowledged is out.
+fn say(line: &str) {
+    let mut out = io::stdout().lock();
+    // A reader that is gone wants nothing more.
+    let _ = out
+        .write_all(format!("{line}\n").as_bytes())
+        .and_then(|()| out.flush());
+}

@@ -1,0 +1,237 @@
+//! A disk whose power can be cut: ext4 on a loop device over nbdfuse over nbdkit, whose `cache` filter is the volatile cache.
+//!
+//! nbdkit keeps what is written in a file that nobody else sees, and carries it to the image only when the guest flushes; killed
+//! with SIGKILL it takes with it all that was not flushed, as a disk does when its power goes. Needs root, FUSE, loop devices, and
+//! the Debian packages nbdkit, libnbd-bin, fuse3, util-linux and e2fsprogs.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, bail};
+
+/// Records that the writer keeps; an older one is removed when a new one is written.
+pub const RECORDS_KEPT: u64 = 2_000;
+
+/// Which of the two values of a record is meant.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Text {
+    /// The record's own.
+    Record,
+    /// That of what belongs to it in another tree.
+    Index,
+}
+
+/// The key of record `number`; the order of keys is the order of numbers.
+pub fn record_key(number: u64) -> String {
+    format!("{number:020}")
+}
+
+/// The value of record `number`: 20 to 600 characters that follow from the number (one in 64: up to 8,000), so that a torn or foreign one is noticed.
+pub fn record_text(number: u64, which: Text) -> String {
+    let mut state = number.wrapping_mul(0x9E37_79B9_7F4A_7C15) ^ which as u64 ^ 0x5DEE_CE66;
+    let mut next = || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state
+    };
+    let longest = if number % 64 == 63 { 8_000 } else { 600 };
+    let length = 20 + next() % (longest - 20);
+    let letters = (0..length).map(|_| char::from(b'a' + (next() % 26) as u8));
+    format!("{number}:{}", letters.collect::<String>())
+}
+
+/// A disk image, a mount point and the programs between them.
+#[derive(Debug)]
+pub struct CuttableDisk {
+    directory: PathBuf,
+    powered: Option<Powered>,
+}
+
+#[derive(Debug)]
+struct Powered {
+    nbdkit: Child,
+    nbdfuse: Child,
+    loop_device: String,
+}
+
+/// How long any of the programs may take to come up or go down; far above what was seen (0.2 s).
+const STEP_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// Why power cuts cannot be made here; `None` when they can.
+pub fn missing_requirement() -> Option<String> {
+    if !nix::unistd::Uid::effective().is_root() {
+        return Some("not root".to_owned());
+    }
+    for device in ["/dev/fuse", "/dev/loop-control"] {
+        if !Path::new(device).exists() {
+            return Some(format!("no {device}"));
+        }
+    }
+    for program in [
+        "nbdkit",
+        "nbdfuse",
+        "losetup",
+        "mkfs.ext4",
+        "mount",
+        "umount",
+        "fusermount3",
+    ] {
+        let found = Command::new(program)
+            .arg("--version")
+            .stdin(Stdio::null())
+            .output();
+        if found.is_err() {
+            return Some(format!("no program {program}"));
+        }
+    }
+    None
+}
+
+impl CuttableDisk {
+    /// Makes an image of `bytes` with an ext4 file system in `directory`, unpowered.
+    pub fn new(directory: &Path, bytes: u64) -> anyhow::Result<Self> {
+        let disk = Self {
+            directory: directory.to_owned(),
+            powered: None,
+        };
+        for name in ["mount", "fuse"] {
+            fs::create_dir_all(directory.join(name))?;
+        }
+        fs::File::create(disk.image())?.set_len(bytes)?;
+        run(Command::new("mkfs.ext4")
+            .args(["-q", "-F"])
+            .arg(disk.image()))?;
+        Ok(disk)
+    }
+
+    fn image(&self) -> PathBuf {
+        self.directory.join("disk.img")
+    }
+
+    /// Where the file system is mounted while there is power.
+    pub fn mount_point(&self) -> PathBuf {
+        self.directory.join("mount")
+    }
+
+    /// Brings the disk up and mounts it; the file system replays its journal then.
+    pub fn power_on(&mut self) -> anyhow::Result<()> {
+        let socket = self.directory.join("nbd.sock");
+        let _ = fs::remove_file(&socket);
+        let fuse = self.directory.join("fuse");
+        let nbdkit = Command::new("nbdkit")
+            .args(["--foreground", "--exit-with-parent", "--filter=cache", "-U"])
+            .arg(&socket)
+            .arg("file")
+            .arg(self.image())
+            .arg("cache=writeback")
+            .stdin(Stdio::null())
+            .spawn()
+            .context("nbdkit")?;
+        wait_for("nbdkit's socket", || socket.exists())?;
+        let nbdfuse = Command::new("nbdfuse")
+            .arg(&fuse)
+            .arg("--unix")
+            .arg(&socket)
+            .stdin(Stdio::null())
+            .spawn()
+            .context("nbdfuse")?;
+        let file = fuse.join("nbd");
+        wait_for("nbdfuse's file", || file.exists())?;
+        let device = run(Command::new("losetup")
+            .args(["--find", "--show"])
+            .arg(&file))?;
+        let loop_device = device.trim().to_owned();
+        self.powered = Some(Powered {
+            nbdkit,
+            nbdfuse,
+            loop_device: loop_device.clone(),
+        });
+        run(Command::new("mount")
+            .args(["-t", "ext4", &loop_device])
+            .arg(self.mount_point()))?;
+        Ok(())
+    }
+
+    /// Cuts the power at once: what was not flushed is gone. The file system stays mounted, dead, until [`CuttableDisk::clear`].
+    pub fn cut(&mut self) -> anyhow::Result<()> {
+        let powered = self.powered.as_mut().context("the disk has no power")?;
+        powered.nbdkit.kill()?;
+        powered.nbdkit.wait()?;
+        Ok(())
+    }
+
+    /// Takes away what a cut left behind; no process may use the mount point any more.
+    pub fn clear(&mut self) -> anyhow::Result<()> {
+        let Some(mut powered) = self.powered.take() else {
+            return Ok(());
+        };
+        let mount = self.mount_point();
+        wait_for("umount", || {
+            let unmounted = Command::new("umount")
+                .arg(&mount)
+                .stderr(Stdio::null())
+                .status();
+            unmounted.is_ok_and(|status| status.success())
+        })?;
+        run(Command::new("losetup").args(["-d", &powered.loop_device]))?;
+        // Once the last user of the file is gone, nbdfuse ends by being unmounted.
+        wait_for("the end of nbdfuse", || {
+            let _ = Command::new("fusermount3")
+                .arg("-u")
+                .arg(self.directory.join("fuse"))
+                .stderr(Stdio::null())
+                .status();
+            powered
+                .nbdfuse
+                .try_wait()
+                .is_ok_and(|status| status.is_some())
+        })?;
+        let _ = powered.nbdkit.kill();
+        powered.nbdkit.wait()?;
+        Ok(())
+    }
+}
+
+impl Drop for CuttableDisk {
+    fn drop(&mut self) {
+        if let Err(error) = self.clear() {
+            eprintln!(
+                "cannot clear the disk in {}: {error:#}",
+                self.directory.display()
+            );
+        }
+    }
+}
+
+fn run(command: &mut Command) -> anyhow::Result<String> {
+    let output = command
+        .stdin(Stdio::null())
+        .output()
+        .with_context(|| format!("{command:?}"))?;
+    if !output.status.success() {
+        bail!(
+            "{command:?}: {} {}",
+            output.status,
+            String::from_utf8_lossy(&output.stderr)
+        );
+    }
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+/// Waits for something that another program does and does not announce.
+fn wait_for(what: &str, mut is_done: impl FnMut() -> bool) -> anyhow::Result<()> {
+    let begun = Instant::now();
+    while !is_done() {
+        if begun.elapsed() > STEP_TIMEOUT {
+            bail!("{what} did not come within {STEP_TIMEOUT:?}");
+        }
+        thread::sleep(Duration::from_millis(5));
+    }
+    Ok(())
+}

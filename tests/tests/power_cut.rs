@@ -1,0 +1,293 @@
+//! No acknowledged record is lost when the power goes, and neither is one torn.
+//!
+//! `AUTOGLM_POWER_CUTS` sets the number of cuts (30), `AUTOGLM_SEED` repeats a run's moments, and `AUTOGLM_REQUIRE_POWER_CUT=1`
+//! turns a skip (no root, no nbdkit, ...) into a failure. `AUTOGLM_UNSAFE_FLUSH_ONLY=1` runs the same against sled's `flush()` alone
+//! and then demands losses: the proof that this test can see them.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    io::{BufRead as _, BufReader},
+    path::Path,
+    process::{Child, Command, Stdio},
+    sync::mpsc,
+    thread,
+    time::{Duration, Instant, SystemTime},
+};
+
+use anyhow::Context as _;
+use autoglm_edge::store::{
+    ExportPolicy, Origin, Scan, Store, StoreConfig, StoreHandle, StoreHealth, Tree,
+};
+use autoglm_tests::power_cut::{
+    CuttableDisk, RECORDS_KEPT, Text, missing_requirement, record_key, record_text,
+};
+use rand::{Rng as _, SeedableRng as _, rngs::StdRng};
+
+/// Size of the disk; the store stays far below.
+const DISK_BYTES: u64 = 256 * 1024 * 1024;
+
+/// The power goes this long after the writer's first acknowledgement, in milliseconds.
+const CUT_AFTER_MS: std::ops::Range<u64> = 20..900;
+
+/// How long a writer may take to come up, or to end when its disk is gone.
+const WRITER_TIMEOUT: Duration = Duration::from_secs(30);
+
+#[derive(Debug, Default)]
+struct Tally {
+    acknowledged: usize,
+    lost: usize,
+    torn: usize,
+    wrong: usize,
+    rebuilt: usize,
+}
+
+#[test]
+fn acknowledged_records_survive_power_cuts() -> anyhow::Result<()> {
+    if let Some(missing) = missing_requirement() {
+        println!("SKIPPED: power cannot be cut here: {missing}");
+        assert!(
+            std::env::var_os("AUTOGLM_REQUIRE_POWER_CUT").is_none(),
+            "power cuts are required, but: {missing}"
+        );
+        return Ok(());
+    }
+    let cuts = variable("AUTOGLM_POWER_CUTS")?.unwrap_or(30);
+    let seed = variable("AUTOGLM_SEED")?.unwrap_or_else(rand::random);
+    let is_unsafe = std::env::var_os("AUTOGLM_UNSAFE_FLUSH_ONLY").is_some();
+    println!(
+        "seed {seed}, {cuts} cuts, acknowledged by {}",
+        if is_unsafe { "flush alone" } else { "commit" }
+    );
+    let tally = cut_power(cuts, seed, is_unsafe)?;
+    println!("{tally:?}");
+    assert!(
+        tally.acknowledged > 0,
+        "a run without acknowledgements shows nothing"
+    );
+    if is_unsafe {
+        assert!(
+            tally.lost > 0,
+            "flush alone lost nothing: the cuts do not cut"
+        );
+    } else {
+        let seen = (tally.lost, tally.torn, tally.wrong, tally.rebuilt);
+        assert_eq!(
+            seen,
+            (0, 0, 0, 0),
+            "lost, torn, wrong, rebuilt; seed {seed}"
+        );
+    }
+    Ok(())
+}
+
+fn cut_power(cuts: u64, seed: u64, is_unsafe: bool) -> anyhow::Result<Tally> {
+    let mut random = StdRng::seed_from_u64(seed);
+    let directory = tempfile::tempdir()?;
+    let mut disk = CuttableDisk::new(directory.path(), DISK_BYTES)?;
+    let state = disk.mount_point().join("state");
+    let mut tally = Tally::default();
+    // Numbers that were acknowledged and must still be there, unless they were removed as planned.
+    let mut owed = BTreeSet::new();
+    let mut start = 0;
+    println!(
+        "{:>4} {:>8} {:>6} {:>5} {:>5} {:>6} {:>10}  origin",
+        "cut", "after ms", "acks", "lost", "torn", "wrong", "reopen ms"
+    );
+    for cut in 0..=cuts {
+        disk.power_on()?;
+        let begun = Instant::now();
+        let store = open(&state)?;
+        let reopened = begun.elapsed();
+        let StoreHealth::Ready { origin } = store.handle().health() else {
+            anyhow::bail!(
+                "store is not in use after cut {cut}: {:?}",
+                store.handle().health()
+            );
+        };
+        let found = inspect(&store.handle(), &mut owed)?;
+        store.shutdown();
+        let rebuilt = usize::from(matches!(origin, Origin::Rebuilt { .. }));
+        if cut > 0 {
+            println!(
+                "{:>5} {:>5} {:>6} {:>10.1}  {origin:?}",
+                found.lost,
+                found.torn,
+                found.wrong,
+                reopened.as_secs_f64() * 1e3
+            );
+        }
+        tally.lost += found.lost;
+        tally.torn += found.torn;
+        tally.wrong += found.wrong;
+        tally.rebuilt += rebuilt;
+        start = start.max(found.next);
+        if cut < cuts {
+            let after = Duration::from_millis(random.random_range(CUT_AFTER_MS));
+            let acknowledged = write_until_cut(&mut disk, &state, start, after, is_unsafe)?;
+            print!(
+                "{:>4} {:>8} {:>6} ",
+                cut + 1,
+                after.as_millis(),
+                acknowledged.len()
+            );
+            tally.acknowledged += acknowledged.len();
+            start = start.max(acknowledged.last().map_or(0, |last| last + 1));
+            owed.extend(acknowledged);
+        }
+        disk.clear()?;
+    }
+    Ok(tally)
+}
+
+fn open(state: &Path) -> anyhow::Result<Store> {
+    let config = StoreConfig {
+        state_directory: state.to_owned(),
+        export: ExportPolicy::default(),
+    };
+    Ok(Store::open(config, SystemTime::now())?)
+}
+
+struct Found {
+    lost: usize,
+    torn: usize,
+    wrong: usize,
+    next: u64,
+}
+
+/// Compares what is there with what is owed; what is lost is owed no longer, so that it counts once.
+fn inspect(store: &StoreHandle, owed: &mut BTreeSet<u64>) -> anyhow::Result<Found> {
+    let records = all(store, Tree::Twin)?;
+    let index = all(store, Tree::Turns)?;
+    let is_present = |number: &u64| records.contains_key(number);
+    // A record goes when the one `RECORDS_KEPT` later comes, which may itself have gone since.
+    let newest = records.keys().next_back().copied().unwrap_or(0);
+    let was_removed = |number: &u64| {
+        (number + RECORDS_KEPT..=newest)
+            .step_by(RECORDS_KEPT as usize)
+            .any(|later| is_present(&later))
+    };
+    let lost: Vec<u64> = owed
+        .iter()
+        .copied()
+        .filter(|number| !is_present(number) && !was_removed(number))
+        .collect();
+    owed.retain(|number| is_present(number));
+    let torn = records
+        .keys()
+        .filter(|number| !index.contains_key(number))
+        .count()
+        + index
+            .keys()
+            .filter(|number| !records.contains_key(number))
+            .count();
+    let differs = |(number, text): (&u64, &String), which| *text != record_text(*number, which);
+    let wrong = records
+        .iter()
+        .filter(|&entry| differs(entry, Text::Record))
+        .count()
+        + index
+            .iter()
+            .filter(|&entry| differs(entry, Text::Index))
+            .count();
+    if !lost.is_empty() {
+        eprintln!("lost: {lost:?}");
+    }
+    Ok(Found {
+        lost: lost.len(),
+        torn,
+        wrong,
+        next: records.keys().next_back().map_or(0, |last| last + 1),
+    })
+}
+
+fn all(store: &StoreHandle, tree: Tree) -> anyhow::Result<BTreeMap<u64, String>> {
+    let runtime = tokio::runtime::Builder::new_current_thread().build()?;
+    runtime.block_on(async {
+        let mut found = BTreeMap::new();
+        let mut scan = Scan::first(tree, "", 1_000);
+        loop {
+            let page = store.scan(scan.clone()).await?;
+            let Some((last, _)) = page.last() else {
+                return Ok(found);
+            };
+            scan = scan.after(last.clone());
+            for (key, value) in page {
+                let number: u64 = key.as_str().parse()?;
+                assert_eq!(record_key(number), key.as_str());
+                found.insert(number, value.decode()?);
+            }
+        }
+    })
+}
+
+/// Runs a writer, cuts the power some time after its first acknowledgement, and returns all that it acknowledged.
+fn write_until_cut(
+    disk: &mut CuttableDisk,
+    state: &Path,
+    start: u64,
+    after: Duration,
+    is_unsafe: bool,
+) -> anyhow::Result<BTreeSet<u64>> {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_store-writer"));
+    command.arg(state).args(["--start", &start.to_string()]);
+    if is_unsafe {
+        command.arg("--unsafe-flush-only");
+    }
+    let mut writer = command
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()?;
+    let output = writer.stdout.take().context("stdout is piped")?;
+    let (lines, received) = mpsc::channel();
+    let reader = thread::spawn(move || {
+        for line in BufReader::new(output).lines().map_while(Result::ok) {
+            if lines.send(line).is_err() {
+                break;
+            }
+        }
+    });
+    let mut acknowledged = BTreeSet::new();
+    while acknowledged.is_empty() {
+        let line = received
+            .recv_timeout(WRITER_TIMEOUT)
+            .context("the writer acknowledged nothing")?;
+        acknowledged.extend(acknowledgement(&line));
+    }
+    // The moment of the cut is the test's input, not a wait for something.
+    thread::sleep(after);
+    disk.cut()?;
+    end(&mut writer)?;
+    reader
+        .join()
+        .map_err(|_| anyhow::anyhow!("the reader of the pipe panicked"))?;
+    acknowledged.extend(received.iter().filter_map(|line| acknowledgement(&line)));
+    Ok(acknowledged)
+}
+
+fn acknowledgement(line: &str) -> Option<u64> {
+    line.strip_prefix("ACK ")?.parse().ok()
+}
+
+/// A writer without a disk ends by itself, by an error; one that hangs in the engine is killed.
+fn end(writer: &mut Child) -> anyhow::Result<()> {
+    let begun = Instant::now();
+    while writer.try_wait()?.is_none() {
+        if begun.elapsed() > Duration::from_secs(3) {
+            writer.kill()?;
+            writer.wait()?;
+            return Ok(());
+        }
+        thread::sleep(Duration::from_millis(5));
+    }
+    Ok(())
+}
+
+fn variable(name: &str) -> anyhow::Result<Option<u64>> {
+    let value = std::env::var(name).ok();
+    value
+        .map(|text| {
+            text.parse()
+                .with_context(|| format!("{name} is no number: {text}"))
+        })
+        .transpose()
+}
