@@ -6,6 +6,7 @@
 //! (that is `autoglm-drivers`).
 
 pub mod config;
+pub mod inference;
 pub mod link;
 pub mod router;
 pub mod session;
