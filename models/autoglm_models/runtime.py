@@ -1,6 +1,5 @@
 """ONNX Runtime's shared library, taken out of the Python package that carries it. The Python part is left behind."""
 
-import shutil
 from pathlib import Path
 
 from .cachedir import ENGINE_VERSION, CacheDir, publish
@@ -44,8 +43,3 @@ def ensure_runtime(package: Package, cache: CacheDir, reporter: Reporter) -> Pat
     # The wheel is large and its useful part is now unpacked; a repair fetches it again.
     wheel_path.unlink()
     return cache.runtime / LIBRARY
-
-
-def forget_runtime(cache: CacheDir) -> None:
-    shutil.rmtree(cache.runtime, ignore_errors=True)
-    (cache.stamps / STAMP).unlink(missing_ok=True)
