@@ -56,7 +56,7 @@ def install(missing: list[SystemPackage], reporter: Reporter) -> None:
         reporter.say(f"  {package.name} ({package.group}): {package.reason}")
     if _lists_are_old():
         _apt([*prefix, "apt-get", "update", "-qq"], by_hand, reporter)
-    # Without sudo's env_reset in the way, apt asks nothing and changes no configuration that somebody edited.
+    # `env` stands behind sudo, which would drop the variable; so apt asks nothing.
     quiet = ["env", "DEBIAN_FRONTEND=noninteractive"]
     arguments = ["apt-get", "install", "--yes", "--no-install-recommends", "-q", *names]
     try:
