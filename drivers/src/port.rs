@@ -129,6 +129,12 @@ pub struct Port {
 }
 
 impl Port {
+    /// Whether the port has ended: every request would be [`PortError::NotConnected`].
+    #[must_use]
+    pub fn is_closed(&self) -> bool {
+        self.down.is_closed()
+    }
+
     /// Sends a request and waits for the device's answer. Dropping the future cancels nothing on the device.
     ///
     /// `id` is the request's identity for at-most-once execution: give the same one when the same request is asked again.

@@ -18,6 +18,7 @@ use super::policy::{LinkState, Policy};
 use crate::config::LinkConfig;
 use crate::things::description::{DescriptionError, ThingDescription};
 use crate::things::registry::{Attachment, Registry};
+use crate::things::schema::{SchemaError, ThingSchemas};
 use crate::things::value;
 
 /// Port events on their way up. Full: the port waits, and so does the device.
@@ -80,8 +81,17 @@ enum IntroductionError {
     NotText,
     #[error(transparent)]
     Description(#[from] DescriptionError),
+    #[error("the device's description: {0}")]
+    Schema(#[from] SchemaError),
     #[error("the registry is gone")]
     Stopping,
+}
+
+/// A description that was read and checked.
+#[derive(Debug, Clone)]
+struct Described {
+    description: Arc<ThingDescription>,
+    schemas: Arc<ThingSchemas>,
 }
 
 /// Supervises one link.
@@ -94,7 +104,7 @@ pub struct Supervisor {
     board: LinkBoard,
     identity: Identity,
     /// Descriptions by hash, so that a device that returns is not asked again.
-    known: BTreeMap<[u8; 32], Arc<ThingDescription>>,
+    known: BTreeMap<[u8; 32], Described>,
     next_request: u64,
 }
 
@@ -212,7 +222,7 @@ impl Supervisor {
                 None => return Err(IntroductionError::Stopping),
             }
         };
-        let description = self.description(port, &peer).await?;
+        let Described { description, schemas } = self.description(port, &peer).await?;
         let observed = description
             .properties
             .iter()
@@ -220,13 +230,13 @@ impl Supervisor {
             .map(|(name, _)| name.clone())
             .collect();
         tracing::info!(thing = %description.id, title = %description.title, "device connected");
-        let attachment = Attachment { link: self.id.clone(), description, port: port.clone(), boot_id: peer.boot_id };
+        let attachment = Attachment { link: self.id.clone(), description, schemas, port: port.clone(), boot_id: peer.boot_id };
         if self.registry.attach(attachment).await { Ok(observed) } else { Err(IntroductionError::Stopping) }
     }
 
-    async fn description(&mut self, port: &Port, peer: &PeerInfo) -> Result<Arc<ThingDescription>, IntroductionError> {
+    async fn description(&mut self, port: &Port, peer: &PeerInfo) -> Result<Described, IntroductionError> {
         if let Some(known) = peer.description_hash.and_then(|hash| self.known.get(&hash)) {
-            return Ok(Arc::clone(known));
+            return Ok(known.clone());
         }
         self.next_request += 1;
         let answer = port.request(RequestId(self.next_request), Request::Describe, INTRODUCTION).await?;
@@ -234,13 +244,15 @@ impl Supervisor {
             return Err(IntroductionError::NotText);
         };
         let text = String::from_utf8(document).map_err(|_| IntroductionError::NotText)?;
-        let description = Arc::new(ThingDescription::from_json(&text)?);
+        let description = ThingDescription::from_json(&text)?;
+        let schemas = Arc::new(ThingSchemas::compile(&description)?);
+        let described = Described { description: Arc::new(description), schemas };
         // One device per link: more than a handful of contents means that it is being reflashed.
         if self.known.len() >= 8 {
             self.known.clear();
         }
-        self.known.insert(hash, Arc::clone(&description));
-        Ok(description)
+        self.known.insert(hash, described.clone());
+        Ok(described)
     }
 
     async fn on_event(&self, event: PortEvent) {

@@ -9,7 +9,7 @@
 //! It knows no door: D-Bus, fleet and command line hand in a [`Principal`] and get typed results, which they turn into
 //! their own forms.
 
-//pub mod command;
+pub mod command;
 //pub mod comprehension;
 //pub mod conversation;
 pub mod outcome;

@@ -5,14 +5,14 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use crate::things::description::ThingId;
-use crate::things::schema::ValueError;
+use crate::things::schema::CheckError;
 
 /// A command that the device carried out, in the device's own words.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Done {
     /// Output of an action, or the value that was read or written; null where there is none.
     pub output: Value,
-    /// When what happened.
+    /// When what happened; all zero for an outcome that the ledger remembered.
     pub timings: Timings,
 }
 
@@ -46,19 +46,9 @@ pub enum CommandError {
         /// The id that was asked for.
         thing: ThingId,
     },
-    /// The thing has no such action or property, or it cannot be read or written.
-    #[error("{thing} has no {affordance} that can be used so (it has {})", offered.join(", "))]
-    NotOffered {
-        /// The thing's title.
-        thing: String,
-        /// What was asked for.
-        affordance: String,
-        /// What would be there.
-        offered: Vec<String>,
-    },
-    /// The value does not satisfy the thing's schema.
+    /// The thing has no such action or property, or the value does not satisfy its schema.
     #[error(transparent)]
-    Value(#[from] ValueError),
+    Check(#[from] CheckError),
     /// The thing is not connected.
     #[error("{thing} is not connected")]
     NotConnected {
@@ -119,17 +109,25 @@ pub enum CommandError {
         /// What the store said.
         cause: String,
     },
+    /// The same command was carried out earlier and failed; it is not tried again.
+    #[error("{message}")]
+    Earlier {
+        /// [`CommandError::name`] of that time.
+        error: String,
+        /// The words of that time.
+        message: String,
+    },
 }
 
 impl CommandError {
     /// The error's name, the same on D-Bus, in fleet messages and in the ledger.
     #[must_use]
-    pub fn name(&self) -> &'static str {
+    pub fn name(&self) -> &str {
         match self {
             Self::Denied { .. } => "AccessDenied",
             Self::UnknownThing { .. } => "UnknownThing",
-            Self::NotOffered { .. } => "NotOffered",
-            Self::Value(_) => "InvalidValue",
+            Self::Check(CheckError::Value(_)) => "InvalidValue",
+            Self::Check(_) => "NotOffered",
             Self::NotConnected { .. } => "NotConnected",
             Self::Busy { .. } => "Busy",
             Self::Device { .. } => "DeviceFault",
@@ -139,6 +137,7 @@ impl CommandError {
             Self::Conflict { .. } => "Conflict",
             Self::NotTaken { .. } => "NotTaken",
             Self::Store { .. } => "StoreUnavailable",
+            Self::Earlier { error, .. } => error,
         }
     }
 
@@ -173,6 +172,17 @@ impl Outcome {
         match result {
             Ok(done) => Self::Succeeded { output: done.output.clone() },
             Err(error) => Self::Failed { error: error.name().to_owned(), message: error.to_string() },
+        }
+    }
+
+    /// The result that it stands for, as a duplicate gets it.
+    ///
+    /// # Errors
+    /// [`CommandError::Earlier`] for a failure.
+    pub fn into_result(self) -> Result<Done, CommandError> {
+        match self {
+            Self::Succeeded { output } => Ok(Done { output, timings: Timings::default() }),
+            Self::Failed { error, message } => Err(CommandError::Earlier { error, message }),
         }
     }
 

@@ -16,6 +16,7 @@ use tokio::sync::{broadcast, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::description::{ThingDescription, ThingId};
+use super::schema::ThingSchemas;
 use crate::link::LinkId;
 
 /// Changes waiting for the owner task.
@@ -30,6 +31,8 @@ pub struct Attachment {
     pub link: LinkId,
     /// What it says about itself.
     pub description: Arc<ThingDescription>,
+    /// Its affordances' schemas, compiled.
+    pub schemas: Arc<ThingSchemas>,
     /// The way to it.
     pub port: Port,
     /// Its power-up identity: the same one remembers which requests it has executed.
@@ -60,6 +63,8 @@ pub enum Presence {
 pub struct ThingSnapshot {
     /// What it says about itself.
     pub description: Arc<ThingDescription>,
+    /// Its affordances' schemas, compiled.
+    pub schemas: Arc<ThingSchemas>,
     /// Whether and where it is.
     pub presence: Presence,
     /// Property values as last reported.
@@ -197,7 +202,7 @@ impl RegistryTask {
     }
 
     fn attach(&mut self, attachment: Attachment) {
-        let Attachment { link, description, port, boot_id } = attachment;
+        let Attachment { link, description, schemas, port, boot_id } = attachment;
         let id = description.id.clone();
         if let Some((other, _)) = self.by_link.iter().find(|(other, thing)| **thing == id && **other != link) {
             // The newest wins: a device that was moved to another port is announced there before the old one times out.
@@ -212,7 +217,7 @@ impl RegistryTask {
                 Some(known) if known.description == description => known.values,
                 _ => BTreeMap::new(),
             };
-            things.insert(id, ThingSnapshot { description, presence: Presence::Online { link, port, boot_id }, values });
+            things.insert(id, ThingSnapshot { description, schemas, presence: Presence::Online { link, port, boot_id }, values });
         });
     }
 

@@ -1,0 +1,287 @@
+//! Carries out one call on one Thing, at most once.
+//!
+//! ```text
+//! permission -> schema -> is it there? -> ledger: running -> device -> ledger: done -> answer
+//! ```
+//! What changes a device goes through the ledger: noted durably before the first byte leaves, its outcome durable before it is
+//! answered; a repeated id gets the stored outcome. Reads change nothing and skip the ledger.
+//!
+//! When the connection breaks under a command, the same request is asked again under the same id if that cannot
+//! execute it twice: the device is the same power-up (it remembers what it executed), the request never left, or the action is
+//! declared idempotent. Otherwise the outcome is [`CommandError::Interrupted`].
+
+use std::time::{Duration, Instant, SystemTime};
+
+use autoglm_drivers::port::{Answer, Port, PortError};
+use autoglm_protocol::{DeliveryState, Reply, Request, RequestFailure, RequestId};
+use serde_json::Value;
+use sha2::{Digest as _, Sha256};
+use tokio_util::task::TaskTracker;
+
+use super::outcome::{CommandError, Done, Outcome, Timings};
+use super::{Principal, permission};
+use crate::store::ledger::{Begin, Ledger, LedgerError};
+use crate::things::registry::{Presence, Registry, ThingSnapshot};
+use crate::things::value;
+use crate::understanding::{Call, Operation};
+
+/// How long the ledger remembers a command whose sender names no expiry.
+pub const LIFETIME_DEFAULT: Duration = Duration::from_secs(86_400);
+
+/// A call with everything that identifies it.
+#[derive(Debug, Clone)]
+pub struct Command {
+    /// Identity for at-most-once execution; the same id is the same command.
+    pub id: String,
+    /// Who asks.
+    pub principal: Principal,
+    /// What.
+    pub call: Call,
+    /// How long the device may take; the configured time when `None`.
+    pub deadline: Option<Duration>,
+    /// When the command is forgotten; [`LIFETIME_DEFAULT`] from now when `None`.
+    pub expiry: Option<SystemTime>,
+}
+
+impl Command {
+    /// A command that nobody can have sent before.
+    #[must_use]
+    pub fn fresh(principal: Principal, call: Call) -> Self {
+        Self { id: uuid::Uuid::now_v7().to_string(), principal, call, deadline: None, expiry: None }
+    }
+}
+
+/// Carries out commands. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Commands {
+    registry: Registry,
+    ledger: Ledger,
+    deadline: Duration,
+    running: TaskTracker,
+}
+
+impl Commands {
+    /// `running` tracks commands in flight, so that a stop can wait for them.
+    #[must_use]
+    pub fn new(registry: Registry, ledger: Ledger, deadline: Duration, running: TaskTracker) -> Self {
+        Self { registry, ledger, deadline, running }
+    }
+
+    /// Carries out a command. It goes on to its end even when this future is dropped: a caller that hangs up must not leave
+    /// a command half noted.
+    ///
+    /// # Errors
+    /// [`CommandError`]; [`CommandError::is_certain`] tells whether the device cannot have acted.
+    pub async fn execute(&self, command: Command) -> Result<Done, CommandError> {
+        let this = self.clone();
+        match self.running.spawn(async move { this.run(command).await }).await {
+            Ok(result) => result,
+            Err(_) => Err(CommandError::Store { cause: "the command was cut off by a stop".to_owned() }),
+        }
+    }
+
+    #[tracing::instrument(name = "command", skip_all, fields(id = %command.id, principal = %command.principal, thing = %command.call.thing))]
+    async fn run(&self, command: Command) -> Result<Done, CommandError> {
+        let started = Instant::now();
+        let thing = self.thing(&command.call)?;
+        permission::check(&command.principal, &thing.description, &command.call)?;
+        let request = request(&thing, &command.call)?;
+        let deadline = command.deadline.unwrap_or(self.deadline);
+        let id = request_id(&command.id);
+        if let Operation::Read { .. } = command.call.operation {
+            let (answer, asked) = self.ask(&thing, id, request, deadline, Repeat::Harmless).await?;
+            return Ok(done(answer, Duration::ZERO, asked.saturating_duration_since(started), started));
+        }
+
+        let now = SystemTime::now();
+        let expiry = command.expiry.unwrap_or(now + LIFETIME_DEFAULT);
+        let digest = digest(&command);
+        match self.ledger.begin(&command.id, &digest, expiry, now).await.map_err(not_taken)? {
+            Begin::Fresh(_) => {}
+            Begin::Running => return Err(CommandError::Running { id: command.id }),
+            Begin::Conflict => return Err(CommandError::Conflict { id: command.id }),
+            Begin::Interrupted => return Err(CommandError::Interrupted { thing: thing.description.title.clone() }),
+            Begin::Done(outcome) => {
+                return Outcome::from_json(&outcome)
+                    .ok_or_else(|| CommandError::Store { cause: "the ledger's entry is not readable".to_owned() })?
+                    .into_result();
+            }
+        }
+        let noted = started.elapsed();
+        let repeat = repeat(&thing, &command.call);
+        let result = self
+            .ask(&thing, id, request, deadline, repeat)
+            .await
+            .map(|(answer, asked)| done(answer, noted, asked.saturating_duration_since(started), started));
+        let finished = self.ledger.finish(&command.id, Outcome::of(&result).to_json()).await;
+        if let Err(error) = finished {
+            tracing::error!(%error, "the device answered, but its outcome cannot be kept");
+            return Err(CommandError::Store { cause: format!("the device answered, but that cannot be kept: {error}") });
+        }
+        match &result {
+            Ok(_) => tracing::info!(elapsed_ms = started.elapsed().as_millis() as u64, "command done"),
+            Err(error) => tracing::warn!(%error, elapsed_ms = started.elapsed().as_millis() as u64, "command failed"),
+        }
+        result.map(|mut done| {
+            done.timings.total = started.elapsed();
+            done
+        })
+    }
+
+    fn thing(&self, call: &Call) -> Result<ThingSnapshot, CommandError> {
+        let thing = self.registry.things().get(&call.thing).cloned();
+        let thing = thing.ok_or_else(|| CommandError::UnknownThing { thing: call.thing.clone() })?;
+        Ok(thing)
+    }
+
+    /// Asks the device, over a broken connection again where that is harmless. Returns the answer and when it was last asked.
+    async fn ask(
+        &self,
+        thing: &ThingSnapshot,
+        id: RequestId,
+        request: Request,
+        deadline: Duration,
+        repeat: Repeat,
+    ) -> Result<(Answer, Instant), CommandError> {
+        let title = || thing.description.title.clone();
+        let Presence::Online { port, boot_id, .. } = &thing.presence else {
+            return Err(CommandError::NotConnected { thing: title() });
+        };
+        let (mut port, mut boot_id) = (port.clone(), *boot_id);
+        let ends = Instant::now() + deadline;
+        let mut may_have_acted = false;
+        loop {
+            let asked = Instant::now();
+            let remaining = ends.saturating_duration_since(asked);
+            match port.request(id, request.clone(), remaining).await {
+                Ok(answer) => return Ok((answer, asked)),
+                Err(PortError::NotConnected) => {}
+                Err(PortError::Failed(RequestFailure::ConnectionLost { delivered })) => {
+                    may_have_acted |= delivered != DeliveryState::NotSent;
+                }
+                Err(error) => return Err(self.failed(error, thing, deadline)),
+            }
+            let returned = tokio::time::timeout_at(ends.into(), self.returned(thing)).await.ok().flatten();
+            let lost = || if may_have_acted { CommandError::Interrupted { thing: title() } } else { CommandError::NotConnected { thing: title() } };
+            let Some((fresh_port, fresh_boot_id)) = returned else { return Err(lost()) };
+            if may_have_acted && fresh_boot_id != boot_id && repeat == Repeat::Harmful {
+                return Err(CommandError::Interrupted { thing: title() });
+            }
+            tracing::debug!("connection back; asking again under the same id");
+            (port, boot_id) = (fresh_port, fresh_boot_id);
+        }
+    }
+
+    /// Waits until the thing is online by a port that lives.
+    async fn returned(&self, thing: &ThingSnapshot) -> Option<(Port, u32)> {
+        let mut things = self.registry.watch();
+        let online = |snapshot: &ThingSnapshot| match &snapshot.presence {
+            Presence::Online { port, boot_id, .. } if !port.is_closed() => Some((port.clone(), *boot_id)),
+            _ => None,
+        };
+        let id = &thing.description.id;
+        let found = things.wait_for(|things| things.get(id).is_some_and(|thing| online(thing).is_some())).await.ok()?;
+        found.get(id).and_then(online)
+    }
+
+    fn failed(&self, error: PortError, thing: &ThingSnapshot, deadline: Duration) -> CommandError {
+        let title = thing.description.title.clone();
+        match error {
+            PortError::Busy => CommandError::Busy { thing: title },
+            PortError::NotConnected => CommandError::NotConnected { thing: title },
+            PortError::Refused(error) => {
+                CommandError::Device { thing: title, code: "Unsendable".to_owned(), message: error.to_string() }
+            }
+            PortError::Failed(RequestFailure::Fault(fault)) => CommandError::Device {
+                thing: title,
+                code: format!("{:?}", fault.code),
+                message: if fault.message.is_empty() { format!("{:?}", fault.code) } else { fault.message },
+            },
+            PortError::Failed(RequestFailure::DeadlineExceeded { delivered: DeliveryState::NotSent }) => {
+                CommandError::NotConnected { thing: title }
+            }
+            PortError::Failed(RequestFailure::DeadlineExceeded { .. }) => CommandError::NoAnswer { thing: title, deadline },
+            PortError::Failed(failure) => {
+                CommandError::Device { thing: title, code: "BadReply".to_owned(), message: failure.to_string() }
+            }
+        }
+    }
+}
+
+/// What asking a restarted device again would do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Repeat {
+    Harmless,
+    Harmful,
+}
+
+fn repeat(thing: &ThingSnapshot, call: &Call) -> Repeat {
+    match &call.operation {
+        Operation::Invoke { action, .. } => match thing.description.actions.get(action) {
+            Some(action) if action.idempotent || action.safe => Repeat::Harmless,
+            _ => Repeat::Harmful,
+        },
+        // Reading and writing a value twice is reading and writing it once.
+        Operation::Read { .. } | Operation::Write { .. } => Repeat::Harmless,
+    }
+}
+
+/// Checks the call against the thing's schemas and puts it into the wire's words.
+fn request(thing: &ThingSnapshot, call: &Call) -> Result<Request, CommandError> {
+    let unsendable = |error: value::Unrepresentable| CommandError::NotTaken { reason: error.to_string() };
+    Ok(match &call.operation {
+        Operation::Invoke { action, input } => {
+            thing.schemas.check_input(action, input.as_ref())?;
+            let input = value::to_wire(input.as_ref().unwrap_or(&Value::Null)).map_err(unsendable)?;
+            Request::Invoke { action: action.clone(), input }
+        }
+        Operation::Write { property, value } => {
+            thing.schemas.check_write(property, value)?;
+            Request::Write { property: property.clone(), value: value::to_wire(value).map_err(unsendable)? }
+        }
+        Operation::Read { property } => {
+            thing.schemas.check_read(property)?;
+            Request::Read { property: property.clone() }
+        }
+    })
+}
+
+fn done(answer: Answer, noted: Duration, asked: Duration, started: Instant) -> Done {
+    let output = match answer.reply {
+        Reply::Value(value) | Reply::Done(value) => value::to_json(value),
+        // Only Describe gives one, and commands never ask that.
+        Reply::Description { .. } => Value::Null,
+    };
+    let timings = Timings {
+        noted,
+        written: asked + answer.written_after,
+        answered: asked + answer.answered_after,
+        total: started.elapsed(),
+    };
+    Done { output, timings }
+}
+
+fn not_taken(error: LedgerError) -> CommandError {
+    match error {
+        LedgerError::Store(error) => CommandError::Store { cause: error.to_string() },
+        error => CommandError::NotTaken { reason: error.to_string() },
+    }
+}
+
+/// The device's name for a command: the first 64 bits of a SHA-256 of its id, so that a retry has the same one.
+fn request_id(command_id: &str) -> RequestId {
+    let hash = Sha256::digest(command_id.as_bytes());
+    let mut first = [0u8; 8];
+    first.copy_from_slice(&hash[..8]);
+    RequestId(u64::from_be_bytes(first))
+}
+
+/// What the ledger compares to tell a duplicate from another command under the same id.
+fn digest(command: &Command) -> String {
+    let call = serde_json::to_vec(&command.call).unwrap_or_default();
+    let mut hash = Sha256::new();
+    hash.update(command.principal.to_string());
+    hash.update([0]);
+    hash.update(call);
+    hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+}
