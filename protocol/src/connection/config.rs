@@ -9,6 +9,9 @@ use crate::wire::{
     MAX_MESSAGE_LOG2_MAX, MAX_MESSAGE_LOG2_MIN, MTU_MAX, MTU_MIN, WINDOW_MAX, WINDOW_MIN,
 };
 
+/// The least send queue: room for an announcement on a fresh connection and some requests.
+const SEND_QUEUE_BYTES_MIN: usize = 1024;
+
 /// The kind of link below: whether it delimits packets itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LinkKind {
@@ -107,6 +110,7 @@ impl Config {
         self.rto_min = self.rto_min.max(TICK);
         self.rto_max = self.rto_max.max(self.rto_min);
         self.rto_initial = self.rto_initial.clamp(self.rto_min, self.rto_max);
+        self.send_queue_bytes = self.send_queue_bytes.max(SEND_QUEUE_BYTES_MIN);
         self.requests_max = self.requests_max.max(1);
         self.request_memory_max = self.request_memory_max.max(1);
         self

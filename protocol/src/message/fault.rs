@@ -92,13 +92,7 @@ impl Fault {
     #[must_use]
     pub fn new(code: FaultCode, message: impl Into<String>) -> Self {
         let mut message = message.into();
-        if message.len() > FAULT_MESSAGE_BYTES_MAX {
-            let mut end = FAULT_MESSAGE_BYTES_MAX;
-            while !message.is_char_boundary(end) {
-                end -= 1;
-            }
-            message.truncate(end);
-        }
+        message.truncate(message.floor_char_boundary(FAULT_MESSAGE_BYTES_MAX));
         Self { code, message }
     }
 }

@@ -51,7 +51,8 @@ pub struct OutgoingQueues {
 const MESSAGE_OVERHEAD_BYTES: usize = 64;
 
 impl OutgoingQueues {
-    /// Empty queues that hold up to `bytes_max` together (each message counts 64 more than its length).
+    /// Empty queues that hold up to `bytes_max` together (each message counts 64 more than its length); each channel
+    /// leaves an eighth more to those above it.
     #[must_use]
     pub fn new(bytes_max: usize) -> Self {
         Self {
@@ -72,7 +73,9 @@ impl OutgoingQueues {
         token: Option<MessageToken>,
     ) -> Result<(), Vec<u8>> {
         let cost = message.len() + MESSAGE_OVERHEAD_BYTES;
-        if self.bytes + cost > self.bytes_max {
+        // Less urgent channels leave room, so that a long transfer does not shut out a command.
+        let kept_free = self.bytes_max / 8 * channel as usize;
+        if self.bytes + cost > self.bytes_max - kept_free {
             return Err(message);
         }
         self.bytes += cost;

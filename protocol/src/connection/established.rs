@@ -1,0 +1,314 @@
+//! The data of a connection while it is established, and its packets in and out.
+
+use alloc::vec::Vec;
+
+use crate::Instant;
+use crate::frame::crc32c;
+use crate::segment::{MessageToken, ReassemblyError};
+use crate::wire::{
+    AckBody, DATA_HEADER_BYTES, Flags, Header, Hello, Identity, Kind, Role, SegmentHeader,
+    WireError,
+};
+
+use super::receiver::{AckDebt, Arrival, Receiver};
+use super::sender::{Departure, GaveUp, Sender};
+use super::timers::{Timer, TimerTable};
+use super::{Config, LinkKind, PeerInfo, Stats};
+
+/// What tells one connection's packets from another's: derived from both identities, different in each direction.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct ConnectionKey {
+    tag_out: u8,
+    tag_in: u8,
+    first_seq: u16,
+}
+
+impl ConnectionKey {
+    pub(crate) fn new(role: Role, ours: Identity, theirs: Identity) -> Self {
+        let (host, device) = match role {
+            Role::Host => (ours, theirs),
+            Role::Device => (theirs, ours),
+        };
+        let mut bytes = [0; 16];
+        let fields = [host.boot_id, host.epoch, device.boot_id, device.epoch];
+        for (chunk, field) in bytes.chunks_exact_mut(4).zip(fields) {
+            chunk.copy_from_slice(&field.to_le_bytes());
+        }
+        let key = crc32c(&bytes);
+        let from_host = (key >> 24) as u8;
+        let (tag_out, tag_in) = match role {
+            Role::Host => (from_host, !from_host),
+            Role::Device => (!from_host, from_host),
+        };
+        Self {
+            tag_out,
+            tag_in,
+            first_seq: key as u16,
+        }
+    }
+}
+
+/// What came of a packet.
+#[derive(Debug, Default)]
+pub(crate) struct Received {
+    pub(crate) messages: Vec<Vec<u8>>,
+    pub(crate) delivered: Vec<MessageToken>,
+}
+
+/// Why a packet was not taken.
+#[derive(Debug)]
+pub(crate) enum Refusal {
+    Stale,
+    Malformed(WireError),
+    Violation(ReassemblyError),
+}
+
+#[derive(Debug)]
+pub(crate) struct Established {
+    pub(crate) peer: PeerInfo,
+    pub(crate) peer_identity: Identity,
+    pub(crate) sender: Sender,
+    key: ConnectionKey,
+    receiver: Receiver,
+    window: u8,
+    silent_intervals: u32,
+    pong_for: Option<u16>,
+    ping_wanted: bool,
+    ping_seq: u16,
+    ping_sent_at: Option<Instant>,
+}
+
+impl Established {
+    pub(crate) fn new(
+        now: Instant,
+        config: &Config,
+        link: LinkKind,
+        key: ConnectionKey,
+        peer: PeerInfo,
+        hello: &Hello,
+        timers: &mut TimerTable,
+    ) -> Self {
+        timers.set(Timer::KeepAlive, now + config.keep_alive);
+        Self {
+            peer,
+            peer_identity: hello.identity,
+            sender: Sender::new(
+                config,
+                link,
+                key.first_seq,
+                peer.mtu - DATA_HEADER_BYTES,
+                hello.window,
+            ),
+            key,
+            receiver: Receiver::new(config, key.first_seq),
+            window: config.receive_window,
+            silent_intervals: 0,
+            pong_for: None,
+            ping_wanted: false,
+            ping_seq: 0,
+            ping_sent_at: None,
+        }
+    }
+
+    /// Takes any packet but Hello and Close.
+    pub(crate) fn on_packet(
+        &mut self,
+        now: Instant,
+        packet: &[u8],
+        is_overrun: impl FnOnce() -> bool,
+        config: &Config,
+        timers: &mut TimerTable,
+        stats: &mut Stats,
+    ) -> Result<Received, Refusal> {
+        let (header, body) = Header::decode(packet).map_err(Refusal::Malformed)?;
+        if header.tag != self.key.tag_in {
+            return Err(Refusal::Stale);
+        }
+        let mut received = Received::default();
+        let ack_body = match header.kind {
+            Kind::Ack | Kind::Pong => Some(AckBody::decode(body).map_err(Refusal::Malformed)?),
+            _ => None,
+        };
+        self.silent_intervals = 0;
+        timers.set(Timer::KeepAlive, now + config.keep_alive);
+        if self
+            .sender
+            .on_ack(now, header.ack, ack_body, timers, &mut received.delivered)
+            .is_err()
+        {
+            stats.bad_ack += 1;
+        }
+        match header.kind {
+            Kind::Data if is_overrun() => stats.overrun += 1,
+            Kind::Data => {
+                let (segment, payload) = SegmentHeader::decode(body).map_err(Refusal::Malformed)?;
+                let arrival = self
+                    .receiver
+                    .on_segment(
+                        header.seq,
+                        header.flags,
+                        segment.channel_seq,
+                        payload,
+                        &mut received.messages,
+                    )
+                    .map_err(Refusal::Violation)?;
+                match arrival {
+                    Arrival::New => stats.segments_received += 1,
+                    Arrival::Duplicate => stats.duplicates += 1,
+                    Arrival::OutOfWindow => stats.out_of_window += 1,
+                }
+                self.receiver.arm(now, config, timers);
+            }
+            Kind::Ping => self.pong_for = Some(header.seq),
+            Kind::Pong if header.seq == self.ping_seq => {
+                if let Some(sent_at) = self.ping_sent_at.take() {
+                    self.sender
+                        .rtt
+                        .on_sample(now.saturating_duration_since(sent_at));
+                }
+            }
+            _ => {}
+        }
+        self.watch_credit(now, timers);
+        Ok(received)
+    }
+
+    /// Starts or stops asking a peer that gives no credit.
+    pub(crate) fn watch_credit(&self, now: Instant, timers: &mut TimerTable) {
+        match self.sender.is_starved() {
+            true => timers.set_if_idle(Timer::Persist, now + self.sender.rtt.rto()),
+            false => timers.clear(Timer::Persist),
+        }
+    }
+
+    pub(crate) fn on_persist_timeout(&mut self, now: Instant, timers: &mut TimerTable) {
+        self.ping_wanted = true;
+        self.sender.rtt.back_off();
+        self.watch_credit(now, timers);
+    }
+
+    /// One more silent interval; true if it was one too many.
+    pub(crate) fn on_keep_alive_timeout(
+        &mut self,
+        now: Instant,
+        config: &Config,
+        timers: &mut TimerTable,
+    ) -> bool {
+        self.silent_intervals += 1;
+        self.ping_wanted = true;
+        timers.set(Timer::KeepAlive, now + config.keep_alive);
+        self.silent_intervals >= config.keep_alive_missed_max
+    }
+
+    pub(crate) fn on_retransmit_timeout(
+        &mut self,
+        now: Instant,
+        timers: &mut TimerTable,
+    ) -> Result<(), GaveUp> {
+        self.sender.on_retransmit_timeout(now, timers)
+    }
+
+    pub(crate) fn owe_ack(&mut self, debt: AckDebt) {
+        self.receiver.owe(debt);
+    }
+
+    /// Appends the next packet, if there is one; gives the token of a message whose first segment it carries.
+    pub(crate) fn poll_packet(
+        &mut self,
+        now: Instant,
+        credit: Credit,
+        timers: &mut TimerTable,
+        stats: &mut Stats,
+        out: &mut Vec<u8>,
+    ) -> Option<Option<MessageToken>> {
+        let credit = match credit {
+            Credit::Open => self.window,
+            Credit::Paused => 0,
+        };
+        if let Some(seq) = self.pong_for.take() {
+            self.put_ack(Kind::Pong, seq, credit, timers, out);
+            return Some(None);
+        }
+        if self.receiver.debt() == AckDebt::Selective {
+            self.put_ack(Kind::Ack, 0, credit, timers, out);
+            return Some(None);
+        }
+        if let Some(Departure {
+            seq,
+            segment,
+            is_repeat,
+        }) = self.sender.poll(now, timers)
+        {
+            let ack = self.receiver.ride(timers);
+            let flags = Flags {
+                start: segment.start,
+                end: segment.end,
+                channel: segment.channel,
+            };
+            Header {
+                kind: Kind::Data,
+                flags,
+                tag: self.key.tag_out,
+                seq,
+                ack,
+            }
+            .encode(out);
+            out.push(segment.channel_seq);
+            out.extend_from_slice(&segment.payload);
+            if is_repeat {
+                stats.retransmissions += 1;
+                return Some(None);
+            }
+            stats.segments_sent += 1;
+            return Some(segment.token.filter(|_| segment.start));
+        }
+        if self.receiver.debt() == AckDebt::Cumulative {
+            self.put_ack(Kind::Ack, 0, credit, timers, out);
+            return Some(None);
+        }
+        if core::mem::take(&mut self.ping_wanted) {
+            self.ping_seq = self.ping_seq.wrapping_add(1);
+            self.ping_sent_at = Some(now);
+            stats.pings_sent += 1;
+            let ack = self.receiver.ride(timers);
+            Header {
+                kind: Kind::Ping,
+                flags: Flags::NONE,
+                tag: self.key.tag_out,
+                seq: self.ping_seq,
+                ack,
+            }
+            .encode(out);
+            return Some(None);
+        }
+        self.watch_credit(now, timers);
+        None
+    }
+
+    fn put_ack(
+        &mut self,
+        kind: Kind,
+        seq: u16,
+        credit: u8,
+        timers: &mut TimerTable,
+        out: &mut Vec<u8>,
+    ) {
+        let (ack, body) = self.receiver.acknowledge(credit, timers);
+        Header {
+            kind,
+            flags: Flags::NONE,
+            tag: self.key.tag_out,
+            seq,
+            ack,
+        }
+        .encode(out);
+        body.encode(out);
+    }
+}
+
+/// Whether the peer may go on sending.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Credit {
+    Open,
+    Paused,
+}

@@ -1,0 +1,149 @@
+//! The receiving half of delivery: what has arrived, what is a duplicate, what is owed an acknowledgement.
+
+use alloc::vec::Vec;
+
+use crate::Instant;
+use crate::segment::{Reassembly, ReassemblyError};
+use crate::wire::{AckBody, Flags};
+
+use super::Config;
+use super::timers::{Timer, TimerTable};
+
+/// What a Data packet turned out to be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Arrival {
+    New,
+    Duplicate,
+    OutOfWindow,
+}
+
+/// The acknowledgement that is owed, in rising urgency.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum AckDebt {
+    None,
+    /// May wait for the timer.
+    Delayed,
+    /// Now; may ride on a Data packet.
+    Cumulative,
+    /// Now, and in a packet of its own: there is a gap, a duplicate or a new credit to tell of.
+    Selective,
+}
+
+/// Invariant: bit `i` of `received` says that packet `next_seq + 1 + i` has arrived; `next_seq` itself has not.
+#[derive(Debug)]
+pub(crate) struct Receiver {
+    next_seq: u16,
+    received: u64,
+    window: u8,
+    channels: [Reassembly; 4],
+    debt: AckDebt,
+    unacknowledged: u8,
+}
+
+impl Receiver {
+    pub(crate) fn new(config: &Config, first_seq: u16) -> Self {
+        let message_bytes_max = 1 << config.max_message_log2;
+        Self {
+            next_seq: first_seq,
+            received: 0,
+            window: config.receive_window,
+            channels: core::array::from_fn(|_| Reassembly::new(message_bytes_max)),
+            debt: AckDebt::None,
+            unacknowledged: 0,
+        }
+    }
+
+    /// Takes the segment of a Data packet; appends the messages that it completes to `messages`.
+    pub(crate) fn on_segment(
+        &mut self,
+        seq: u16,
+        flags: Flags,
+        channel_seq: u8,
+        payload: &[u8],
+        messages: &mut Vec<Vec<u8>>,
+    ) -> Result<Arrival, ReassemblyError> {
+        let ahead = seq.wrapping_sub(self.next_seq);
+        let arrival = match ahead {
+            0x8000.. => Arrival::Duplicate,
+            ahead if ahead >= u16::from(self.window) => Arrival::OutOfWindow,
+            0 => Arrival::New,
+            ahead if self.received >> (ahead - 1) & 1 == 1 => Arrival::Duplicate,
+            _ => Arrival::New,
+        };
+        if arrival != Arrival::New {
+            // The peer's view is old; tell it ours.
+            self.owe(AckDebt::Selective);
+            return Ok(arrival);
+        }
+        let had_gap = self.received != 0;
+        self.note(ahead);
+        self.unacknowledged = self.unacknowledged.saturating_add(1);
+        self.owe(if had_gap || self.received != 0 {
+            AckDebt::Selective
+        } else if self.unacknowledged >= 2 {
+            // RFC 9293 §3.8.6.3: at least every second segment.
+            AckDebt::Cumulative
+        } else {
+            AckDebt::Delayed
+        });
+        let channel = &mut self.channels[flags.channel as usize];
+        channel.on_segment(channel_seq, flags.start, flags.end, payload, messages)?;
+        Ok(Arrival::New)
+    }
+
+    fn note(&mut self, ahead: u16) {
+        if ahead > 0 {
+            self.received |= 1 << (ahead - 1);
+            return;
+        }
+        loop {
+            self.next_seq = self.next_seq.wrapping_add(1);
+            let next_has_arrived = self.received & 1 == 1;
+            self.received >>= 1;
+            if !next_has_arrived {
+                return;
+            }
+        }
+    }
+
+    pub(crate) fn owe(&mut self, debt: AckDebt) {
+        self.debt = self.debt.max(debt);
+    }
+
+    pub(crate) fn debt(&self) -> AckDebt {
+        self.debt
+    }
+
+    /// Starts the timer of a delayed acknowledgement.
+    pub(crate) fn arm(&self, now: Instant, config: &Config, timers: &mut TimerTable) {
+        if self.debt == AckDebt::Delayed {
+            timers.set_if_idle(Timer::Ack, now + config.ack_delay);
+        }
+    }
+
+    /// The next packet waited for, as every header carries it; pays the debt that a Data packet can pay.
+    pub(crate) fn ride(&mut self, timers: &mut TimerTable) -> u16 {
+        if self.debt <= AckDebt::Cumulative {
+            self.pay(timers);
+        }
+        self.next_seq
+    }
+
+    /// The acknowledgement of an Ack or Pong; pays every debt.
+    pub(crate) fn acknowledge(&mut self, credit: u8, timers: &mut TimerTable) -> (u16, AckBody) {
+        self.pay(timers);
+        (
+            self.next_seq,
+            AckBody {
+                credit,
+                received: self.received,
+            },
+        )
+    }
+
+    fn pay(&mut self, timers: &mut TimerTable) {
+        self.debt = AckDebt::None;
+        self.unacknowledged = 0;
+        timers.clear(Timer::Ack);
+    }
+}

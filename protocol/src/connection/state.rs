@@ -1,0 +1,542 @@
+//! The connection's states, and the one place where they change.
+
+use alloc::boxed::Box;
+use alloc::collections::VecDeque;
+use alloc::vec::Vec;
+use core::time::Duration;
+
+use crate::Instant;
+use crate::frame::{FrameStats, StreamDecoder, encode_stream};
+use crate::segment::{Channel, MessageToken};
+use crate::wire::{
+    Close, CloseReason, Hello, Identity, Kind, Role, Token, VersionRange, WINDOW_MAX, WireError,
+};
+
+use super::established::{ConnectionKey, Credit, Established, Received, Refusal};
+use super::receiver::AckDebt;
+use super::timers::{Timer, TimerTable};
+use super::{Config, LinkKind, LostReason, PeerInfo, SendError, Stats};
+
+/// How many identities of earlier peers are remembered, to know their late packets; chosen because a line holds at
+/// most a few reboots' worth of bytes.
+const RETIRED_MAX: usize = 8;
+
+/// What a connection tells its owner.
+#[derive(Debug)]
+pub(crate) enum ConnectionEvent {
+    Established {
+        peer: PeerInfo,
+    },
+    Message(Vec<u8>),
+    /// The first segment of the message was handed out.
+    Started(MessageToken),
+    /// The peer has the whole message.
+    Delivered(MessageToken),
+    Incompatible {
+        theirs: VersionRange,
+    },
+    Lost {
+        reason: LostReason,
+    },
+}
+
+#[derive(Debug)]
+enum State {
+    /// Hello is sent again and again; `heard` is the peer that answered last.
+    Seeking {
+        heard: Option<Identity>,
+        interval: Duration,
+        hellos_sent: u32,
+        hello_sent_at: Instant,
+    },
+    Established(Box<Established>),
+    /// For good.
+    Closed,
+}
+
+/// The machine below [`Host`](crate::Host) and [`Device`](crate::Device).
+#[derive(Debug)]
+pub(crate) struct Connection {
+    config: Config,
+    link: LinkKind,
+    role: Role,
+    identity: Identity,
+    decoder: Option<StreamDecoder>,
+    datagrams: FrameStats,
+    state: State,
+    last_peer: Option<Identity>,
+    retired: VecDeque<Identity>,
+    incompatible: Option<Token>,
+    hello_wanted: bool,
+    close_wanted: Option<Close>,
+    timers: TimerTable,
+    events: VecDeque<ConnectionEvent>,
+    backlog_bytes: usize,
+    pub(crate) stats: Stats,
+}
+
+impl Connection {
+    pub(crate) fn new(config: Config, link: LinkKind, role: Role, identity: Identity) -> Self {
+        let config = config.clamped();
+        let decoder = match link {
+            LinkKind::Stream => Some(StreamDecoder::new(config.stream_mtu)),
+            LinkKind::Datagram { .. } => None,
+        };
+        Self {
+            state: State::seeking(&config),
+            config,
+            link,
+            role,
+            identity,
+            decoder,
+            datagrams: FrameStats::default(),
+            last_peer: None,
+            retired: VecDeque::new(),
+            incompatible: None,
+            hello_wanted: true,
+            close_wanted: None,
+            timers: TimerTable::default(),
+            events: VecDeque::new(),
+            backlog_bytes: 0,
+            stats: Stats::default(),
+        }
+    }
+
+    pub(crate) fn config(&self) -> &Config {
+        &self.config
+    }
+
+    pub(crate) fn handle_input(&mut self, now: Instant, mut bytes: &[u8]) {
+        let Some(mut decoder) = self.decoder.take() else {
+            if bytes.len() > self.config.mtu(self.link) {
+                self.datagrams.too_long += 1;
+            } else {
+                self.datagrams.packets += 1;
+                self.on_packet(now, bytes);
+            }
+            return;
+        };
+        while let Some((packet, rest)) = decoder.next_packet(bytes) {
+            self.on_packet(now, &packet);
+            bytes = rest;
+        }
+        self.decoder = Some(decoder);
+    }
+
+    pub(crate) fn handle_timeout(&mut self, now: Instant) {
+        if self.timers.expire(Timer::Hello, now) {
+            self.hello_wanted = true;
+        }
+        let State::Established(established) = &mut self.state else {
+            return;
+        };
+        if self.timers.expire(Timer::Ack, now) {
+            established.owe_ack(AckDebt::Cumulative);
+        }
+        if self.timers.expire(Timer::Persist, now) {
+            established.on_persist_timeout(now, &mut self.timers);
+        }
+        let mut lost = None;
+        if self.timers.expire(Timer::Retransmit, now) {
+            self.stats.timeouts += 1;
+            if established
+                .on_retransmit_timeout(now, &mut self.timers)
+                .is_err()
+            {
+                lost = Some(LostReason::Undeliverable);
+            }
+        }
+        if self.timers.expire(Timer::KeepAlive, now)
+            && established.on_keep_alive_timeout(now, &self.config, &mut self.timers)
+        {
+            lost = Some(LostReason::Silent);
+        }
+        if let Some(reason) = lost {
+            self.lose(reason);
+        }
+    }
+
+    pub(crate) fn poll_timeout(&self) -> Option<Instant> {
+        self.timers.next()
+    }
+
+    pub(crate) fn poll_event(&mut self) -> Option<ConnectionEvent> {
+        self.events.pop_front()
+    }
+
+    pub(crate) fn poll_transmit(&mut self, now: Instant, out: &mut Vec<u8>) -> bool {
+        if self.decoder.is_none() {
+            return self.poll_packet(now, out).is_some();
+        }
+        let mut packet = Vec::new();
+        let Some(kind) = self.poll_packet(now, &mut packet) else {
+            return false;
+        };
+        if kind == Kind::Hello {
+            // Ends whatever noise or half frame the other end holds, so that the Hello itself is not lost to it.
+            out.push(0);
+        }
+        encode_stream(&packet, out);
+        true
+    }
+
+    fn poll_packet(&mut self, now: Instant, out: &mut Vec<u8>) -> Option<Kind> {
+        let kind = self.put_packet(now, out)?;
+        self.stats.packets_sent += 1;
+        Some(kind)
+    }
+
+    fn put_packet(&mut self, now: Instant, out: &mut Vec<u8>) -> Option<Kind> {
+        if let Some(close) = self.close_wanted.take() {
+            close.encode(out);
+            return Some(Kind::Close);
+        }
+        if core::mem::take(&mut self.hello_wanted) {
+            self.put_hello(now, out);
+            return Some(Kind::Hello);
+        }
+        let credit = match self.backlog_bytes > self.config.receive_backlog_bytes {
+            true => Credit::Paused,
+            false => Credit::Open,
+        };
+        let State::Established(established) = &mut self.state else {
+            return None;
+        };
+        let started =
+            established.poll_packet(now, credit, &mut self.timers, &mut self.stats, out)?;
+        self.events.extend(started.map(ConnectionEvent::Started));
+        Some(Kind::Data)
+    }
+
+    fn put_hello(&mut self, now: Instant, out: &mut Vec<u8>) {
+        let (established, heard) = match &mut self.state {
+            State::Closed => return,
+            State::Established(established) => (true, Some(established.peer_identity)),
+            State::Seeking {
+                heard,
+                interval,
+                hellos_sent,
+                hello_sent_at,
+            } => {
+                self.timers.set(Timer::Hello, now + *interval);
+                *interval = (*interval * 2).min(self.config.hello_interval_max);
+                *hellos_sent += 1;
+                *hello_sent_at = now;
+                (false, *heard)
+            }
+        };
+        Hello {
+            role: self.role,
+            established,
+            versions: VersionRange::OURS,
+            features: 0,
+            identity: self.identity,
+            mtu: self.config.mtu(self.link),
+            window: self.config.receive_window,
+            max_message_log2: self.config.max_message_log2,
+            heard: heard.map_or(Token::NOBODY, Identity::token),
+        }
+        .encode(out);
+    }
+
+    /// Queues a message.
+    pub(crate) fn send(
+        &mut self,
+        now: Instant,
+        channel: Channel,
+        message: Vec<u8>,
+        token: Option<MessageToken>,
+    ) -> Result<(), SendError> {
+        let State::Established(established) = &mut self.state else {
+            return Err(SendError::NotConnected);
+        };
+        let (size, limit) = (message.len(), established.peer.max_message);
+        if size > limit {
+            return Err(SendError::TooLarge { size, limit });
+        }
+        established
+            .sender
+            .queues
+            .push(channel, message, token)
+            .map_err(|_| SendError::QueueFull)?;
+        established.watch_credit(now, &mut self.timers);
+        self.stats.messages_sent += 1;
+        Ok(())
+    }
+
+    /// Takes a message back if no byte of it was handed out.
+    pub(crate) fn withdraw(&mut self, token: MessageToken) -> bool {
+        match &mut self.state {
+            State::Established(established) => established.sender.queues.withdraw(token),
+            _ => false,
+        }
+    }
+
+    /// Ends the connection for good; one more packet may come out of `poll_transmit`.
+    pub(crate) fn close(&mut self) {
+        if matches!(self.state, State::Established(_)) {
+            self.lose(LostReason::ClosedHere);
+        }
+        self.state = State::Closed;
+        self.hello_wanted = false;
+        self.timers = TimerTable::default();
+    }
+
+    /// How many bytes of messages the owner still holds for its driver.
+    pub(crate) fn set_backlog(&mut self, bytes: usize) {
+        let limit = self.config.receive_backlog_bytes;
+        let crosses = (self.backlog_bytes > limit) != (bytes > limit);
+        self.backlog_bytes = bytes;
+        if let (true, State::Established(established)) = (crosses, &mut self.state) {
+            established.owe_ack(AckDebt::Selective);
+        }
+    }
+
+    pub(crate) fn stats(&self) -> Stats {
+        let mut stats = self.stats;
+        stats.frame = self
+            .decoder
+            .as_ref()
+            .map_or(self.datagrams, StreamDecoder::stats);
+        if let State::Established(established) = &self.state {
+            stats.smoothed_rtt = established.sender.rtt.smoothed();
+        }
+        stats
+    }
+
+    /// Whether the driver's backlog exceeds what an obedient peer can cause: the limit, and one window on top.
+    fn is_overrun(&self) -> bool {
+        let window_bytes = usize::from(WINDOW_MAX) * self.config.mtu(self.link);
+        self.backlog_bytes > self.config.receive_backlog_bytes + window_bytes
+    }
+
+    fn on_packet(&mut self, now: Instant, packet: &[u8]) {
+        if matches!(self.state, State::Closed) {
+            return;
+        }
+        let outcome = match Kind::of(packet) {
+            Ok(Kind::Hello) => Hello::decode(packet).map(|hello| self.on_hello(now, &hello)),
+            Ok(Kind::Close) => Close::decode(packet).map(|close| self.on_close(&close)),
+            Ok(_) => self.on_connected_packet(now, packet),
+            Err(error) => Err(error),
+        };
+        match outcome {
+            Ok(()) => {}
+            Err(WireError::UnknownVersion(_)) => self.stats.unknown_version += 1,
+            Err(WireError::UnknownKind(_)) => self.stats.unknown_kind += 1,
+            Err(WireError::ReservedFlags(_)) => self.stats.reserved_flags += 1,
+            Err(WireError::TooShort { .. } | WireError::OutOfRange { .. }) => {
+                self.stats.malformed += 1
+            }
+        }
+    }
+
+    fn on_connected_packet(&mut self, now: Instant, packet: &[u8]) -> Result<(), WireError> {
+        let is_overrun = self.is_overrun();
+        let State::Established(established) = &mut self.state else {
+            self.stats.stale += 1;
+            return Ok(());
+        };
+        let (timers, stats) = (&mut self.timers, &mut self.stats);
+        match established.on_packet(now, packet, || is_overrun, &self.config, timers, stats) {
+            Ok(Received {
+                messages,
+                delivered,
+            }) => {
+                self.stats.messages_received += messages.len() as u64;
+                self.events
+                    .extend(delivered.into_iter().map(ConnectionEvent::Delivered));
+                self.events
+                    .extend(messages.into_iter().map(ConnectionEvent::Message));
+            }
+            Err(Refusal::Stale) => self.stats.stale += 1,
+            Err(Refusal::Malformed(error)) => return Err(error),
+            Err(Refusal::Violation(error)) => self.lose(LostReason::Violation(error)),
+        }
+        Ok(())
+    }
+
+    fn on_hello(&mut self, now: Instant, hello: &Hello) {
+        if hello.role == self.role {
+            self.stats.own_role += 1;
+            return;
+        }
+        if self.is_stale(hello.identity) {
+            self.stats.stale += 1;
+            return;
+        }
+        if self.is_overrun() {
+            // A driver that fetches no events gets no new ones either.
+            self.stats.overrun += 1;
+            return;
+        }
+        if let State::Established(established) = &self.state {
+            if established.peer_identity == hello.identity {
+                // It has not heard that we have heard it.
+                self.hello_wanted |= !hello.established;
+                return;
+            }
+            self.retire(established.peer_identity);
+            self.lose(LostReason::PeerRestarted);
+        }
+        let Some(version) = VersionRange::OURS.common(hello.versions) else {
+            self.on_incompatible(hello.identity.token(), hello.versions);
+            self.close_wanted =
+                Some(self.close_packet(CloseReason::IncompatibleVersion, hello.identity));
+            return;
+        };
+        if self.last_peer.is_some_and(|last| last != hello.identity) {
+            self.last_peer
+                .into_iter()
+                .for_each(|last| self.retire(last));
+        }
+        self.last_peer = Some(hello.identity);
+        let State::Seeking {
+            heard,
+            interval,
+            hellos_sent,
+            hello_sent_at,
+        } = &mut self.state
+        else {
+            return;
+        };
+        *heard = Some(hello.identity);
+        if hello.heard != self.identity.token() {
+            *interval = self.config.hello_interval_min;
+            self.hello_wanted = true;
+            return;
+        }
+        let round_trip = (*hellos_sent == 1).then(|| now.saturating_duration_since(*hello_sent_at));
+        self.establish(now, hello, version, round_trip);
+    }
+
+    fn establish(
+        &mut self,
+        now: Instant,
+        hello: &Hello,
+        version: u8,
+        round_trip: Option<Duration>,
+    ) {
+        let peer = PeerInfo {
+            boot_id: hello.identity.boot_id,
+            epoch: hello.identity.epoch,
+            version,
+            mtu: hello.mtu.min(self.config.mtu(self.link)),
+            max_message: 1 << hello.max_message_log2,
+            description_hash: None,
+        };
+        let key = ConnectionKey::new(self.role, self.identity, hello.identity);
+        self.timers = TimerTable::default();
+        let mut established = Established::new(
+            now,
+            &self.config,
+            self.link,
+            key,
+            peer,
+            hello,
+            &mut self.timers,
+        );
+        if let Some(round_trip) = round_trip {
+            established.sender.rtt.on_sample(round_trip);
+        }
+        self.state = State::Established(Box::new(established));
+        self.hello_wanted = !hello.established;
+        self.incompatible = None;
+        self.stats.connections += 1;
+        self.events.push_back(ConnectionEvent::Established { peer });
+    }
+
+    fn on_close(&mut self, close: &Close) {
+        if close.to != self.identity.token() {
+            self.stats.stale += 1;
+            return;
+        }
+        if let State::Established(established) = &self.state {
+            if established.peer_identity.token() != close.from {
+                self.stats.stale += 1;
+                return;
+            }
+            self.retire(established.peer_identity);
+            self.lose(LostReason::ClosedByPeer(close.reason));
+        }
+        if close.reason == CloseReason::IncompatibleVersion
+            && VersionRange::OURS.common(close.versions).is_none()
+        {
+            self.on_incompatible(close.from, close.versions);
+        }
+    }
+
+    /// Tells the owner once per peer, and asks less often from now on.
+    fn on_incompatible(&mut self, peer: Token, theirs: VersionRange) {
+        if self.incompatible.replace(peer) != Some(peer) {
+            self.events
+                .push_back(ConnectionEvent::Incompatible { theirs });
+        }
+        if let State::Seeking { interval, .. } = &mut self.state {
+            *interval = self.config.hello_interval_max;
+        }
+    }
+
+    fn is_stale(&self, identity: Identity) -> bool {
+        let is_older = |last: Identity| {
+            last.boot_id == identity.boot_id && identity.epoch.wrapping_sub(last.epoch) >= 1 << 31
+        };
+        self.retired.contains(&identity) || self.last_peer.is_some_and(is_older)
+    }
+
+    fn retire(&mut self, identity: Identity) {
+        if self.retired.contains(&identity) {
+            return;
+        }
+        if self.retired.len() == RETIRED_MAX {
+            self.retired.pop_front();
+        }
+        self.retired.push_back(identity);
+    }
+
+    fn close_packet(&self, reason: CloseReason, to: Identity) -> Close {
+        Close {
+            reason,
+            versions: VersionRange::OURS,
+            from: self.identity.token(),
+            to: to.token(),
+        }
+    }
+
+    /// Ends the established connection and seeks the peer anew. Where it ends on our side, our epoch grows, so that
+    /// the peer ends it too and no late packet is taken for a new one.
+    fn lose(&mut self, reason: LostReason) {
+        let State::Established(established) = &self.state else {
+            return;
+        };
+        let farewell = match reason {
+            LostReason::ClosedHere => Some(CloseReason::Goodbye),
+            LostReason::Undeliverable => Some(CloseReason::Undeliverable),
+            LostReason::Violation(_) => Some(CloseReason::ProtocolViolation),
+            LostReason::Silent | LostReason::ClosedByPeer(_) | LostReason::PeerRestarted => None,
+        };
+        self.close_wanted =
+            farewell.map(|reason| self.close_packet(reason, established.peer_identity));
+        if matches!(
+            reason,
+            LostReason::Silent | LostReason::Undeliverable | LostReason::Violation(_)
+        ) {
+            self.identity.epoch = self.identity.epoch.wrapping_add(1);
+        }
+        self.state = State::seeking(&self.config);
+        self.timers = TimerTable::default();
+        self.hello_wanted = true;
+        self.events.push_back(ConnectionEvent::Lost { reason });
+    }
+}
+
+impl State {
+    fn seeking(config: &Config) -> Self {
+        Self::Seeking {
+            heard: None,
+            interval: config.hello_interval_min,
+            hellos_sent: 0,
+            hello_sent_at: Instant::ZERO,
+        }
+    }
+}
