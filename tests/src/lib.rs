@@ -4,3 +4,4 @@
 
 pub mod device;
 pub mod power_cut;
+pub mod process;
