@@ -124,6 +124,26 @@ class Commands(unittest.TestCase):
         self.assertNotIn(VAD, done.stdout)
 
 
+class Telemetry(unittest.TestCase):
+    @unittest.skipUnless(READY, "the downloads and build tools are not in the cache; run setup.py all")
+    def test_recipes_load_onnx_runtime_without_leaving_a_device_id(self):
+        from autoglm_models.environment import environment_for
+
+        tools = sorted(REAL_CACHE.build_tools.glob(f"python{sys.version_info[0]}.{sys.version_info[1]}-*"))[-1]
+
+        def files_written(environment: dict[str, str]) -> list[str]:
+            with tempfile.TemporaryDirectory() as home:
+                environment = {**environment, "HOME": home, "XDG_CACHE_HOME": f"{home}/.cache"}
+                subprocess.run([sys.executable, "-s", "-c", "import onnxruntime"], env=environment, check=True, timeout=TIMEOUT_S)
+                return [path.name for path in Path(home).rglob("*") if path.is_file()]
+
+        # Without the variable the same lines leave `deviceid` and `onnxruntime.db`; that is not done here, for it reports.
+        with tempfile.TemporaryDirectory() as home:
+            environment = {**environment_for(tools), "HOME": home, "XDG_CACHE_HOME": f"{home}/.cache"}
+            subprocess.run([sys.executable, "-s", "-c", "import onnxruntime"], env=environment, check=True, timeout=TIMEOUT_S)
+            self.assertEqual([path.name for path in Path(home).rglob("*") if path.is_file()], [])
+
+
 class SystemPackages(unittest.TestCase):
     def test_every_group_gives_a_reason_for_every_package(self):
         from autoglm_models.system import GROUPS, read_wanted
