@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import signal
 from dataclasses import dataclass
 
 from .bundles import DEFAULT_BUNDLES, BundleSpec, ensure_bundle
@@ -19,6 +20,8 @@ OUTPUT_FORMAT = 1
 
 def main(arguments: list[str]) -> int:
     options = _parser().parse_args(arguments)
+    # A terminated setup ends its recipe and clears its scratch the same way as an interrupted one.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     reporter = Reporter()
     try:
         outcome = options.run(options, reporter)

@@ -15,6 +15,10 @@ from .progress import Reporter
 
 MODELS_DIR = Path(__file__).resolve().parent.parent
 REQUIREMENTS = MODELS_DIR / "build-requirements.txt"
+# Official builds of ONNX Runtime 1.31 report to their maker from Linux too, and write a device id below ~/.cache, as
+# soon as the library is loaded. Only this variable, set before that, stops both (onnxruntime pull request 27379);
+# the API that disables events comes too late.
+NO_TELEMETRY = {"ORT_DISABLE_TELEMETRY": "1"}
 
 
 def ensure_build_tools(cache: CacheDir, reporter: Reporter) -> Path:
@@ -33,5 +37,11 @@ def ensure_build_tools(cache: CacheDir, reporter: Reporter) -> Path:
 
 
 def environment_for(build_tools: Path) -> dict[str, str]:
-    """The process environment in which recipes run: these packages and no others of this user's."""
-    return {**os.environ, "PYTHONPATH": f"{MODELS_DIR}{os.pathsep}{build_tools}", "PYTHONNOUSERSITE": "1", "PYTHONDONTWRITEBYTECODE": "1"}
+    """The process environment in which recipes run: these packages and no others of this user's, and no telemetry."""
+    return {
+        **os.environ,
+        **NO_TELEMETRY,
+        "PYTHONPATH": f"{MODELS_DIR}{os.pathsep}{build_tools}",
+        "PYTHONNOUSERSITE": "1",
+        "PYTHONDONTWRITEBYTECODE": "1",
+    }

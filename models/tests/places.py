@@ -8,6 +8,7 @@ import zipfile
 from pathlib import Path
 
 from autoglm_models.cachedir import CacheDir
+from autoglm_models.environment import NO_TELEMETRY
 from autoglm_models.hashing import sha256_of
 from autoglm_models.lock import Package, Wheel
 
@@ -45,6 +46,7 @@ def offline_environment(links: Path, **changes: str) -> dict[str, str]:
 
 def use_build_tools() -> bool:
     """Puts the recipes' packages on the path; False when they are not installed."""
+    os.environ.update(NO_TELEMETRY)
     installed = sorted(REAL_CACHE.build_tools.glob(f"python{sys.version_info[0]}.{sys.version_info[1]}-*"))
     if installed and str(installed[-1]) not in sys.path:
         sys.path.insert(0, str(installed[-1]))

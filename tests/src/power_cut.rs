@@ -1,11 +1,12 @@
 //! A disk whose power can be cut: ext4 on a loop device over nbdfuse over nbdkit, whose `cache` filter is the volatile cache.
 //!
-//! nbdkit keeps what is written in a file that nobody else sees, and carries it to the image only when the guest flushes; killed
-//! with SIGKILL it takes with it all that was not flushed, as a disk does when its power goes. Needs root, FUSE, loop devices, and
-//! the Debian packages nbdkit, libnbd-bin, fuse3, util-linux and e2fsprogs.
+//! nbdkit keeps what is written where nobody else sees it, and carries it to the image only when the guest flushes; what was not flushed
+//! goes when its power goes, all of it or (see `support/volatile_disk.py`) a random part. Needs root, FUSE, loop devices, and
+//! the Debian packages nbdkit, nbdkit-plugin-python, libnbd-bin, fuse3, mount, util-linux and e2fsprogs.
 
 use std::{
     fs,
+    os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     thread,
@@ -31,7 +32,7 @@ pub fn record_key(number: u64) -> String {
     format!("{number:020}")
 }
 
-/// The value of record `number`: 20 to 600 characters that follow from the number (one in 64: up to 8,000), so that a torn or foreign one is noticed.
+/// The value of record `number`: 20 to 600 characters that follow from the number (one in 64: up to 5,000), so that a torn or foreign one is noticed.
 pub fn record_text(number: u64, which: Text) -> String {
     let mut state = number.wrapping_mul(0x9E37_79B9_7F4A_7C15) ^ which as u64 ^ 0x5DEE_CE66;
     let mut next = || {
@@ -40,10 +41,22 @@ pub fn record_text(number: u64, which: Text) -> String {
         state ^= state << 17;
         state
     };
-    let longest = if number % 64 == 63 { 8_000 } else { 600 };
+    let longest = if number % 64 == 63 { 5_000 } else { 600 };
     let length = 20 + next() % (longest - 20);
     let letters = (0..length).map(|_| char::from(b'a' + (next() % 26) as u8));
     format!("{number}:{}", letters.collect::<String>())
+}
+
+/// What becomes of writes that were not flushed when the power goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unflushed {
+    /// All are lost: the disk is as at its last flush.
+    Lost,
+    /// Each block of 4 KiB is kept or lost by chance, and some are torn; later writes may survive earlier ones.
+    KeptByChance {
+        /// Decides which.
+        seed: u64,
+    },
 }
 
 /// A disk image, a mount point and the programs between them.
@@ -55,6 +68,7 @@ pub struct CuttableDisk {
 
 #[derive(Debug)]
 struct Powered {
+    unflushed: Unflushed,
     nbdkit: Child,
     nbdfuse: Child,
     loop_device: String,
@@ -65,7 +79,8 @@ const STEP_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// Why power cuts cannot be made here; `None` when they can.
 pub fn missing_requirement() -> Option<String> {
-    if !nix::unistd::Uid::effective().is_root() {
+    // The owner of /proc/self is the effective user.
+    if !fs::metadata("/proc/self").is_ok_and(|process| process.uid() == 0) {
         return Some("not root".to_owned());
     }
     for device in ["/dev/fuse", "/dev/loop-control"] {
@@ -89,6 +104,13 @@ pub fn missing_requirement() -> Option<String> {
         if found.is_err() {
             return Some(format!("no program {program}"));
         }
+    }
+    let python = Command::new("nbdkit")
+        .args(["python", "--dump-plugin"])
+        .stdin(Stdio::null())
+        .output();
+    if !python.is_ok_and(|output| output.status.success()) {
+        return Some("nbdkit has no Python plugin".to_owned());
     }
     None
 }
@@ -120,16 +142,14 @@ impl CuttableDisk {
     }
 
     /// Brings the disk up and mounts it; the file system replays its journal then.
-    pub fn power_on(&mut self) -> anyhow::Result<()> {
+    pub fn power_on(&mut self, unflushed: Unflushed) -> anyhow::Result<()> {
         let socket = self.directory.join("nbd.sock");
         let _ = fs::remove_file(&socket);
         let fuse = self.directory.join("fuse");
         let nbdkit = Command::new("nbdkit")
-            .args(["--foreground", "--exit-with-parent", "--filter=cache", "-U"])
+            .args(["--foreground", "--exit-with-parent", "-U"])
             .arg(&socket)
-            .arg("file")
-            .arg(self.image())
-            .arg("cache=writeback")
+            .args(self.cache_arguments(unflushed)?)
             .stdin(Stdio::null())
             .spawn()
             .context("nbdkit")?;
@@ -148,6 +168,7 @@ impl CuttableDisk {
             .arg(&file))?;
         let loop_device = device.trim().to_owned();
         self.powered = Some(Powered {
+            unflushed,
             nbdkit,
             nbdfuse,
             loop_device: loop_device.clone(),
@@ -161,9 +182,40 @@ impl CuttableDisk {
     /// Cuts the power at once: what was not flushed is gone. The file system stays mounted, dead, until [`CuttableDisk::clear`].
     pub fn cut(&mut self) -> anyhow::Result<()> {
         let powered = self.powered.as_mut().context("the disk has no power")?;
-        powered.nbdkit.kill()?;
+        match powered.unflushed {
+            Unflushed::Lost => powered.nbdkit.kill()?,
+            Unflushed::KeptByChance { seed } => {
+                fs::write(self.directory.join("control"), format!("cut {seed}\n"))?
+            }
+        }
         powered.nbdkit.wait()?;
         Ok(())
+    }
+
+    fn cache_arguments(&self, unflushed: Unflushed) -> anyhow::Result<Vec<String>> {
+        let file = format!("file={}", self.image().display());
+        let arguments = match unflushed {
+            Unflushed::Lost => [
+                "--filter=cache".to_owned(),
+                "file".to_owned(),
+                file,
+                "cache=writeback".to_owned(),
+            ],
+            Unflushed::KeptByChance { .. } => {
+                let control = self.directory.join("control");
+                if !control.exists() {
+                    nix::unistd::mkfifo(&control, nix::sys::stat::Mode::S_IRWXU)?;
+                }
+                let plugin = concat!(env!("CARGO_MANIFEST_DIR"), "/support/volatile_disk.py");
+                [
+                    "python".to_owned(),
+                    plugin.to_owned(),
+                    file,
+                    format!("control={}", control.display()),
+                ]
+            }
+        };
+        Ok(arguments.into())
     }
 
     /// Takes away what a cut left behind; no process may use the mount point any more.

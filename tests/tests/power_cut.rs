@@ -19,7 +19,7 @@ use autoglm_edge::store::{
     ExportPolicy, Origin, Scan, Store, StoreConfig, StoreHandle, StoreHealth, Tree,
 };
 use autoglm_tests::power_cut::{
-    CuttableDisk, RECORDS_KEPT, Text, missing_requirement, record_key, record_text,
+    CuttableDisk, RECORDS_KEPT, Text, Unflushed, missing_requirement, record_key, record_text,
 };
 use rand::{Rng as _, SeedableRng as _, rngs::StdRng};
 
@@ -90,11 +90,18 @@ fn cut_power(cuts: u64, seed: u64, is_unsafe: bool) -> anyhow::Result<Tally> {
     let mut owed = BTreeSet::new();
     let mut start = 0;
     println!(
-        "{:>4} {:>8} {:>6} {:>5} {:>5} {:>6} {:>10}  origin",
+        "{:>4} rest {:>8} {:>6} {:>5} {:>5} {:>6} {:>10}  origin",
         "cut", "after ms", "acks", "lost", "torn", "wrong", "reopen ms"
     );
     for cut in 0..=cuts {
-        disk.power_on()?;
+        // Every other cut keeps some of what was not flushed.
+        let unflushed = match cut % 2 {
+            0 => Unflushed::Lost,
+            _ => Unflushed::KeptByChance {
+                seed: random.random(),
+            },
+        };
+        disk.power_on(unflushed)?;
         let begun = Instant::now();
         let store = open(&state)?;
         let reopened = begun.elapsed();
@@ -124,8 +131,12 @@ fn cut_power(cuts: u64, seed: u64, is_unsafe: bool) -> anyhow::Result<Tally> {
         if cut < cuts {
             let after = Duration::from_millis(random.random_range(CUT_AFTER_MS));
             let acknowledged = write_until_cut(&mut disk, &state, start, after, is_unsafe)?;
+            let rest = match unflushed {
+                Unflushed::Lost => "lost",
+                Unflushed::KeptByChance { .. } => "part",
+            };
             print!(
-                "{:>4} {:>8} {:>6} ",
+                "{:>4} {rest} {:>8} {:>6} ",
                 cut + 1,
                 after.as_millis(),
                 acknowledged.len()
@@ -190,7 +201,12 @@ fn inspect(store: &StoreHandle, owed: &mut BTreeSet<u64>) -> anyhow::Result<Foun
             .filter(|&entry| differs(entry, Text::Index))
             .count();
     if !lost.is_empty() {
-        eprintln!("lost: {lost:?}");
+        eprintln!(
+            "lost: {} records from {:?} to {:?}",
+            lost.len(),
+            lost.first(),
+            lost.last()
+        );
     }
     Ok(Found {
         lost: lost.len(),

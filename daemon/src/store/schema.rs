@@ -12,10 +12,10 @@ use super::error::StoreError;
 /// The schema written by this version; a store with a newer one is left alone and reported.
 pub(super) const SCHEMA: u32 = 1;
 
-/// Largest value, format byte included. sled 0.34.7 splits a leaf above 16 entries, and writes a page
-/// larger than its 512 KiB segment as a file under `blobs/`; 18 values of 16 KiB stay well below that, so
-/// that the blob path, which nobody has tested under power cuts, is never entered.
-pub const VALUE_BYTES_MAX: usize = 16 * 1024;
+/// Largest value, format byte included. sled 0.34.7 splits a leaf above 16 entries, and writes a page larger than a quarter of its
+/// 512 KiB segment as a file under `blobs/`; 18 values of 6 KiB with their keys stay below that, so that the blob path, which
+/// nobody has tried under power cuts, is not entered (16 KiB did enter it). Larger things belong into files, with their hash here.
+pub const VALUE_BYTES_MAX: usize = 6 * 1024;
 
 /// Longest key in bytes, chosen because the longest in use is a session id, a slash and a sequence number.
 pub const KEY_BYTES_MAX: usize = 128;

@@ -15,8 +15,8 @@ from .sources import Sources
 def main(arguments: list[str]) -> int:
     recipe, name, out, scratch, *wheels = arguments
     reporter = Reporter()
-    recipe_module = importlib.import_module(f".{recipe}", __package__)
     try:
+        recipe_module = importlib.import_module(f".{recipe}", __package__)
         sources = Sources(read_lock(MODELS_DIR / "sources.toml"), [Path(wheel) for wheel in wheels], Path(scratch))
         description = recipe_module.build(sources, Path(out), reporter)
         head = {"name": name, **description.pop("head"), "origin": sources.origins()}

