@@ -1,6 +1,6 @@
 //! Serial lines through tokio-serial.
 //!
-//! Opens a tty exclusively (`TIOCEXCL`), 8N1, without flow control, and says in words what went wrong.
+//! Opens a tty exclusively (`TIOCEXCL` and `flock`), 8N1, without flow control, and says in words what went wrong.
 //! It never looks for ports and never reopens one. After an unplug tokio-serial's reads return
 //! `Ok(0)` for ever: whoever reads (the port) takes zero bytes as a lost link.
 
@@ -58,21 +58,17 @@ pub fn open(path: &Path, baud: u32) -> Result<SerialStream, OpenError> {
         .parity(Parity::None)
         .stop_bits(StopBits::One)
         .flow_control(FlowControl::None)
+        .exclusive(true)
         .open_native_async();
-    let mut stream = match opened {
-        Ok(stream) => stream,
-        Err(error) => {
-            return Err(match error.kind() {
-                ErrorKind::Io(io::ErrorKind::PermissionDenied) => OpenError::Denied { path: owned() },
-                // LAB: a second exclusive open reports NoDevice, as does EBUSY.
-                ErrorKind::NoDevice if path.exists() => OpenError::InUse { path: owned() },
-                ErrorKind::NoDevice | ErrorKind::Io(io::ErrorKind::NotFound) => OpenError::Missing { path: owned() },
-                _ => OpenError::Other { path: owned(), baud, source: error.into() },
-            });
-        }
+    let error = match opened {
+        Ok(stream) => return Ok(stream),
+        Err(error) => error,
     };
-    stream
-        .set_exclusive(true)
-        .map_err(|error| OpenError::Other { path: owned(), baud, source: error.into() })?;
-    Ok(stream)
+    Err(match error.kind() {
+        ErrorKind::Io(io::ErrorKind::PermissionDenied) => OpenError::Denied { path: owned() },
+        // EBUSY and a lock that another program holds both come as NoDevice.
+        ErrorKind::NoDevice if path.exists() => OpenError::InUse { path: owned() },
+        ErrorKind::NoDevice | ErrorKind::Io(io::ErrorKind::NotFound) => OpenError::Missing { path: owned() },
+        _ => OpenError::Other { path: owned(), baud, source: error.into() },
+    })
 }

@@ -36,9 +36,8 @@ impl Line {
     /// # Errors
     /// When the system has no pseudo-terminal left or `path` cannot be made.
     pub fn pseudo_terminal(path: &Path) -> anyhow::Result<Self> {
-        let (stream, mut far_end) = SerialStream::pair().context("no pseudo-terminal could be made")?;
-        // The daemon opens this end exclusively; our own hold on it must not be in the way.
-        far_end.set_exclusive(false)?;
+        // The far end is held without any lock: the daemon opens it exclusively, beside us.
+        let (stream, far_end) = SerialStream::pair().context("no pseudo-terminal could be made")?;
         let target = far_end.name().context("the pseudo-terminal has no name")?;
         match std::fs::remove_file(path) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
