@@ -342,19 +342,16 @@ fn counts(graph: &Graph) -> Vec<(&'static str, usize)> {
             ("graph.max_tokens", graph.max_tokens),
         ],
         Graph::Vad(graph) => {
-            let mut counts = vec![
+            let elements = graph
+                .state_shape
+                .iter()
+                .fold(1usize, |all, dimension| all.saturating_mul(*dimension));
+            vec![
                 ("graph.sample_rate_hz", graph.sample_rate_hz as usize),
                 ("graph.chunk_samples", graph.chunk_samples),
                 ("graph.context_samples", graph.context_samples),
-                ("graph.state_shape (rank)", graph.state_shape.len()),
-            ];
-            counts.extend(
-                graph
-                    .state_shape
-                    .iter()
-                    .map(|dimension| ("graph.state_shape", *dimension)),
-            );
-            counts
+                ("graph.state_shape (elements)", elements),
+            ]
         }
     }
 }

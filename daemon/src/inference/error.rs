@@ -208,15 +208,25 @@ pub(super) fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
-/// An error with its whole chain of causes on one line, for states and logs.
+/// An error with its whole chain of causes on one line, for states and logs. Of a cause that draws a picture (TOML), the first
+/// and the last line say where and what.
 pub(super) fn chain(error: &(dyn StdError + 'static)) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {
-        let line = error.to_string();
-        if !text.ends_with(&line) {
+        let message = error.to_string();
+        let mut lines = message
+            .lines()
+            .map(str::trim)
+            .filter(|line| !line.is_empty());
+        let first = lines.next().unwrap_or_default();
+        if !text.ends_with(first) {
             text.push_str(": ");
-            text.push_str(line.trim_end());
+            text.push_str(first);
+        }
+        if let Some(last) = lines.next_back() {
+            text.push_str(": ");
+            text.push_str(last);
         }
         cause = error.source();
     }

@@ -234,7 +234,7 @@ pub enum Pooling {
 }
 
 /// Layout `silero-v5`. Inputs `input[B, context_samples + chunk_samples] f32` in -1..1, `state` of `state_shape`, and perhaps
-/// `sr i64`; the first declared output of rank 2 is the probability, the other the next state.
+/// `sr i64`; outputs `output` (the probability) and `stateN` (the next state).
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct VadGraph {

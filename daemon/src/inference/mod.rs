@@ -5,7 +5,7 @@
 //! sessions or doors, and nothing here blocks the async runtime: the handles await, the models' threads compute.
 //!
 //! Read in this order: [`manifest`] and [`bundle`] (what a model is on disk), [`runtime`] (ONNX Runtime), [`status`],
-//! `slot` (a model's thread), then the engines ([`embedder`]). [`probe`] is the proof that a loaded model
+//! `slot` (a model's thread), then the engines [`embedder`], [`chat`] and [`vad`]. [`probe`] is the proof that a loaded model
 //! computes the right thing.
 
 use std::{
@@ -26,14 +26,17 @@ use tokio::{
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use self::{
+    chat::{Chat, ChatHandle, ChatJob},
     embedder::{EmbedJob, Embedder, EmbedderHandle},
-    error::InferenceError,
+    error::{InferenceError, LoadError},
     manifest::Task,
     slot::{Door, Model, QUEUE, Setup, Slot},
-    status::{InferenceStatus, ModelState, ModelStatus, StatusBoard},
+    status::{InferenceStatus, LoadStage, ModelState, ModelStatus, StatusBoard},
+    vad::{Vad, VadHandle, VadJob},
 };
 
 pub mod bundle;
+pub mod chat;
 pub mod embedder;
 pub mod error;
 pub mod manifest;
@@ -43,6 +46,7 @@ pub mod runtime;
 mod session;
 mod slot;
 pub mod status;
+pub mod vad;
 
 /// What to run, and from where.
 #[derive(Debug, Clone)]
@@ -53,22 +57,42 @@ pub struct InferenceConfig {
     pub model_dirs: Vec<PathBuf>,
     /// Name of the embedding bundle.
     pub embedding: String,
+    /// Name of the chat bundle.
+    pub chat: String,
+    /// Name of the voice activity bundle.
+    pub vad: String,
+    /// Longest chat context in tokens; a model's own limit holds, too. The key-value cache of the default model takes 46 kB
+    /// per token.
+    pub context_tokens: usize,
     /// Threads inside an operator, for each model.
     pub threads: NonZeroUsize,
 }
 
-/// The running engine. Dropping it stops everything without waiting; [`stop`](Self::stop) waits.
+/// The running engine. [`stop`](Self::stop) ends it with a grace period. Dropping it ends it, too, and blocks until the threads
+/// have gone, a second at most: a process that ends while a thread is inside ONNX Runtime crashes in the library's destructors.
 #[derive(Debug)]
 pub struct Inference {
-    owner: Arc<Owner>,
+    owner: Option<Arc<Owner>>,
     handle: InferenceHandle,
-    threads: Vec<(Arc<str>, oneshot::Receiver<()>)>,
+    threads: Vec<ModelThread>,
+}
+
+#[derive(Debug)]
+struct ModelThread {
+    name: Arc<str>,
+    /// Resolves, with an error, when the thread has ended.
+    ended: oneshot::Receiver<()>,
+    join: thread::JoinHandle<()>,
 }
 
 /// The strong ends. While they live, the models' threads wait for work; dropping them stops the threads.
 #[derive(Debug)]
 struct Owner {
-    _embedder: mpsc::Sender<EmbedJob>,
+    _jobs: (
+        mpsc::Sender<EmbedJob>,
+        mpsc::Sender<ChatJob>,
+        mpsc::Sender<VadJob>,
+    ),
     wakes: Vec<SyncSender<()>>,
     _stop: DropGuard,
 }
@@ -77,6 +101,8 @@ struct Owner {
 #[derive(Debug, Clone)]
 pub struct InferenceHandle {
     embedder: EmbedderHandle,
+    chat: ChatHandle,
+    vad: VadHandle,
     board: StatusBoard,
     owner: Weak<Owner>,
 }
@@ -85,7 +111,11 @@ impl Inference {
     /// Starts one thread per model and returns at once.
     pub fn start(config: InferenceConfig) -> Self {
         let stop = CancellationToken::new();
-        let models = [(Task::Embedding, &config.embedding)];
+        let models = [
+            (Task::Embedding, &config.embedding),
+            (Task::Chat, &config.chat),
+            (Task::Vad, &config.vad),
+        ];
         let board = StatusBoard::new(
             models
                 .into_iter()
@@ -94,7 +124,7 @@ impl Inference {
                     task,
                     state: ModelState::Loading {
                         since: Instant::now(),
-                        stage: status::LoadStage::Verify,
+                        stage: LoadStage::Find,
                     },
                 })
                 .collect(),
@@ -107,19 +137,26 @@ impl Inference {
             threads: Vec::new(),
         };
         let embedder = launch.spawn::<Embedder>(&config.embedding);
+        let chat = launch.spawn::<Chat>(&config.chat);
+        let vad = launch.spawn::<Vad>(&config.vad);
         let Launch { wakes, threads, .. } = launch;
+        let embedder_handle = EmbedderHandle::new(Door::new(Task::Embedding, &embedder, &board));
+        let chat_handle = ChatHandle::new(Door::new(Task::Chat, &chat, &board));
+        let vad_handle = VadHandle::new(Door::new(Task::Vad, &vad, &board));
         let owner = Arc::new(Owner {
+            _jobs: (embedder, chat, vad),
             wakes,
-            _embedder: embedder.clone(),
             _stop: stop.drop_guard(),
         });
         let handle = InferenceHandle {
-            embedder: EmbedderHandle::new(Door::new(Task::Embedding, &embedder, &board)),
+            embedder: embedder_handle,
+            chat: chat_handle,
+            vad: vad_handle,
             board,
             owner: Arc::downgrade(&owner),
         };
         Self {
-            owner,
+            owner: Some(owner),
             handle,
             threads,
         }
@@ -135,15 +172,16 @@ impl Inference {
     /// # Errors
     /// The names of the models whose threads had not ended in time (a graph that is being loaded cannot be interrupted);
     /// they end by themselves when they come to it.
-    pub async fn stop(self, grace: Duration) -> Result<(), Vec<Arc<str>>> {
-        let Self { owner, threads, .. } = self;
-        drop(owner);
+    pub async fn stop(mut self, grace: Duration) -> Result<(), Vec<Arc<str>>> {
+        self.owner = None;
         let deadline = tokio::time::Instant::now() + grace;
         let mut stragglers = Vec::new();
-        for (name, ended) in threads {
-            // The sender is dropped unsent when the thread ends, so an error is the end, too.
+        for ModelThread { name, ended, join } in self.threads.drain(..) {
             if tokio::time::timeout_at(deadline, ended).await.is_err() {
                 stragglers.push(name);
+            } else {
+                // It has nothing left to do but return, and `Slot::run` caught any panic.
+                let _ = join.join();
             }
         }
         if stragglers.is_empty() {
@@ -154,10 +192,29 @@ impl Inference {
     }
 }
 
+impl Drop for Inference {
+    fn drop(&mut self) {
+        self.owner = None;
+        for thread in self.threads.drain(..) {
+            let _ = thread.join.join();
+        }
+    }
+}
+
 impl InferenceHandle {
     /// The embedding model.
     pub fn embedder(&self) -> &EmbedderHandle {
         &self.embedder
+    }
+
+    /// The chat model.
+    pub fn chat(&self) -> &ChatHandle {
+        &self.chat
+    }
+
+    /// The voice activity model.
+    pub fn vad(&self) -> &VadHandle {
+        &self.vad
     }
 
     /// Where everything stands, now and at every change.
@@ -207,7 +264,7 @@ struct Launch<'a> {
     board: &'a StatusBoard,
     stop: &'a CancellationToken,
     wakes: Vec<SyncSender<()>>,
-    threads: Vec<(Arc<str>, oneshot::Receiver<()>)>,
+    threads: Vec<ModelThread>,
 }
 
 impl Launch<'_> {
@@ -222,6 +279,7 @@ impl Launch<'_> {
             model_dirs: self.config.model_dirs.clone(),
             setup: Setup {
                 threads: self.config.threads,
+                context_tokens: self.config.context_tokens,
             },
             board: self.board.clone(),
             stop: self.stop.clone(),
@@ -233,13 +291,17 @@ impl Launch<'_> {
                 slot.run::<M>(queue);
                 drop(ended_guard);
             });
-        if let Err(source) = spawned {
-            let error = Arc::new(error::LoadError::Thread { source });
-            self.board
-                .note_model(M::TASK, ModelState::Disabled { error });
+        match spawned {
+            Ok(join) => {
+                self.wakes.push(wake);
+                self.threads.push(ModelThread { name, ended, join });
+            }
+            Err(source) => {
+                let error = Arc::new(LoadError::Thread { source });
+                self.board
+                    .note_model(M::TASK, ModelState::Disabled { error });
+            }
         }
-        self.wakes.push(wake);
-        self.threads.push((name, ended));
         jobs
     }
 }

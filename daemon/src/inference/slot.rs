@@ -63,6 +63,8 @@ pub(super) trait Model: Sized {
 #[derive(Debug, Clone)]
 pub(super) struct Setup {
     pub(super) threads: NonZeroUsize,
+    /// Bound on the chat context in tokens, which bounds the key-value cache.
+    pub(super) context_tokens: usize,
 }
 
 /// Everything that a model's thread needs to know.

@@ -147,6 +147,8 @@ impl fmt::Display for ModelState {
 /// What a loading model is doing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LoadStage {
+    /// Looking for the bundle and for ONNX Runtime.
+    Find,
     /// Comparing the files' digests.
     Verify,
     /// ONNX Runtime reads and optimises the graph.
@@ -158,6 +160,7 @@ pub enum LoadStage {
 impl fmt::Display for LoadStage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
+            Self::Find => "looking for files",
             Self::Verify => "checking files",
             Self::Graph => "loading the graph",
             Self::Probe => "running the probe",

@@ -6,7 +6,11 @@
     reason = "which part is unused differs from file to file"
 )]
 
-use std::{num::NonZeroUsize, path::PathBuf, time::Duration};
+use std::{
+    num::NonZeroUsize,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use autoglm_edge::inference::{InferenceConfig, runtime};
 
@@ -14,6 +18,8 @@ use autoglm_edge::inference::{InferenceConfig, runtime};
 pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
 
 pub(crate) const EMBEDDING: &str = "all-minilm-l6-v2-int8";
+pub(crate) const CHAT: &str = "smollm2-135m-instruct-int4";
+pub(crate) const VAD: &str = "silero-vad";
 
 /// `AUTOGLM_EDGE_CACHE`, or the user's cache directory.
 pub(crate) fn cache() -> PathBuf {
@@ -56,11 +62,27 @@ pub(crate) fn bundle(name: &str) -> PathBuf {
 }
 
 pub(crate) fn config() -> InferenceConfig {
-    bundle(EMBEDDING);
+    for name in [EMBEDDING, CHAT, VAD] {
+        bundle(name);
+    }
     InferenceConfig {
         runtime_path: Some(runtime_path()),
         model_dirs: vec![cache().join("models")],
         embedding: EMBEDDING.into(),
+        chat: CHAT.into(),
+        vad: VAD.into(),
+        context_tokens: 1024,
         threads: NonZeroUsize::MIN,
+    }
+}
+
+/// Only the named bundles, linked into a directory of their own; whatever else is configured is missing.
+pub(crate) fn config_of(dir: &Path, names: &[&str]) -> InferenceConfig {
+    for name in names {
+        std::os::unix::fs::symlink(bundle(name), dir.join(name)).expect("a fresh directory");
+    }
+    InferenceConfig {
+        model_dirs: vec![dir.into()],
+        ..config()
     }
 }
