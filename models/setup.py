@@ -7,7 +7,9 @@ Runs on a bare Python 3.11 or newer; everything else it needs it fetches itself.
 import sys
 
 if sys.version_info < (3, 11):
-    sys.exit("error: Python 3.11 or newer is needed, this is %d.%d\nhint: Debian 12 has it as python3" % sys.version_info[:2])
+    sys.exit(
+        "error: Python 3.11 or newer is needed, this is %d.%d\nhint: Debian 12 has it as python3" % sys.version_info[:2]
+    )
 
 from autoglm_models.cli import main
 

@@ -75,7 +75,10 @@ def ensure_bundle(spec: BundleSpec, lock: dict[str, Package], cache: CacheDir, r
     unfinished.mkdir()
     _run_recipe(spec, wheels, unfinished, cache, tools)
     if broken := faults_against_manifest(unfinished):
-        raise HashMismatch(f"{spec.name} was built with a manifest that does not fit: {broken[0]}", "the disk or the memory may be faulty; try again")
+        raise HashMismatch(
+            f"{spec.name} was built with a manifest that does not fit: {broken[0]}",
+            "the disk or the memory may be faulty; try again",
+        )
     publish(unfinished, place, cache.scratch)
     Stamp.of(place, recipe).write(cache.stamps / spec.stamp)
     return place
@@ -99,9 +102,17 @@ def _run_recipe(spec: BundleSpec, wheels: list[tuple[Package, Path]], out: Path,
         return
     # The recipe has said the particulars on stderr already.
     if status == ParityFailed.exit_code:
-        raise ParityFailed(f"{spec.name} is not installed: it differs from its original by more than its limits", "see the measures above; the recipe is at fault, not this machine")
+        raise ParityFailed(
+            f"{spec.name} is not installed: it differs from its original by more than its limits",
+            "see the measures above; the recipe is at fault, not this machine",
+        )
     if status == StorageFailed.exit_code:
-        raise StorageFailed(f"no room to build {spec.name}", "free about 1.2 GB, or set XDG_CACHE_HOME to a directory with room")
+        raise StorageFailed(
+            f"no room to build {spec.name}", "free about 0.8 GB, or set XDG_CACHE_HOME to a directory with room"
+        )
     if status < 0:
-        raise BuildFailed(f"building {spec.name} was ended by signal {-status}", "signal 9 usually means too little memory: about 2 GB must be free")
+        raise BuildFailed(
+            f"building {spec.name} was ended by signal {-status}",
+            "signal 9 usually means too little memory: about 1 GB must be free",
+        )
     raise BuildFailed(f"building {spec.name} failed with status {status}", "the lines above say where")

@@ -8,7 +8,16 @@ from dataclasses import dataclass
 from .bundles import DEFAULT_BUNDLES, BundleSpec, ensure_bundle
 from .cachedir import CacheDir
 from .environment import MODELS_DIR
-from .errors import EXIT_INTERRUPTED, EXIT_OK, EXIT_USAGE, Absent, HashMismatch, SetupError, SystemPackages, from_os_error
+from .errors import (
+    EXIT_INTERRUPTED,
+    EXIT_OK,
+    EXIT_USAGE,
+    Absent,
+    HashMismatch,
+    SetupError,
+    SystemPackages,
+    from_os_error,
+)
 from .inspection import Finding, State, inspect_all, table
 from .lock import LockInvalid, Package, read_lock
 from .progress import Reporter
@@ -59,22 +68,30 @@ class Outcome:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="setup.py", description="Fetches, builds and checks what autoglm-edge needs besides its own code.")
+    parser = argparse.ArgumentParser(
+        prog="setup.py", description="Fetches, builds and checks what autoglm-edge needs besides its own code."
+    )
     shared = argparse.ArgumentParser(add_help=False)
     shared.add_argument("--json", action="store_true", help="print the result on stdout as JSON")
     grouped = argparse.ArgumentParser(add_help=False)
-    grouped.add_argument("--groups", nargs="+", choices=GROUPS, default=list(GROUPS), help="which Debian packages (default: all)")
+    grouped.add_argument(
+        "--groups", nargs="+", choices=GROUPS, default=list(GROUPS), help="which Debian packages (default: all)"
+    )
     grouped.add_argument("--no-install", action="store_true", help="only say which Debian packages are missing")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
 
-    system = commands.add_parser("system", parents=[shared, grouped], help="the Debian packages that build, demo and tests need")
+    system = commands.add_parser(
+        "system", parents=[shared, grouped], help="the Debian packages that build, demo and tests need"
+    )
     system.set_defaults(run=_system)
     runtime = commands.add_parser("runtime", parents=[shared], help="ONNX Runtime's shared library")
     runtime.set_defaults(run=_runtime)
     bundles = commands.add_parser("bundles", parents=[shared], help="the default model bundles")
     bundles.add_argument("names", nargs="*", metavar="BUNDLE", help="all of them if none is named")
     bundles.set_defaults(run=_bundles)
-    everything = commands.add_parser("all", parents=[shared, grouped], help="system, runtime and bundles; mends what is damaged")
+    everything = commands.add_parser(
+        "all", parents=[shared, grouped], help="system, runtime and bundles; mends what is damaged"
+    )
     everything.set_defaults(run=_all, names=[])
     check = commands.add_parser("check", parents=[shared], help="hash everything that is installed; changes nothing")
     check.set_defaults(run=_check)
@@ -93,7 +110,9 @@ def _system(options: argparse.Namespace, reporter: Reporter) -> Outcome:
         if still := missing_of(missing):
             raise SystemPackages(f"apt-get succeeded, yet {still[0].name} is not installed", "see its lines above")
         missing = []
-    return Outcome({"system": {"wanted": [package.name for package in wanted], "missing": [package.name for package in missing]}})
+    return Outcome(
+        {"system": {"wanted": [package.name for package in wanted], "missing": [package.name for package in missing]}}
+    )
 
 
 def _runtime(_options: argparse.Namespace, reporter: Reporter) -> Outcome:

@@ -11,10 +11,12 @@ from pathlib import Path
 from .cachedir import CacheDir, publish
 from .hashing import sha256_of
 from .pip import COMMON, run_pip
-from .progress import Reporter
+from .progress import Reporter, megabytes
 
 MODELS_DIR = Path(__file__).resolve().parent.parent
 REQUIREMENTS = MODELS_DIR / "build-requirements.txt"
+# The wheels for CPython 3.11 on x86_64; others differ by little, and only the bar depends on it.
+TOOLS_BYTES = 55_200_000
 # Official builds of ONNX Runtime 1.31 report to their maker from Linux too, and write a device id below ~/.cache, as
 # soon as the library is loaded. Only this variable, set before that, stops both (onnxruntime pull request 27379);
 # the API that disables events comes too late.
@@ -27,13 +29,22 @@ def ensure_build_tools(cache: CacheDir, reporter: Reporter) -> Path:
     place = cache.build_tools / key
     if place.exists():
         return place
-    with reporter.stage("build tools: numpy, onnx, onnxruntime and others into a private directory, 60 MB to fetch"):
-        temporary = cache.scratch / "build-tools"
-        temporary.mkdir()
-        unfinished = temporary / "finished"
-        run_pip(["install", *COMMON, "--target", str(unfinished), "--requirement", str(REQUIREMENTS)], "the build tools", temporary)
+    reporter.say(
+        f"  build tools, {megabytes(TOOLS_BYTES)}: numpy, onnx, onnxruntime and others, into a private directory"
+    )
+    temporary = cache.scratch / "build-tools"
+    temporary.mkdir()
+    unfinished = temporary / "finished"
+    arguments = ["install", *COMMON, "--target", str(unfinished), "--requirement", str(REQUIREMENTS)]
+    with reporter.stage("installing the build tools"), reporter.bar("build tools", TOOLS_BYTES) as bar:
+        run_pip(arguments, "the build tools", temporary, lambda: bar.advance_to(_fetched_bytes(temporary)))
+        bar.advance_to(TOOLS_BYTES)
         publish(unfinished, place, cache.scratch)
     return place
+
+
+def _fetched_bytes(temporary: Path) -> int:
+    return sum(path.stat().st_size for path in temporary.glob("pip-*/*.whl"))
 
 
 def environment_for(build_tools: Path) -> dict[str, str]:

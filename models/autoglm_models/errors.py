@@ -71,5 +71,5 @@ def from_os_error(error: OSError) -> SetupError | None:
     where = f" ({error.filename})" if error.filename else ""
     return StorageFailed(
         f"cannot write the cache: {error.strerror}{where}",
-        "about 1.2 GB is needed while building; free some, or set XDG_CACHE_HOME to a directory with room",
+        "about 0.8 GB is needed while building; free some, or set XDG_CACHE_HOME to a directory with room",
     )

@@ -42,7 +42,16 @@ def _download(package: Package, wheel: Wheel, temporary: Path, reporter: Reporte
     requirement.write_text(f"{package.name}=={package.version} --hash=sha256:{wheel.sha256}\n")
     arguments = ["download", *COMMON, "--dest", str(temporary / "arrived"), "--requirement", str(requirement)]
     if wheel.platform:
-        arguments += ["--implementation", "cp", "--python-version", wheel.python, "--abi", wheel.abi, "--platform", wheel.platform]
+        arguments += [
+            "--implementation",
+            "cp",
+            "--python-version",
+            wheel.python,
+            "--abi",
+            wheel.abi,
+            "--platform",
+            wheel.platform,
+        ]
     with reporter.bar(package.name, wheel.bytes) as bar:
         run_pip(arguments, f"{package.name} {package.version}", temporary, lambda: _watch(bar, temporary, wheel))
         bar.advance_to(wheel.bytes)

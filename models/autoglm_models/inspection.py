@@ -41,7 +41,11 @@ def inspect_all(lock: dict[str, Package], cache: CacheDir) -> list[Finding]:
     runtime = lock["onnxruntime"]
     findings = [_inspect(f"onnxruntime-{runtime.version}", "runtime", cache, cache.runtime, STAMP, recipe_of(runtime))]
     for spec in DEFAULT_BUNDLES:
-        findings.append(_inspect(spec.name, f"bundle ({spec.recipe})", cache, cache.models / spec.name, spec.stamp, recipe_hash(spec)))
+        findings.append(
+            _inspect(
+                spec.name, f"bundle ({spec.recipe})", cache, cache.models / spec.name, spec.stamp, recipe_hash(spec)
+            )
+        )
     return findings
 
 
@@ -67,7 +71,7 @@ def table(findings: list[Finding]) -> str:
     widths = [max(len(row[column]) for row in rows) for column in range(4)]
     lines = []
     for index, row in enumerate(rows):
-        lines.append("  ".join([*(cell.ljust(width) for cell, width in zip(row, widths)), row[4]]))
+        lines.append("  ".join([*(cell.ljust(width) for cell, width in zip(row, widths, strict=False)), row[4]]))
         if index:
             lines += [f"    {fault}" for fault in findings[index - 1].faults]
     return "\n".join(lines)

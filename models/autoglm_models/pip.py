@@ -14,7 +14,15 @@ from .errors import FetchFailed, HashMismatch, StorageFailed
 POLL_S = 0.1
 TAIL_LINES = 4
 
-COMMON = ("--no-deps", "--only-binary=:all:", "--require-hashes", "--no-cache-dir", "--progress-bar=off", "--disable-pip-version-check", "--no-input")
+COMMON = (
+    "--no-deps",
+    "--only-binary=:all:",
+    "--require-hashes",
+    "--no-cache-dir",
+    "--progress-bar=off",
+    "--disable-pip-version-check",
+    "--no-input",
+)
 
 
 def run_pip(arguments: list[str], what: str, temporary: Path, on_poll: Callable[[], None] = lambda: None) -> None:
@@ -26,7 +34,13 @@ def run_pip(arguments: list[str], what: str, temporary: Path, on_poll: Callable[
     environ = {**os.environ, "PIP_USER": "0", "PIP_REQUIRE_VIRTUALENV": "0", "TMPDIR": str(temporary)}
     log = temporary / "pip.log"
     with open(log, "wb") as output:
-        process = subprocess.Popen([sys.executable, "-m", "pip", *arguments], stdout=output, stderr=output, stdin=subprocess.DEVNULL, env=environ)
+        process = subprocess.Popen(
+            [sys.executable, "-m", "pip", *arguments],
+            stdout=output,
+            stderr=output,
+            stdin=subprocess.DEVNULL,
+            env=environ,
+        )
         try:
             while True:
                 try:
@@ -51,9 +65,13 @@ def _judge(output: str, what: str) -> FetchFailed | HashMismatch | StorageFailed
             "if your index serves rebuilt packages use one that does not; otherwise report it: the package may have been tampered with",
         )
     if "No space left on device" in output or "Disk quota exceeded" in output:
-        return StorageFailed(f"no room to store {what}\n{tail}", "free about 1.2 GB, or set XDG_CACHE_HOME to a directory with room")
+        return StorageFailed(
+            f"no room to store {what}\n{tail}", "free about 0.8 GB, or set XDG_CACHE_HOME to a directory with room"
+        )
     if "No module named pip" in output:
-        return FetchFailed(f"{sys.executable} has no pip, which is needed to fetch {what}", "apt-get install python3-pip")
+        return FetchFailed(
+            f"{sys.executable} has no pip, which is needed to fetch {what}", "apt-get install python3-pip"
+        )
     return FetchFailed(
         f"could not fetch {what}\n{tail}",
         "check the network and pip's index and proxy settings (python3 -m pip config list), then run this again: what was fetched is kept",

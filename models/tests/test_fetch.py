@@ -66,7 +66,12 @@ class Fetch(unittest.TestCase):
 
     def test_an_unreachable_index_is_the_same_error(self):
         # Port 1 of this machine: refused at once, no name is looked up.
-        unreachable = {"PIP_NO_INDEX": "0", "PIP_FIND_LINKS": "", "PIP_INDEX_URL": "http://127.0.0.1:1/simple", "PIP_RETRIES": "0"}
+        unreachable = {
+            "PIP_NO_INDEX": "0",
+            "PIP_FIND_LINKS": "",
+            "PIP_INDEX_URL": "http://127.0.0.1:1/simple",
+            "PIP_RETRIES": "0",
+        }
         with mock.patch.dict(os.environ, unreachable), self.assertRaisesRegex(FetchFailed, "little-thing 1.0"):
             self.fetch()
 

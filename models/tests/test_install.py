@@ -20,7 +20,11 @@ GRAPH_KEYS = {
     "embedding": {"pooling", "normalize", "dimensions", "max_tokens"},
     "vad": {"sample_rate_hz", "chunk_samples", "context_samples", "state_shape"},
 }
-PROBE_KEYS = {"chat": {"input_ids", "top", "tolerance"}, "embedding": {"text", "vector", "cosine_min"}, "vad": {"samples", "probabilities", "tolerance"}}
+PROBE_KEYS = {
+    "chat": {"input_ids", "top", "tolerance"},
+    "embedding": {"text", "vector", "cosine_min"},
+    "vad": {"samples", "probabilities", "tolerance"},
+}
 
 
 class InTemporary(unittest.TestCase):

@@ -46,6 +46,7 @@ class Parity(unittest.TestCase):
     def test_a_chat_model_with_rounded_offsets_is_refused(self):
         import numpy as np
         import tokenizers
+
         from autoglm_models.recipes import chat
         from autoglm_models.recipes.chat.blockwise import Q_MAX, IntegerBlocks
         from autoglm_models.recipes.chat.linear import matmul_4_bits
@@ -90,6 +91,7 @@ class Parity(unittest.TestCase):
         import numpy as np
         import safetensors.numpy
         import tokenizers
+
         from autoglm_models.recipes import embedding
         from autoglm_models.recipes.limits import enforce
 
@@ -98,12 +100,22 @@ class Parity(unittest.TestCase):
         document = json.loads((folder / embedding.TOKENIZER).read_text("utf-8"))
         document["normalizer"] = None
         spoilt = tokenizers.Tokenizer.from_str(json.dumps(document))
-        weights = safetensors.numpy.load_file(member(embedding.ORIGINAL_PACKAGE, embedding.ORIGINAL + "model.safetensors", self.root))
+        weights = safetensors.numpy.load_file(
+            member(embedding.ORIGINAL_PACKAGE, embedding.ORIGINAL + "model.safetensors", self.root)
+        )
         original = embedding.BertEncoder(weights)
         encoder = embedding.Int8Encoder(folder / embedding.GRAPH, spoilt)
-        cosines = [float(encoder.sentence_vector(s) @ original.sentence_vector(tokenizer.encode(s).ids)) for s in ("Open the Blinds", "lamp")]
+        cosines = [
+            float(encoder.sentence_vector(s) @ original.sentence_vector(tokenizer.encode(s).ids))
+            for s in ("Open the Blinds", "lamp")
+        ]
         with self.assertRaisesRegex(ParityFailed, "cosine_min"):
-            enforce({"cosine_mean": float(np.mean(cosines)), "cosine_min": min(cosines)}, embedding.LIMITS, "the original", self.reporter)
+            enforce(
+                {"cosine_mean": float(np.mean(cosines)), "cosine_min": min(cosines)},
+                embedding.LIMITS,
+                "the original",
+                self.reporter,
+            )
 
 
 @unittest.skipUnless(READY, "the build tools are not in the cache; run setup.py all")
@@ -125,6 +137,7 @@ class Conversion(unittest.TestCase):
 
     def test_fitted_blocks_are_nearer_to_random_weights_than_plain_ones(self):
         import numpy as np
+
         from autoglm_models.recipes.chat.blockwise import fit_blocks
 
         seed = 11
@@ -132,6 +145,10 @@ class Conversion(unittest.TestCase):
         fitted = fit_blocks(weights)
         low = weights.reshape(64, 3, 32).min(-1, keepdims=True)
         scale = (weights.reshape(64, 3, 32).max(-1, keepdims=True) - low) / 15
-        plain = (np.clip(np.rint(weights.reshape(64, 3, 32) / scale) + np.rint(-low / scale), 0, 15) - np.rint(-low / scale)) * scale
-        error, plain_error = (float(((each.reshape(64, 96) - weights) ** 2).mean()) for each in (fitted.to_floats(), plain))
+        plain = (
+            np.clip(np.rint(weights.reshape(64, 3, 32) / scale) + np.rint(-low / scale), 0, 15) - np.rint(-low / scale)
+        ) * scale
+        error, plain_error = (
+            float(((each.reshape(64, 96) - weights) ** 2).mean()) for each in (fitted.to_floats(), plain)
+        )
         self.assertLess(error, plain_error, f"seed {seed}")

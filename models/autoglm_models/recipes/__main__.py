@@ -5,9 +5,9 @@ import sys
 from pathlib import Path
 
 from ..bundle import write_manifest
+from ..environment import MODELS_DIR
 from ..errors import EXIT_INTERRUPTED, SetupError, from_os_error
 from ..lock import read_lock
-from ..environment import MODELS_DIR
 from ..progress import Reporter
 from .sources import Sources
 

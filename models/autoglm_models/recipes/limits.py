@@ -48,6 +48,9 @@ def enforce(measures: dict[str, float], limits: list[AtMost | AtLeast], referenc
         if not limit.holds(value):
             broken.append(f"{limit.name} is {value:.5f}, allowed is {limit}")
     if broken:
-        raise ParityFailed("; ".join(broken) + f" (against {reference})", "this bundle was refused; the recipe that made it must be mended")
+        raise ParityFailed(
+            "; ".join(broken) + f" (against {reference})",
+            "this bundle was refused; the recipe that made it must be mended",
+        )
     rounded = {name: value if isinstance(value, int) else float(f"{value:.6g}") for name, value in measures.items()}
     return {"reference": reference, **rounded, **{limit.key: limit.limit for limit in limits}}

@@ -26,6 +26,11 @@ class Sources:
 
     def origins(self) -> list[dict]:
         return [
-            {"registry": "PyPI", "package": package.name, "version": package.version, "sha256": package.wheel_for(this_machine()).sha256}
+            {
+                "registry": "PyPI",
+                "package": package.name,
+                "version": package.version,
+                "sha256": package.wheel_for(this_machine()).sha256,
+            }
             for package in self._packages.values()
         ]

@@ -31,7 +31,11 @@ class IntegerBlocks:
         if zero_point.shape[1] % 2:
             zero_point = np.pad(zero_point, ((0, 0), (0, 1)))
         q = self.q.astype(np.uint8)
-        return q[..., 0::2] | q[..., 1::2] << 4, self.scale.astype(np.float32), zero_point[:, 0::2] | zero_point[:, 1::2] << 4
+        return (
+            q[..., 0::2] | q[..., 1::2] << 4,
+            self.scale.astype(np.float32),
+            zero_point[:, 0::2] | zero_point[:, 1::2] << 4,
+        )
 
 
 def fit_blocks(weights: np.ndarray) -> IntegerBlocks:
@@ -60,4 +64,6 @@ def fit_blocks(weights: np.ndarray) -> IntegerBlocks:
             scale_best[better] = fitted[better]
             zero_best[better] = zero[better]
     per_row = (rows, columns // BLOCK)
-    return IntegerBlocks(q_best.reshape(*per_row, BLOCK), scale_best.astype(np.float32).reshape(per_row), zero_best.reshape(per_row))
+    return IntegerBlocks(
+        q_best.reshape(*per_row, BLOCK), scale_best.astype(np.float32).reshape(per_row), zero_best.reshape(per_row)
+    )

@@ -54,7 +54,9 @@ def _rotary_tables(hyper: Hyperparameters, graph: GraphWriter) -> None:
     graph.tensor("rotary.sin", np.sin(angles).astype(np.float32))
 
 
-def _layer(weights: GgufWeights, graph: GraphWriter, linear: LinearForm, layer: int, residual: str, addend: str) -> tuple[str, str]:
+def _layer(
+    weights: GgufWeights, graph: GraphWriter, linear: LinearForm, layer: int, residual: str, addend: str
+) -> tuple[str, str]:
     """Adds one layer; gives the names of the residual and of what is still to be added to it."""
     hyper = weights.hyper
     stored, name = f"blk.{layer}.", f"layer{layer}."
@@ -78,14 +80,20 @@ def _layer(weights: GgufWeights, graph: GraphWriter, linear: LinearForm, layer: 
     return name + "between", name + "down"
 
 
-def _norm_of_sum(graph: GraphWriter, hyper: Hyperparameters, residual: str, addend: str, name: str, keep_sum: str) -> None:
+def _norm_of_sum(
+    graph: GraphWriter, hyper: Hyperparameters, residual: str, addend: str, name: str, keep_sum: str
+) -> None:
     """Root-mean-square norm of `residual + addend`; the sum itself comes out as `keep_sum` where a name is given."""
     epsilon = hyper.norm_epsilon
     if not addend:
-        graph.node("SimplifiedLayerNormalization", [residual, name + ".gain"], [name], axis=-1, epsilon=epsilon, stash_type=1)
+        graph.node(
+            "SimplifiedLayerNormalization", [residual, name + ".gain"], [name], axis=-1, epsilon=epsilon, stash_type=1
+        )
         return
     outputs = [name, "", "", keep_sum] if keep_sum else [name]
-    graph.node("SkipSimplifiedLayerNormalization", [residual, addend, name + ".gain"], outputs, MS_DOMAIN, epsilon=epsilon)
+    graph.node(
+        "SkipSimplifiedLayerNormalization", [residual, addend, name + ".gain"], outputs, MS_DOMAIN, epsilon=epsilon
+    )
 
 
 def _query_key_value(weights: GgufWeights, stored: str) -> OffsetBlocks:
@@ -147,5 +155,8 @@ def _signature(hyper: Hyperparameters) -> tuple[list, list]:
         helper.make_tensor_value_info("logits_pos", TensorProto.INT64, ["positions"]),
         *cache("past_key_values"),
     ]
-    outputs = [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["positions", hyper.vocab_size]), *cache("present")]
+    outputs = [
+        helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["positions", hyper.vocab_size]),
+        *cache("present"),
+    ]
     return inputs, outputs

@@ -49,7 +49,9 @@ class OffsetBlocks:
 
     @staticmethod
     def stacked(parts: list["OffsetBlocks"]) -> "OffsetBlocks":
-        return OffsetBlocks(*(np.concatenate([getattr(part, name) for part in parts]) for name in ("q", "scale", "offset")))
+        return OffsetBlocks(
+            *(np.concatenate([getattr(part, name) for part in parts]) for name in ("q", "scale", "offset"))
+        )
 
 
 class GgufWeights:

@@ -32,7 +32,9 @@ class GraphWriter:
     def __exit__(self, *_: object) -> None:
         self._data.close()
 
-    def node(self, operator: str, inputs: list[str], outputs: list[str], domain: str = "", **attributes: object) -> None:
+    def node(
+        self, operator: str, inputs: list[str], outputs: list[str], domain: str = "", **attributes: object
+    ) -> None:
         self._nodes.append(helper.make_node(operator, inputs, outputs, name=outputs[0], domain=domain, **attributes))
 
     def tensor(self, name: str, array: np.ndarray) -> None:
@@ -64,7 +66,9 @@ class GraphWriter:
         model = helper.make_model(graph, opset_imports=opsets, producer_name="autoglm-edge", ir_version=IR_VERSION)
         self._graph_path.write_bytes(model.SerializeToString(deterministic=True))
 
-    def _outside(self, name: str, shape: tuple[int, ...], dtype: np.dtype, offset: int, length: int) -> onnx.TensorProto:
+    def _outside(
+        self, name: str, shape: tuple[int, ...], dtype: np.dtype, offset: int, length: int
+    ) -> onnx.TensorProto:
         tensor = onnx.TensorProto(name=name, data_type=helper.np_dtype_to_tensor_dtype(np.dtype(dtype)), dims=shape)
         tensor.data_location = onnx.TensorProto.EXTERNAL
         for key, value in (("location", self._data_name), ("offset", str(offset)), ("length", str(length))):

@@ -30,7 +30,7 @@ def linear_with_offsets(graph: GraphWriter, name: str, source: str, weights: Off
     scale = np.where(np.abs(weights.scale) < TINY, np.float32(TINY), weights.scale)
     zero_point = np.clip(np.rint(-weights.offset / scale), 0, Q_MAX)
     offset_rest = weights.offset + scale * zero_point
-    rows, blocks = offset_rest.shape
+    blocks = offset_rest.shape[1]
     extra_columns = -(-blocks // BLOCK) * BLOCK
     extra = fit_blocks(np.pad(offset_rest, ((0, 0), (0, extra_columns - blocks))).astype(np.float32))
     whole = IntegerBlocks(
@@ -52,7 +52,15 @@ def matmul_4_bits(graph: GraphWriter, name: str, source: str, weights: IntegerBl
         graph.tensor(f"{name}.{part}", array)
         inputs.append(f"{name}.{part}")
     graph.node(
-        "MatMulNBits", inputs, [result], MS_DOMAIN, K=blocks * BLOCK, N=rows, bits=4, block_size=BLOCK, accuracy_level=ACCURACY_LEVEL
+        "MatMulNBits",
+        inputs,
+        [result],
+        MS_DOMAIN,
+        K=blocks * BLOCK,
+        N=rows,
+        bits=4,
+        block_size=BLOCK,
+        accuracy_level=ACCURACY_LEVEL,
     )
 
 

@@ -14,7 +14,12 @@ from .reference import ReferenceDecoder
 
 REFERENCE = "fp32 dequantisation of the GGUF, computed in numpy"
 # Re-quantising to integer zero points gives a mean KL of 0.3 to 0.4; the form that keeps the offsets, 0.005.
-LIMITS = [AtMost("kl_mean", 0.02), AtMost("kl_mean_decoding", 0.02), AtMost("perplexity_ratio", 1.03), AtLeast("top1_agreement", 0.93)]
+LIMITS = [
+    AtMost("kl_mean", 0.02),
+    AtMost("kl_mean_decoding", 0.02),
+    AtMost("perplexity_ratio", 1.03),
+    AtLeast("top1_agreement", 0.93),
+]
 # This many last tokens of each text are also fed one by one, the way a reply is generated.
 DECODED_TOKENS = 24
 
@@ -48,7 +53,9 @@ def measure(decoder: Decoder, reference: ReferenceLogs) -> dict[str, float]:
         surprise.append(-ours[targets])
         reference_surprise.append(-original[targets])
         decoding.append(_decoded_one_by_one(decoder, ids, original))
-    perplexity, reference_perplexity = (math.exp(np.concatenate(each).mean()) for each in (surprise, reference_surprise))
+    perplexity, reference_perplexity = (
+        math.exp(np.concatenate(each).mean()) for each in (surprise, reference_surprise)
+    )
     return {
         "tokens": sum(map(len, reference.texts)),
         "kl_mean": float(np.concatenate(divergences).mean()),

@@ -19,7 +19,17 @@ class ReferenceDecoder:
         embedding = self._weights.floats("token_embd.weight")
         hidden = [embedding[ids] for ids in texts]
         for layer in range(hyper.layers):
-            parts = ("attn_q", "attn_k", "attn_v", "attn_output", "ffn_gate", "ffn_up", "ffn_down", "attn_norm", "ffn_norm")
+            parts = (
+                "attn_q",
+                "attn_k",
+                "attn_v",
+                "attn_output",
+                "ffn_gate",
+                "ffn_up",
+                "ffn_down",
+                "attn_norm",
+                "ffn_norm",
+            )
             w = {part: self._weights.floats(f"blk.{layer}.{part}.weight") for part in parts}
             for index, x in enumerate(hidden):
                 x = x + self._attention(self._norm(x, w["attn_norm"]), w)

@@ -46,7 +46,15 @@ def tokenizer_json(weights: GgufWeights) -> str:
 
 
 def _special_token(index: int, content: str) -> dict:
-    return {"id": index, "content": content, "single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": True}
+    return {
+        "id": index,
+        "content": content,
+        "single_word": False,
+        "lstrip": False,
+        "rstrip": False,
+        "normalized": False,
+        "special": True,
+    }
 
 
 def _byte_level(*, add_prefix_space: bool) -> dict:

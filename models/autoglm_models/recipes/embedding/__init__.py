@@ -42,7 +42,9 @@ def build(sources: Sources, out: Path, reporter: Reporter) -> dict:
         weights = safetensors.numpy.load(sources.read(ORIGINAL_PACKAGE, ORIGINAL + "model.safetensors"))
         original = BertEncoder(weights)
         sentences = (Path(__file__).parent / "sentences.txt").read_text("utf-8").splitlines()
-        cosines = [float(encoder.sentence_vector(s) @ original.sentence_vector(tokenizer.encode(s).ids)) for s in sentences]
+        cosines = [
+            float(encoder.sentence_vector(s) @ original.sentence_vector(tokenizer.encode(s).ids)) for s in sentences
+        ]
         parity = enforce(
             {"sentences": len(cosines), "cosine_mean": float(np.mean(cosines)), "cosine_min": min(cosines)},
             LIMITS,
@@ -53,7 +55,12 @@ def build(sources: Sources, out: Path, reporter: Reporter) -> dict:
     (out / "probe.json").write_text(json.dumps({"text": PROBE_TEXT, "vector": vector, "cosine_min": PROBE_COSINE_MIN}))
     model = onnx.load(graph).graph
     return {
-        "head": {"task": "embedding", "title": "all-MiniLM-L6-v2, 8-bit weights", "licence": "Apache-2.0", "precision": "int8"},
+        "head": {
+            "task": "embedding",
+            "title": "all-MiniLM-L6-v2, 8-bit weights",
+            "licence": "Apache-2.0",
+            "precision": "int8",
+        },
         "graph": {
             "file": GRAPH,
             "layout": "bert-last-hidden-state",
@@ -87,7 +94,13 @@ class Int8Encoder:
 
     def sentence_vector(self, text: str) -> np.ndarray:
         encoding = self._tokenizer.encode(text)
-        feeds = {"input_ids": encoding.ids, "attention_mask": encoding.attention_mask, "token_type_ids": encoding.type_ids}
-        (hidden,) = self._session.run(["last_hidden_state"], {name: np.array([ids], np.int64) for name, ids in feeds.items()})
+        feeds = {
+            "input_ids": encoding.ids,
+            "attention_mask": encoding.attention_mask,
+            "token_type_ids": encoding.type_ids,
+        }
+        (hidden,) = self._session.run(
+            ["last_hidden_state"], {name: np.array([ids], np.int64) for name, ids in feeds.items()}
+        )
         mean = hidden[0].mean(0)
         return mean / np.linalg.norm(mean)

@@ -37,7 +37,8 @@ class BertEncoder:
     def _attention(self, x: np.ndarray, prefix: str) -> np.ndarray:
         tokens, width = x.shape
         query, key, value = (
-            self._linear(x, f"{prefix}attention.self.{part}").reshape(tokens, HEADS, -1).swapaxes(0, 1) for part in ("query", "key", "value")
+            self._linear(x, f"{prefix}attention.self.{part}").reshape(tokens, HEADS, -1).swapaxes(0, 1)
+            for part in ("query", "key", "value")
         )
         scores = query @ key.swapaxes(1, 2) / math.sqrt(width // HEADS)
         scores = np.exp(scores - scores.max(-1, keepdims=True))

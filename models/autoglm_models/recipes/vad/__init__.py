@@ -48,7 +48,12 @@ def build(sources: Sources, out: Path, reporter: Reporter) -> dict:
     _write_probe(graph, chunks[PROBE_CHUNKS], out)
     model = onnx.load(graph).graph
     return {
-        "head": {"task": "vad", "title": "Silero voice activity detector, 16 kHz", "licence": "MIT", "precision": "f32"},
+        "head": {
+            "task": "vad",
+            "title": "Silero voice activity detector, 16 kHz",
+            "licence": "MIT",
+            "precision": "f32",
+        },
         "graph": {
             "file": GRAPH,
             "layout": "silero-v5",

@@ -9,7 +9,12 @@ import numpy as np
 SAMPLE_RATE_HZ = 16_000
 SEED = 7
 # Formant frequencies of adult vowels in Hz, after Peterson and Barney 1952, with a fourth at 3500.
-VOWELS = {"a": (730, 1090, 2440, 3500), "i": (270, 2290, 3010, 3500), "u": (300, 870, 2240, 3500), "e": (530, 1840, 2480, 3500)}
+VOWELS = {
+    "a": (730, 1090, 2440, 3500),
+    "i": (270, 2290, 3010, 3500),
+    "u": (300, 870, 2240, 3500),
+    "e": (530, 1840, 2480, 3500),
+}
 FORMANT_WIDTHS_HZ = (60, 90, 150, 200)
 
 
