@@ -16,6 +16,7 @@ use super::{
     StoreHealth,
     batch::Batch,
     disk::{ApplyError, Disk},
+    durable::Mark,
     error::{DiskError, StoreError},
     export::{self, ExportPolicy, TransferReport, export_due},
     queue::{QUEUE, Reply, Request, Shared},
@@ -56,6 +57,8 @@ pub(super) struct Owner {
     shared: Arc<Shared>,
     health: watch::Sender<StoreHealth>,
     state: State,
+    /// Absent where it cannot be opened: then a loss of the store's end goes unnoticed, and nothing else changes.
+    mark: Option<Mark>,
     /// When the last export was made.
     exported: Option<SystemTime>,
     /// Whether anything may have been committed since then.
@@ -104,7 +107,8 @@ impl Owner {
         );
         health.send_replace(report);
         Self {
-            exported: export::exported_at(&layout.export()),
+            exported: export::header(&layout.export()).map(|header| header.at),
+            mark: Mark::open(&layout.mark()).ok(),
             layout,
             policy,
             queue,
@@ -206,6 +210,10 @@ impl Owner {
                 counters.syncs.fetch_add(syncs, Ordering::Relaxed);
                 let group = counters.groups.fetch_add(1, Ordering::Relaxed) + 1;
                 self.is_export_stale = true;
+                if let Some(Err(error)) = self.mark.as_ref().map(|mark| mark.write(disk.sequence()))
+                {
+                    tracing::warn!(%error, "cannot mark how far the store has come");
+                }
                 for reply in waiting {
                     answer(reply, Ok(Committed { group }));
                 }

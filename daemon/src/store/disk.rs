@@ -15,6 +15,7 @@ use std::{
     time::Duration,
 };
 
+use serde::{Deserialize, Serialize};
 use sled::{
     Transactional,
     transaction::{ConflictableTransactionResult, TransactionError, TransactionalTree},
@@ -36,6 +37,9 @@ const META: &str = "meta";
 /// Key of the schema's number in [`META`].
 const META_SCHEMA: &str = "schema";
 
+/// Key of the [`Tally`] in [`META`].
+const META_TALLY: &str = "tally";
+
 /// How often and how long to wait for an earlier instance of ours: sled's worker threads may hold the
 /// file's lock for some milliseconds after the database was dropped. Another daemon is excluded by the store's own lock.
 const LOCK_ATTEMPTS: u32 = 100;
@@ -47,12 +51,26 @@ pub(super) struct Disk {
     /// `None` only while it is being dropped.
     open: Option<Open>,
     held: BTreeMap<Tree, Held>,
+    /// Number of the last batch that was applied, through all the store's life.
+    sequence: u64,
+    /// Whether the trees hold what the tally says.
+    is_complete: bool,
     files: SyncedFiles,
+}
+
+/// What the store says of itself, written with every batch. sled 0.34.7 opens a log with a damaged middle or end without a word and
+/// shows what it could read; only by this is that noticed.
+#[derive(Debug, Default, Serialize, Deserialize)]
+struct Tally {
+    sequence: u64,
+    /// Records and bytes by tree name.
+    held: BTreeMap<String, (u64, u64)>,
 }
 
 #[derive(Debug)]
 struct Open {
     db: sled::Db,
+    meta: sled::Tree,
     trees: BTreeMap<Tree, sled::Tree>,
 }
 
@@ -92,6 +110,8 @@ impl Disk {
         let mut disk = Self {
             open: Some(open),
             held: BTreeMap::new(),
+            sequence: 0,
+            is_complete: true,
             files: SyncedFiles::new(directory)?,
         };
         disk.held = guarded(|| {
@@ -101,6 +121,9 @@ impl Disk {
                 .collect()
         })?;
         let schema = disk.read_or_write_schema()?;
+        let tally = disk.read_tally()?;
+        disk.sequence = tally.sequence;
+        disk.is_complete = tally.held == disk.tally(&disk.held).held;
         disk.make_durable()?;
         if let Some(parent) = directory.parent() {
             sync_directory(parent)?;
@@ -117,7 +140,7 @@ impl Disk {
 
     fn read_or_write_schema(&self) -> Result<u32, DiskError> {
         let found = guarded(|| {
-            let meta = self.engine().db.open_tree(META)?;
+            let meta = &self.engine().meta;
             let found = meta.get(META_SCHEMA)?;
             if found.is_none() {
                 meta.insert(META_SCHEMA, &SCHEMA.to_be_bytes())?;
@@ -133,6 +156,44 @@ impl Disk {
                 what: "the schema number",
             }
         })?))
+    }
+
+    fn read_tally(&self) -> Result<Tally, DiskError> {
+        let not_ours = DiskError::NotOurs {
+            what: "the store's tally",
+        };
+        match guarded(|| self.engine().meta.get(META_TALLY))? {
+            Some(bytes) => serde_json::from_slice(&bytes).map_err(|_| not_ours),
+            None => Ok(self.tally(&BTreeMap::new())),
+        }
+    }
+
+    fn tally(&self, held: &BTreeMap<Tree, Held>) -> Tally {
+        let of = |tree| held.get(&tree).copied().unwrap_or_default();
+        Tally {
+            sequence: self.sequence,
+            held: Tree::ALL
+                .into_iter()
+                .map(|tree| (tree.name().to_owned(), (of(tree).entries, of(tree).bytes)))
+                .collect(),
+        }
+    }
+
+    /// Number of the last batch that was applied, through all the store's life.
+    pub(super) fn sequence(&self) -> u64 {
+        self.sequence
+    }
+
+    /// Whether the trees held, when they were opened, what was put into them.
+    pub(super) fn is_complete(&self) -> bool {
+        self.is_complete
+    }
+
+    /// Lets the next batch be the one after `sequence`: a rebuilt store goes on counting where the old one ended.
+    pub(super) fn continue_after(&mut self, sequence: u64) -> Result<(), DiskError> {
+        self.sequence = sequence;
+        let tally = encode_tally(&self.tally(&self.held));
+        guarded(|| self.engine().meta.insert(META_TALLY, tally).map(drop))
     }
 
     /// Applies one batch as a whole, in memory and in the engine's log; it is not durable yet.
@@ -154,7 +215,13 @@ impl Disk {
             return Ok(());
         }
         let order: BTreeMap<Tree, usize> = touched.iter().copied().zip(0..).collect();
-        let trees: Vec<&sled::Tree> = touched.iter().map(|&tree| self.tree(tree)).collect();
+        let mut trees: Vec<&sled::Tree> = touched.iter().map(|&tree| self.tree(tree)).collect();
+        trees.push(&self.engine().meta);
+        let sequence = self.sequence + 1;
+        let tally = encode_tally(&Tally {
+            sequence,
+            ..self.tally(&held)
+        });
         let write_all = |views: &Vec<TransactionalTree>| -> ConflictableTransactionResult<(), ()> {
             for write in &batch.writes {
                 let view = &views[order[&write.tree]];
@@ -163,6 +230,7 @@ impl Disk {
                     None => view.remove(write.key.as_str())?,
                 };
             }
+            views[touched.len()].insert(META_TALLY, tally.as_slice())?;
             Ok(())
         };
         guarded(|| match trees.as_slice().transaction(write_all) {
@@ -174,6 +242,7 @@ impl Disk {
         })
         .map_err(ApplyError::Disk)?;
         self.held = held;
+        self.sequence = sequence;
         Ok(())
     }
 
@@ -285,8 +354,10 @@ impl Disk {
     /// A batch of writes straight to sled, acknowledged by nothing: what a test needs to forge a store.
     #[cfg(test)]
     pub(super) fn forge_schema(&self, schema: u32) {
-        let meta = self.engine().db.open_tree(META).unwrap();
-        meta.insert(META_SCHEMA, &schema.to_be_bytes()).unwrap();
+        self.engine()
+            .meta
+            .insert(META_SCHEMA, &schema.to_be_bytes())
+            .unwrap();
     }
 }
 
@@ -318,12 +389,17 @@ fn open_engine(directory: &Path) -> sled::Result<Open> {
         .into_iter()
         .map(|tree| Ok((tree, db.open_tree(tree.name())?)))
         .collect::<sled::Result<_>>()?;
-    Ok(Open { db, trees })
+    let meta = db.open_tree(META)?;
+    Ok(Open { db, meta, trees })
 }
 
 /// sled reports a held lock as an untyped error; its text is all that tells it from other failures.
 fn is_lock_held(error: &std::io::Error) -> bool {
     error.to_string().contains("could not acquire lock")
+}
+
+fn encode_tally(tally: &Tally) -> Vec<u8> {
+    serde_json::to_vec(tally).expect("numbers under text keys always make JSON")
 }
 
 fn count(tree: &sled::Tree) -> sled::Result<Held> {
