@@ -1,18 +1,15 @@
-//! The database on disk: the one file that calls sled.
+//! The database on disk, in the store's terms: batches, records, and what the trees hold.
 //!
-//! Every call into sled runs under `catch_unwind`, because 0.34.7 panics on some damaged files. Batches are
+//! With [`engine`] the only code that calls sled. Every call runs under `catch_unwind`, because 0.34.7 panics on some damaged files. Batches are
 //! transactions over the trees that they touch (sled writes those under one batch header, and recovery
 //! takes all of it or nothing), so that a record and its index are never torn. Nothing here acknowledges: see `commit`.
 
 use std::{
-    any::Any,
     collections::{BTreeMap, BTreeSet, HashMap},
     ops::Bound,
     panic::{AssertUnwindSafe, catch_unwind},
     path::Path,
     sync::Arc,
-    thread,
-    time::Duration,
 };
 
 use serde::{Deserialize, Serialize};
@@ -24,15 +21,10 @@ use sled::{
 use super::{
     batch::{Batch, Direction, Scan},
     durable::{SyncedFiles, sync_directory},
+    engine::{self, Engine, guarded},
     error::{DiskError, StoreError},
     schema::{Key, Record, SCHEMA, Tree, Versioned},
 };
-
-/// Page cache of the engine, chosen because the whole of a usual store (a few thousand records) fits in it.
-const CACHE_BYTES: u64 = 8 * 1024 * 1024;
-
-/// The tree of the store's own bookkeeping; not a [`Tree`], so that no caller writes it.
-const META: &str = "meta";
 
 /// Key of the schema's number in [`META`].
 const META_SCHEMA: &str = "schema";
@@ -40,16 +32,11 @@ const META_SCHEMA: &str = "schema";
 /// Key of the [`Tally`] in [`META`].
 const META_TALLY: &str = "tally";
 
-/// How often and how long to wait for an earlier instance of ours: sled's worker threads may hold the
-/// file's lock for some milliseconds after the database was dropped. Another daemon is excluded by the store's own lock.
-const LOCK_ATTEMPTS: u32 = 100;
-const LOCK_PAUSE: Duration = Duration::from_millis(10);
-
 /// An open database with the number and size of what it holds.
 #[derive(Debug)]
 pub(super) struct Disk {
     /// `None` only while it is being dropped.
-    open: Option<Open>,
+    open: Option<Engine>,
     held: BTreeMap<Tree, Held>,
     /// Number of the last batch that was applied, through all the store's life.
     sequence: u64,
@@ -67,18 +54,21 @@ struct Tally {
     held: BTreeMap<String, (u64, u64)>,
 }
 
-#[derive(Debug)]
-struct Open {
-    db: sled::Db,
-    meta: sled::Tree,
-    trees: BTreeMap<Tree, sled::Tree>,
-}
-
 /// What a tree holds; kept in memory so that a quota costs no scan.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Held {
     pub(super) entries: u64,
     pub(super) bytes: u64,
+}
+
+impl Tally {
+    /// Whether the trees hold what was noted; a tree that did not exist then must be empty.
+    fn agrees_with(&self, held: &BTreeMap<Tree, Held>) -> bool {
+        held.iter().all(|(tree, held)| {
+            let noted = self.held.get(tree.name()).copied().unwrap_or_default();
+            noted == (held.entries, held.bytes)
+        })
+    }
 }
 
 /// Why a batch was not applied.
@@ -106,7 +96,7 @@ impl Disk {
     ///
     /// The reading is the check: damage that a later read would meet is met here, where the store can still be rebuilt.
     pub(super) fn open(directory: &Path) -> Result<Opened, DiskError> {
-        let open = guarded(|| open_engine(directory))?;
+        let open = guarded(|| engine::open(directory))?;
         let mut disk = Self {
             open: Some(open),
             held: BTreeMap::new(),
@@ -123,7 +113,7 @@ impl Disk {
         let schema = disk.read_or_write_schema()?;
         let tally = disk.read_tally()?;
         disk.sequence = tally.sequence;
-        disk.is_complete = tally.held == disk.tally(&disk.held).held;
+        disk.is_complete = tally.agrees_with(&disk.held);
         disk.make_durable()?;
         if let Some(parent) = directory.parent() {
             sync_directory(parent)?;
@@ -164,7 +154,7 @@ impl Disk {
         };
         match guarded(|| self.engine().meta.get(META_TALLY))? {
             Some(bytes) => serde_json::from_slice(&bytes).map_err(|_| not_ours),
-            None => Ok(self.tally(&BTreeMap::new())),
+            None => Ok(Tally::default()),
         }
     }
 
@@ -343,7 +333,7 @@ impl Disk {
         self.held.get(&tree).copied().unwrap_or_default()
     }
 
-    fn engine(&self) -> &Open {
+    fn engine(&self) -> &Engine {
         self.open.as_ref().expect("taken only by drop")
     }
 
@@ -367,35 +357,6 @@ impl Drop for Disk {
         // sled's own drop syncs and unwraps the result: on a failing device that is a panic, and the cause was reported before.
         let _ = catch_unwind(AssertUnwindSafe(|| drop(open)));
     }
-}
-
-fn open_engine(directory: &Path) -> sled::Result<Open> {
-    let config = sled::Config::new()
-        .path(directory)
-        .cache_capacity(CACHE_BYTES)
-        // The owner thread flushes; a second flusher would only write behind its back.
-        .flush_every_ms(None);
-    let mut attempts = 1;
-    let db = loop {
-        match config.open() {
-            Err(sled::Error::Io(error)) if is_lock_held(&error) && attempts < LOCK_ATTEMPTS => {
-                attempts += 1;
-                thread::sleep(LOCK_PAUSE);
-            }
-            result => break result?,
-        }
-    };
-    let trees = Tree::ALL
-        .into_iter()
-        .map(|tree| Ok((tree, db.open_tree(tree.name())?)))
-        .collect::<sled::Result<_>>()?;
-    let meta = db.open_tree(META)?;
-    Ok(Open { db, meta, trees })
-}
-
-/// sled reports a held lock as an untyped error; its text is all that tells it from other failures.
-fn is_lock_held(error: &std::io::Error) -> bool {
-    error.to_string().contains("could not acquire lock")
 }
 
 fn encode_tally(tally: &Tally) -> Vec<u8> {
@@ -434,24 +395,6 @@ fn collect_records(
         }
     }
     Ok(records)
-}
-
-/// Runs a call into sled; a panic becomes an error.
-fn guarded<T>(call: impl FnOnce() -> sled::Result<T>) -> Result<T, DiskError> {
-    // Unwind safety: after a panic the database is dropped and never used again, so no broken invariant is seen.
-    match catch_unwind(AssertUnwindSafe(call)) {
-        Ok(result) => result.map_err(DiskError::Engine),
-        Err(payload) => Err(DiskError::Panicked {
-            message: panic_message(payload.as_ref()),
-        }),
-    }
-}
-
-fn panic_message(payload: &(dyn Any + Send)) -> String {
-    let text = payload.downcast_ref::<&str>().copied();
-    text.or_else(|| payload.downcast_ref::<String>().map(String::as_str))
-        .unwrap_or("no message")
-        .to_owned()
 }
 
 impl From<DiskError> for StoreError {

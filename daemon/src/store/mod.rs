@@ -10,13 +10,14 @@
 //! caller --read/scan------> queue(256, waits) --+          then answer reads
 //! ```
 //!
-//! Reading order: [`schema`] (what is stored), [`batch`] (what is asked), [`queue`] (how it waits), [`commit`] (the owner), [`disk`] (sled), [`durable`] (the
+//! Reading order: [`schema`] (what is stored), [`batch`] (what is asked), [`queue`] (how it waits), [`commit`] (the owner), [`disk`] and [`engine`] (sled), [`durable`] (the
 //! syncs), [`recovery`] (opening whatever is found), [`export`] (JSON lines), [`ledger`] (commands executed at most once).
 
 mod batch;
 mod commit;
 mod disk;
 mod durable;
+mod engine;
 mod error;
 mod export;
 pub mod ledger;
