@@ -159,6 +159,8 @@ impl CuttableDisk {
             .arg("--unix")
             .arg(&socket)
             .stdin(Stdio::null())
+            // It complains, and may abort, when its server is gone: that is the cut.
+            .stderr(fs::File::create(self.directory.join("nbdfuse.log"))?)
             .spawn()
             .context("nbdfuse")?;
         let file = fuse.join("nbd");

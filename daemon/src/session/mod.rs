@@ -93,7 +93,8 @@ impl Sessions {
     /// and sessions beyond its number, go in the same breath.
     ///
     /// # Errors
-    /// [`SessionError`]; then neither turns nor focus are acknowledged.
+    /// [`SessionError`]; then neither turns nor focus are acknowledged. A turn's text is cut where it must be, but a call or a focus that
+    /// does not fit a value of the store (6 KiB) is an error.
     pub async fn append(
         &self,
         id: &SessionId,

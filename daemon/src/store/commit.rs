@@ -5,33 +5,24 @@
 //! that nobody sees what a power cut could still take back; a read waits for at most one commit.
 
 use std::{
-    collections::VecDeque,
     path::PathBuf,
-    sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicBool, AtomicU64, Ordering},
-    },
+    sync::{Arc, atomic::Ordering},
     time::SystemTime,
 };
 
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{mpsc, watch};
 
 use super::{
     StoreHealth,
-    batch::{Batch, Scan},
+    batch::Batch,
     disk::{ApplyError, Disk},
+    durable::Mark,
     error::{DiskError, StoreError},
     export::{self, ExportPolicy, TransferReport, export_due},
+    queue::{QUEUE, Reply, Request, Shared},
     recovery::{self, DirectoryLock, Layout, Origin, with_sources},
-    schema::{Key, SCHEMA, Tree, Versioned},
+    schema::SCHEMA,
 };
-
-/// Requests that may wait. Full means that callers wait: commands and outcomes are never dropped.
-/// Chosen above the number of requests that the doors together admit at once.
-pub(super) const QUEUE: usize = 256;
-
-/// Telemetry batches that may wait. Full means that the oldest is dropped and counted: the newest value is worth more.
-pub(super) const TELEMETRY_QUEUE: usize = 1_024;
 
 /// Proof that a batch is on the medium. Only the owner thread makes one, after the sync: whatever acknowledges
 /// something to the outside asks for one.
@@ -57,81 +48,6 @@ pub struct Maintenance {
     pub recovered: bool,
 }
 
-pub(super) type Reply<T> = oneshot::Sender<Result<T, StoreError>>;
-pub(super) type Records = Vec<(Key, Versioned)>;
-
-/// What reaches the owner thread.
-#[derive(Debug)]
-pub(super) enum Request {
-    Commit {
-        batch: Batch,
-        reply: Reply<Committed>,
-    },
-    Read {
-        tree: Tree,
-        key: Key,
-        reply: Reply<Option<Versioned>>,
-    },
-    Scan {
-        scan: Scan,
-        reply: Reply<Records>,
-    },
-    Maintain {
-        now: SystemTime,
-        reply: Reply<Maintenance>,
-    },
-    Export {
-        now: SystemTime,
-        reply: Reply<TransferReport>,
-    },
-    /// Telemetry waits, or the store is to stop: look.
-    Nudge,
-}
-
-/// Counters since the store was opened.
-#[derive(Debug, Default)]
-pub(super) struct Counters {
-    pub(super) batches: AtomicU64,
-    pub(super) groups: AtomicU64,
-    pub(super) syncs: AtomicU64,
-    pub(super) telemetry_dropped: AtomicU64,
-}
-
-/// What handles and owner share besides the queue.
-#[derive(Debug, Default)]
-pub(super) struct Shared {
-    pub(super) counters: Counters,
-    pub(super) stop: AtomicBool,
-    telemetry: Mutex<VecDeque<Batch>>,
-}
-
-impl Shared {
-    /// Queues telemetry, dropping the oldest when full; returns whether the owner should be nudged.
-    pub(super) fn post_telemetry(&self, batch: Batch) -> bool {
-        let mut queue = self
-            .telemetry
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        if queue.len() == TELEMETRY_QUEUE {
-            queue.pop_front();
-            self.counters
-                .telemetry_dropped
-                .fetch_add(1, Ordering::Relaxed);
-        }
-        queue.push_back(batch);
-        queue.len() == 1
-    }
-
-    fn take_telemetry(&self) -> VecDeque<Batch> {
-        std::mem::take(
-            &mut *self
-                .telemetry
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner),
-        )
-    }
-}
-
 /// The owner's state; `run` is the thread.
 #[derive(Debug)]
 pub(super) struct Owner {
@@ -141,6 +57,8 @@ pub(super) struct Owner {
     shared: Arc<Shared>,
     health: watch::Sender<StoreHealth>,
     state: State,
+    /// Absent where it cannot be opened: then a loss of the store's end goes unnoticed, and nothing else changes.
+    mark: Option<Mark>,
     /// When the last export was made.
     exported: Option<SystemTime>,
     /// Whether anything may have been committed since then.
@@ -153,7 +71,7 @@ pub(super) struct Owner {
 enum State {
     Ready(Disk),
     /// It never opened.
-    Closed(Arc<DiskError>),
+    NeverOpened(Arc<DiskError>),
     /// It failed while in use. After a failed sync the system may have dropped the pages that it could not write, and
     /// reads the old ones back as if all were well; so nothing more is acknowledged on these files, they are only copied from.
     Failed(Arc<DiskError>),
@@ -176,7 +94,7 @@ impl Owner {
             Err(error) => {
                 let cause = with_sources(&error);
                 (
-                    State::Closed(Arc::new(error)),
+                    State::NeverOpened(Arc::new(error)),
                     StoreHealth::Unavailable { cause },
                 )
             }
@@ -189,7 +107,8 @@ impl Owner {
         );
         health.send_replace(report);
         Self {
-            exported: export::exported_at(&layout.export()),
+            exported: export::header(&layout.export()).map(|header| header.at),
+            mark: Mark::open(&layout.mark()).ok(),
             layout,
             policy,
             queue,
@@ -291,6 +210,10 @@ impl Owner {
                 counters.syncs.fetch_add(syncs, Ordering::Relaxed);
                 let group = counters.groups.fetch_add(1, Ordering::Relaxed) + 1;
                 self.is_export_stale = true;
+                if let Some(Err(error)) = self.mark.as_ref().map(|mark| mark.write(disk.sequence()))
+                {
+                    tracing::warn!(%error, "cannot mark how far the store has come");
+                }
                 for reply in waiting {
                     answer(reply, Ok(Committed { group }));
                 }
@@ -342,7 +265,7 @@ impl Owner {
     fn recover(&mut self, now: SystemTime) -> bool {
         let attempt = match &self.state {
             State::Ready(_) => return true,
-            State::Closed(_) => recovery::open(&self.layout, now),
+            State::NeverOpened(_) => recovery::open(&self.layout, now),
             State::Failed(cause) => {
                 recovery::copy_into_new_files(&self.layout, now, with_sources(cause))
             }
@@ -388,7 +311,7 @@ impl Owner {
 
     fn unavailable(&self) -> StoreError {
         match &self.state {
-            State::Closed(source) | State::Failed(source) => StoreError::Unavailable {
+            State::NeverOpened(source) | State::Failed(source) => StoreError::Unavailable {
                 source: source.clone(),
             },
             State::Ready(_) => StoreError::Closed,

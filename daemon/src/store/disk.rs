@@ -1,20 +1,18 @@
-//! The database on disk: the one file that calls sled.
+//! The database on disk, in the store's terms: batches, records, and what the trees hold.
 //!
-//! Every call into sled runs under `catch_unwind`, because 0.34.7 panics on some damaged files. Batches are
+//! With [`engine`] the only code that calls sled. Every call runs under `catch_unwind`, because 0.34.7 panics on some damaged files. Batches are
 //! transactions over the trees that they touch (sled writes those under one batch header, and recovery
 //! takes all of it or nothing), so that a record and its index are never torn. Nothing here acknowledges: see `commit`.
 
 use std::{
-    any::Any,
     collections::{BTreeMap, BTreeSet, HashMap},
     ops::Bound,
     panic::{AssertUnwindSafe, catch_unwind},
     path::Path,
     sync::Arc,
-    thread,
-    time::Duration,
 };
 
+use serde::{Deserialize, Serialize};
 use sled::{
     Transactional,
     transaction::{ConflictableTransactionResult, TransactionError, TransactionalTree},
@@ -23,37 +21,37 @@ use sled::{
 use super::{
     batch::{Batch, Direction, Scan},
     durable::{SyncedFiles, sync_directory},
+    engine::{self, Engine, guarded},
     error::{DiskError, StoreError},
     schema::{Key, Record, SCHEMA, Tree, Versioned},
 };
 
-/// Page cache of the engine, chosen because the whole of a usual store (a few thousand records) fits in it.
-const CACHE_BYTES: u64 = 8 * 1024 * 1024;
-
-/// The tree of the store's own bookkeeping; not a [`Tree`], so that no caller writes it.
-const META: &str = "meta";
-
 /// Key of the schema's number in [`META`].
 const META_SCHEMA: &str = "schema";
 
-/// How often and how long to wait for an earlier instance of ours: sled's worker threads may hold the
-/// file's lock for some milliseconds after the database was dropped. Another daemon is excluded by the store's own lock.
-const LOCK_ATTEMPTS: u32 = 100;
-const LOCK_PAUSE: Duration = Duration::from_millis(10);
+/// Key of the [`Tally`] in [`META`].
+const META_TALLY: &str = "tally";
 
 /// An open database with the number and size of what it holds.
 #[derive(Debug)]
 pub(super) struct Disk {
     /// `None` only while it is being dropped.
-    open: Option<Open>,
+    open: Option<Engine>,
     held: BTreeMap<Tree, Held>,
+    /// Number of the last batch that was applied, through all the store's life.
+    sequence: u64,
+    /// Whether the trees hold what the tally says.
+    is_complete: bool,
     files: SyncedFiles,
 }
 
-#[derive(Debug)]
-struct Open {
-    db: sled::Db,
-    trees: BTreeMap<Tree, sled::Tree>,
+/// What the store says of itself, written with every batch. sled 0.34.7 opens a log with a damaged middle or end without a word and
+/// shows what it could read; only by this is that noticed.
+#[derive(Debug, Default, Serialize, Deserialize)]
+struct Tally {
+    sequence: u64,
+    /// Records and bytes by tree name.
+    held: BTreeMap<String, (u64, u64)>,
 }
 
 /// What a tree holds; kept in memory so that a quota costs no scan.
@@ -61,6 +59,16 @@ struct Open {
 pub(super) struct Held {
     pub(super) entries: u64,
     pub(super) bytes: u64,
+}
+
+impl Tally {
+    /// Whether the trees hold what was noted; a tree that did not exist then must be empty.
+    fn agrees_with(&self, held: &BTreeMap<Tree, Held>) -> bool {
+        held.iter().all(|(tree, held)| {
+            let noted = self.held.get(tree.name()).copied().unwrap_or_default();
+            noted == (held.entries, held.bytes)
+        })
+    }
 }
 
 /// Why a batch was not applied.
@@ -88,10 +96,12 @@ impl Disk {
     ///
     /// The reading is the check: damage that a later read would meet is met here, where the store can still be rebuilt.
     pub(super) fn open(directory: &Path) -> Result<Opened, DiskError> {
-        let open = guarded(|| open_engine(directory))?;
+        let open = guarded(|| engine::open(directory))?;
         let mut disk = Self {
             open: Some(open),
             held: BTreeMap::new(),
+            sequence: 0,
+            is_complete: true,
             files: SyncedFiles::new(directory)?,
         };
         disk.held = guarded(|| {
@@ -101,6 +111,9 @@ impl Disk {
                 .collect()
         })?;
         let schema = disk.read_or_write_schema()?;
+        let tally = disk.read_tally()?;
+        disk.sequence = tally.sequence;
+        disk.is_complete = tally.agrees_with(&disk.held);
         disk.make_durable()?;
         if let Some(parent) = directory.parent() {
             sync_directory(parent)?;
@@ -117,7 +130,7 @@ impl Disk {
 
     fn read_or_write_schema(&self) -> Result<u32, DiskError> {
         let found = guarded(|| {
-            let meta = self.engine().db.open_tree(META)?;
+            let meta = &self.engine().meta;
             let found = meta.get(META_SCHEMA)?;
             if found.is_none() {
                 meta.insert(META_SCHEMA, &SCHEMA.to_be_bytes())?;
@@ -133,6 +146,44 @@ impl Disk {
                 what: "the schema number",
             }
         })?))
+    }
+
+    fn read_tally(&self) -> Result<Tally, DiskError> {
+        let not_ours = DiskError::NotOurs {
+            what: "the store's tally",
+        };
+        match guarded(|| self.engine().meta.get(META_TALLY))? {
+            Some(bytes) => serde_json::from_slice(&bytes).map_err(|_| not_ours),
+            None => Ok(Tally::default()),
+        }
+    }
+
+    fn tally(&self, held: &BTreeMap<Tree, Held>) -> Tally {
+        let of = |tree| held.get(&tree).copied().unwrap_or_default();
+        Tally {
+            sequence: self.sequence,
+            held: Tree::ALL
+                .into_iter()
+                .map(|tree| (tree.name().to_owned(), (of(tree).entries, of(tree).bytes)))
+                .collect(),
+        }
+    }
+
+    /// Number of the last batch that was applied, through all the store's life.
+    pub(super) fn sequence(&self) -> u64 {
+        self.sequence
+    }
+
+    /// Whether the trees held, when they were opened, what was put into them.
+    pub(super) fn is_complete(&self) -> bool {
+        self.is_complete
+    }
+
+    /// Lets the next batch be the one after `sequence`: a rebuilt store goes on counting where the old one ended.
+    pub(super) fn continue_after(&mut self, sequence: u64) -> Result<(), DiskError> {
+        self.sequence = sequence;
+        let tally = encode_tally(&self.tally(&self.held));
+        guarded(|| self.engine().meta.insert(META_TALLY, tally).map(drop))
     }
 
     /// Applies one batch as a whole, in memory and in the engine's log; it is not durable yet.
@@ -154,7 +205,13 @@ impl Disk {
             return Ok(());
         }
         let order: BTreeMap<Tree, usize> = touched.iter().copied().zip(0..).collect();
-        let trees: Vec<&sled::Tree> = touched.iter().map(|&tree| self.tree(tree)).collect();
+        let mut trees: Vec<&sled::Tree> = touched.iter().map(|&tree| self.tree(tree)).collect();
+        trees.push(&self.engine().meta);
+        let sequence = self.sequence + 1;
+        let tally = encode_tally(&Tally {
+            sequence,
+            ..self.tally(&held)
+        });
         let write_all = |views: &Vec<TransactionalTree>| -> ConflictableTransactionResult<(), ()> {
             for write in &batch.writes {
                 let view = &views[order[&write.tree]];
@@ -163,6 +220,7 @@ impl Disk {
                     None => view.remove(write.key.as_str())?,
                 };
             }
+            views[touched.len()].insert(META_TALLY, tally.as_slice())?;
             Ok(())
         };
         guarded(|| match trees.as_slice().transaction(write_all) {
@@ -174,6 +232,7 @@ impl Disk {
         })
         .map_err(ApplyError::Disk)?;
         self.held = held;
+        self.sequence = sequence;
         Ok(())
     }
 
@@ -274,7 +333,7 @@ impl Disk {
         self.held.get(&tree).copied().unwrap_or_default()
     }
 
-    fn engine(&self) -> &Open {
+    fn engine(&self) -> &Engine {
         self.open.as_ref().expect("taken only by drop")
     }
 
@@ -285,8 +344,10 @@ impl Disk {
     /// A batch of writes straight to sled, acknowledged by nothing: what a test needs to forge a store.
     #[cfg(test)]
     pub(super) fn forge_schema(&self, schema: u32) {
-        let meta = self.engine().db.open_tree(META).unwrap();
-        meta.insert(META_SCHEMA, &schema.to_be_bytes()).unwrap();
+        self.engine()
+            .meta
+            .insert(META_SCHEMA, &schema.to_be_bytes())
+            .unwrap();
     }
 }
 
@@ -298,32 +359,8 @@ impl Drop for Disk {
     }
 }
 
-fn open_engine(directory: &Path) -> sled::Result<Open> {
-    let config = sled::Config::new()
-        .path(directory)
-        .cache_capacity(CACHE_BYTES)
-        // The owner thread flushes; a second flusher would only write behind its back.
-        .flush_every_ms(None);
-    let mut attempts = 1;
-    let db = loop {
-        match config.open() {
-            Err(sled::Error::Io(error)) if is_lock_held(&error) && attempts < LOCK_ATTEMPTS => {
-                attempts += 1;
-                thread::sleep(LOCK_PAUSE);
-            }
-            result => break result?,
-        }
-    };
-    let trees = Tree::ALL
-        .into_iter()
-        .map(|tree| Ok((tree, db.open_tree(tree.name())?)))
-        .collect::<sled::Result<_>>()?;
-    Ok(Open { db, trees })
-}
-
-/// sled reports a held lock as an untyped error; its text is all that tells it from other failures.
-fn is_lock_held(error: &std::io::Error) -> bool {
-    error.to_string().contains("could not acquire lock")
+fn encode_tally(tally: &Tally) -> Vec<u8> {
+    serde_json::to_vec(tally).expect("numbers under text keys always make JSON")
 }
 
 fn count(tree: &sled::Tree) -> sled::Result<Held> {
@@ -358,24 +395,6 @@ fn collect_records(
         }
     }
     Ok(records)
-}
-
-/// Runs a call into sled; a panic becomes an error.
-fn guarded<T>(call: impl FnOnce() -> sled::Result<T>) -> Result<T, DiskError> {
-    // Unwind safety: after a panic the database is dropped and never used again, so no broken invariant is seen.
-    match catch_unwind(AssertUnwindSafe(call)) {
-        Ok(result) => result.map_err(DiskError::Engine),
-        Err(payload) => Err(DiskError::Panicked {
-            message: panic_message(payload.as_ref()),
-        }),
-    }
-}
-
-fn panic_message(payload: &(dyn Any + Send)) -> String {
-    let text = payload.downcast_ref::<&str>().copied();
-    text.or_else(|| payload.downcast_ref::<String>().map(String::as_str))
-        .unwrap_or("no message")
-        .to_owned()
 }
 
 impl From<DiskError> for StoreError {

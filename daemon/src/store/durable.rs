@@ -7,6 +7,7 @@
 use std::{
     collections::BTreeMap,
     fs::{self, File},
+    os::unix::fs::FileExt as _,
     path::{Path, PathBuf},
     time::SystemTime,
 };
@@ -86,6 +87,39 @@ impl SyncedFiles {
             .retain(|path, _| path.parent() != Some(directory));
         self.known.extend(found);
         Ok(syncs)
+    }
+}
+
+/// How far the store had come, in a small file beside it: what a store that silently lost its end is found out by.
+///
+/// It is written after each group is durable and never synced itself, so that it costs no sync; after a power cut it may be older
+/// than the store, never newer.
+#[derive(Debug)]
+pub(super) struct Mark(File);
+
+/// Length of a mark: 20 digits and a newline, so that it is overwritten in place and fits one sector.
+const MARK_BYTES: usize = 21;
+
+impl Mark {
+    pub(super) fn open(path: &Path) -> Result<Self, DiskError> {
+        let file = File::options()
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .open(path);
+        file.map(Self).map_err(DiskError::file("open", path))
+    }
+
+    pub(super) fn write(&self, sequence: u64) -> Result<(), std::io::Error> {
+        self.0
+            .write_all_at(format!("{sequence:020}\n").as_bytes(), 0)
+    }
+
+    /// The mark at `path`; 0 where there is none, or none that is whole.
+    pub(super) fn read(path: &Path) -> u64 {
+        let text = fs::read_to_string(path).unwrap_or_default();
+        let digits = text.strip_suffix('\n').filter(|_| text.len() == MARK_BYTES);
+        digits.and_then(|digits| digits.parse().ok()).unwrap_or(0)
     }
 }
 

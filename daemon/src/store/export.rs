@@ -69,6 +69,8 @@ enum Line {
         format: String,
         schema: u32,
         exported_unix_ms: u64,
+        /// Number of the last batch that it contains.
+        sequence: u64,
     },
     Record {
         tree: String,
@@ -106,6 +108,7 @@ pub(super) fn write(
         format: FORMAT.to_owned(),
         schema,
         exported_unix_ms: u64::try_from(since_epoch.as_millis()).unwrap_or(u64::MAX),
+        sequence: disk.sequence(),
     })?;
     disk.for_each_record(|record| {
         let Ok(value) = record.value.decode() else {
@@ -149,13 +152,25 @@ fn keep_previous(path: &Path) -> Result<(), DiskError> {
         .map_err(DiskError::file("keep the previous export of", path))
 }
 
-/// When the export at `path` was made; `None` where there is none that can be read.
-pub(super) fn exported_at(path: &Path) -> Option<SystemTime> {
+/// When an export was made, and what the last batch in it was.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Exported {
+    pub(super) at: SystemTime,
+    pub(super) sequence: u64,
+}
+
+/// What the header of the export at `path` says; `None` where there is none that can be read.
+pub(super) fn header(path: &Path) -> Option<Exported> {
     let mut lines = Lines::open(path).ok()?;
     match serde_json::from_slice(lines.next().ok()??) {
         Ok(Line::Header {
-            exported_unix_ms, ..
-        }) => UNIX_EPOCH.checked_add(Duration::from_millis(exported_unix_ms)),
+            exported_unix_ms,
+            sequence,
+            ..
+        }) => Some(Exported {
+            at: UNIX_EPOCH.checked_add(Duration::from_millis(exported_unix_ms))?,
+            sequence,
+        }),
         _ => None,
     }
 }
@@ -267,8 +282,7 @@ mod tests {
     fn torn_export_gives_its_whole_lines_and_says_that_it_is_a_part() {
         let root = tempfile::tempdir().unwrap();
         let path = root.path().join("export.jsonl");
-        let header =
-            r#"{"kind":"header","format":"autoglm-edge-store","schema":1,"exported_unix_ms":7}"#;
+        let header = r#"{"kind":"header","format":"autoglm-edge-store","schema":1,"exported_unix_ms":7,"sequence":3}"#;
         let record =
             r#"{"kind":"record","tree":"twin","key":"lamp","format":1,"value":{"on":true}}"#;
         fs::write(&path, format!("{header}\n{record}\n{}", &record[..30])).unwrap();
@@ -285,27 +299,30 @@ mod tests {
         assert_eq!(report.unwrap(), expected);
         assert_eq!(seen, ["lamp"]);
         assert_eq!(
-            exported_at(&path),
-            Some(UNIX_EPOCH + Duration::from_millis(7))
+            super::header(&path),
+            Some(Exported {
+                at: UNIX_EPOCH + Duration::from_millis(7),
+                sequence: 3
+            })
         );
     }
 
     proptest! {
         #[test]
         fn any_bytes_are_read_or_refused_without_panic(
-            header in any::<bool>(),
+            has_header in any::<bool>(),
             bytes in proptest::collection::vec(any::<u8>(), 0..400),
         ) {
             let root = tempfile::tempdir().unwrap();
             let path = root.path().join("export.jsonl");
             let mut content = Vec::new();
-            if header {
-                content.extend(b"{\"kind\":\"header\",\"format\":\"autoglm-edge-store\",\"schema\":1,\"exported_unix_ms\":7}\n");
+            if has_header {
+                content.extend(b"{\"kind\":\"header\",\"format\":\"autoglm-edge-store\",\"schema\":1,\"exported_unix_ms\":7,\"sequence\":3}\n");
             }
             content.extend(&bytes);
             fs::write(&path, &content).unwrap();
             let report = read::<DiskError>(&path, |_| Ok(()));
-            prop_assert_eq!(report.is_ok(), header, "{:?}", report);
+            prop_assert_eq!(report.is_ok(), has_header, "{:?}", report);
         }
     }
 }

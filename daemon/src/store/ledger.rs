@@ -148,7 +148,8 @@ impl Ledger {
         }
     }
 
-    /// Notes what came of a command that was begun; from then on a duplicate gets this outcome.
+    /// Notes what came of a command that was begun; from then on a duplicate gets this outcome. With the entry's own fields it must
+    /// fit a value of the store (6 KiB), so callers keep it to a state, a short message and the device's answer.
     ///
     /// # Errors
     /// [`LedgerError::NotRunning`] unless the command is running; [`LedgerError::Store`]: the outcome is not noted, and after a restart

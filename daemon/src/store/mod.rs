@@ -10,16 +10,18 @@
 //! caller --read/scan------> queue(256, waits) --+          then answer reads
 //! ```
 //!
-//! Reading order: [`schema`] (what is stored), [`batch`] (what is asked), [`commit`] (the owner), [`disk`] (sled), [`durable`] (the
+//! Reading order: [`schema`] (what is stored), [`batch`] (what is asked), [`queue`] (how it waits), [`commit`] (the owner), [`disk`] and [`engine`] (sled), [`durable`] (the
 //! syncs), [`recovery`] (opening whatever is found), [`export`] (JSON lines), [`ledger`] (commands executed at most once).
 
 mod batch;
 mod commit;
 mod disk;
 mod durable;
+mod engine;
 mod error;
 mod export;
 pub mod ledger;
+mod queue;
 mod recovery;
 mod schema;
 
@@ -33,7 +35,6 @@ use std::{
 
 use tokio::sync::{mpsc, oneshot, watch};
 
-use self::commit::{Owner, QUEUE, Reply, Request, Shared};
 pub use self::{
     batch::{BATCH_WRITES_MAX, Batch, Expect, SCAN_LIMIT_MAX, Scan, Write},
     commit::{Committed, Maintenance},
@@ -41,6 +42,10 @@ pub use self::{
     export::{ExportPolicy, TransferReport, export_due},
     recovery::Origin,
     schema::{KEY_BYTES_MAX, Key, Quota, RESERVED_TREES, Tree, VALUE_BYTES_MAX, Versioned},
+};
+use self::{
+    commit::Owner,
+    queue::{QUEUE, Reply, Request, Shared},
 };
 
 /// Where the store lies and how often it is exported.

@@ -5,6 +5,7 @@
 //! opens                        -> use it                               Origin::Opened
 //! opens, older schema          -> export, set aside, rebuild           Origin::Rebuilt
 //! broken (error or panic)      -> set aside, rebuild from last export  Origin::Rebuilt
+//! opens, but lost something    -> set aside, rebuild from the newer of what is left and the export
 //! no store but an export       -> rebuild (a cut fell between)         Origin::Rebuilt
 //! out of reach (space, rights) -> leave alone, serve without a store   error
 //! ```
@@ -22,9 +23,9 @@ use super::{
     StoreOpenError,
     batch::{Batch, Write},
     disk::{ApplyError, Disk, Opened},
-    durable::sync_directory,
+    durable::{Mark, sync_directory},
     error::{DiskError, Verdict},
-    export::{self, TransferReport},
+    export::{self, Exported, TransferReport},
     schema::{Record, SCHEMA},
 };
 
@@ -35,6 +36,7 @@ const IMPORT_BATCH: usize = 256;
 const STORE: &str = "store";
 const BUILDING: &str = "store.building";
 const LOCK: &str = "store.lock";
+const MARK: &str = "store.mark";
 const EXPORT: &str = "export.jsonl";
 
 /// Where the store in use came from.
@@ -70,6 +72,10 @@ impl Layout {
 
     pub(super) fn export(&self) -> PathBuf {
         self.state.join(EXPORT)
+    }
+
+    pub(super) fn mark(&self) -> PathBuf {
+        self.state.join(MARK)
     }
 
     fn store(&self) -> PathBuf {
@@ -141,7 +147,15 @@ pub(super) fn open(layout: &Layout, now: SystemTime) -> Result<(Disk, Origin), D
         return Ok((disk, origin));
     }
     let cause = match Disk::open(&store) {
-        Ok(Opened::Current(disk)) => return Ok((disk, Origin::Opened)),
+        Ok(Opened::Current(disk)) => match loss(&disk, Mark::read(&layout.mark())) {
+            None => return Ok((disk, Origin::Opened)),
+            Some(cause) => {
+                if is_worth_keeping(&disk, export::header(&layout.export())) {
+                    export::write(&disk, &layout.export(), SCHEMA, now)?;
+                }
+                cause
+            }
+        },
         Ok(Opened::Older { disk, schema }) => {
             export::write(&disk, &layout.export(), schema, now)?;
             format!("schema {schema} was migrated to {SCHEMA}")
@@ -150,6 +164,21 @@ pub(super) fn open(layout: &Layout, now: SystemTime) -> Result<(Disk, Origin), D
         Err(error) => return Err(error),
     };
     replace(layout, now, cause)
+}
+
+/// What a store that opened without complaint has lost, if anything.
+fn loss(disk: &Disk, mark: u64) -> Option<String> {
+    if !disk.is_complete() {
+        return Some("the store does not hold the records that it says it holds".to_owned());
+    }
+    let missing = mark.saturating_sub(disk.sequence());
+    (missing > 0).then(|| format!("the store has lost its last {missing} batches"))
+}
+
+/// Whether a store that lost something is still the best that there is: a whole older state that is newer than the export, or
+/// anything at all where there is no export.
+fn is_worth_keeping(disk: &Disk, exported: Option<Exported>) -> bool {
+    exported.is_none_or(|exported| disk.is_complete() && disk.sequence() >= exported.sequence)
 }
 
 /// Sets the present store aside and builds another from the last export.
@@ -215,6 +244,12 @@ fn build(layout: &Layout) -> Result<(Disk, Option<TransferReport>), DiskError> {
         true => import_readable(&mut disk, &layout.export())?,
         false => None,
     };
+    // Not below what was ever counted, so that the mark and the export do not accuse the new store.
+    let exported = export::header(&layout.export()).map_or(0, |exported| exported.sequence);
+    let counted = exported
+        .max(Mark::read(&layout.mark()))
+        .max(disk.sequence());
+    disk.continue_after(counted)?;
     disk.make_durable()?;
     drop(disk);
     let store = layout.store();
