@@ -1,0 +1,116 @@
+//! How everything stands: one snapshot out of everybody's own, never asking an owner.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use autoglm_drivers::mqtt::BrokerState;
+use serde_json::{Value, json};
+use tokio::sync::watch;
+
+use crate::inference::InferenceHandle;
+use crate::inference::status::ModelState;
+use crate::link::supervisor::Links;
+use crate::store::{StoreHandle, StoreHealth};
+use crate::things::registry::{Presence, Registry};
+
+/// Where the parts of the snapshot come from. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct StatusSource {
+    box_id: Arc<str>,
+    store: StoreHandle,
+    inference: InferenceHandle,
+    links: Links,
+    registry: Registry,
+    fleet: Option<watch::Receiver<BrokerState>>,
+}
+
+impl StatusSource {
+    /// Collects the sources.
+    #[must_use]
+    pub fn new(
+        box_id: &str,
+        store: StoreHandle,
+        inference: InferenceHandle,
+        links: Links,
+        registry: Registry,
+        fleet: Option<watch::Receiver<BrokerState>>,
+    ) -> Self {
+        Self { box_id: box_id.into(), store, inference, links, registry, fleet }
+    }
+
+    /// The box's name.
+    #[must_use]
+    pub fn box_id(&self) -> &str {
+        &self.box_id
+    }
+
+    /// Everything, as one JSON object.
+    #[must_use]
+    pub fn snapshot(&self) -> Value {
+        let inference = self.inference.status().borrow().clone();
+        let models: Vec<Value> = inference
+            .models
+            .iter()
+            .map(|model| json!({"name": *model.name, "task": model.task.to_string(), "state": model_state(&model.state), "detail": model.state.to_string()}))
+            .collect();
+        let links: BTreeMap<String, Value> = self
+            .links
+            .borrow()
+            .values()
+            .map(|link| {
+                let detail = link.state.cause().unwrap_or_default();
+                (link.id.0.clone(), json!({"address": link.address.to_string(), "state": link.state.name(), "detail": detail}))
+            })
+            .collect();
+        let things = self.registry.things();
+        let online = things.values().filter(|thing| matches!(thing.presence, Presence::Online { .. })).count();
+        json!({
+            "version": env!("CARGO_PKG_VERSION"),
+            "box": *self.box_id,
+            "store": store(&self.store.health()),
+            "runtime": inference.runtime.to_string(),
+            "models": models,
+            "links": links,
+            "things": {"known": things.len(), "online": online},
+            "fleet": self.fleet.as_ref().map_or_else(|| json!({"state": "off"}), |fleet| broker(&fleet.borrow())),
+        })
+    }
+
+    /// One line for systemd.
+    #[must_use]
+    pub fn line(&self) -> String {
+        let inference = self.inference.status();
+        let inference = inference.borrow();
+        let ready = inference.models.iter().filter(|model| model.state.is_ready()).count();
+        let things = self.registry.things();
+        let online = things.values().filter(|thing| matches!(thing.presence, Presence::Online { .. })).count();
+        format!("{online} of {} things online, {ready} of {} models ready", things.len(), inference.models.len())
+    }
+}
+
+/// The state's name on the bus.
+#[must_use]
+pub fn model_state(state: &ModelState) -> &'static str {
+    match state {
+        ModelState::Missing { .. } => "missing",
+        ModelState::Loading { .. } => "loading",
+        ModelState::Ready { .. } => "ready",
+        ModelState::Disabled { .. } => "disabled",
+        ModelState::Stopped => "stopped",
+    }
+}
+
+fn store(health: &StoreHealth) -> Value {
+    match health {
+        StoreHealth::Ready { origin } => json!({"state": "ready", "detail": origin.to_string()}),
+        StoreHealth::Unavailable { cause } => json!({"state": "unavailable", "detail": cause}),
+    }
+}
+
+fn broker(state: &BrokerState) -> Value {
+    match state {
+        BrokerState::Starting => json!({"state": "starting"}),
+        BrokerState::Connected => json!({"state": "connected"}),
+        BrokerState::Waiting { attempt, cause } => json!({"state": "waiting", "attempt": attempt, "detail": cause}),
+    }
+}
