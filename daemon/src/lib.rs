@@ -6,10 +6,12 @@
 //! (that is `autoglm-drivers`).
 
 pub mod config;
+pub mod control;
 pub mod inference;
 pub mod link;
 pub mod router;
 pub mod session;
+pub mod status;
 pub mod store;
 pub mod things;
 pub mod understanding;

@@ -10,7 +10,7 @@ use tokio::sync::watch;
 use crate::inference::InferenceHandle;
 use crate::inference::status::ModelState;
 use crate::link::supervisor::Links;
-use crate::store::{StoreHandle, StoreHealth};
+use crate::store::{Origin, StoreHandle, StoreHealth};
 use crate::things::registry::{Presence, Registry};
 
 /// Where the parts of the snapshot come from. Cheap to clone.
@@ -102,7 +102,7 @@ pub fn model_state(state: &ModelState) -> &'static str {
 
 fn store(health: &StoreHealth) -> Value {
     match health {
-        StoreHealth::Ready { origin } => json!({"state": "ready", "detail": origin.to_string()}),
+        StoreHealth::Ready { origin } => json!({"state": "ready", "detail": self::origin(origin)}),
         StoreHealth::Unavailable { cause } => json!({"state": "unavailable", "detail": cause}),
     }
 }
@@ -112,5 +112,17 @@ fn broker(state: &BrokerState) -> Value {
         BrokerState::Starting => json!({"state": "starting"}),
         BrokerState::Connected => json!({"state": "connected"}),
         BrokerState::Waiting { attempt, cause } => json!({"state": "waiting", "attempt": attempt, "detail": cause}),
+    }
+}
+
+fn origin(origin: &Origin) -> String {
+    match origin {
+        Origin::Created => "created".to_owned(),
+        Origin::Opened => "opened".to_owned(),
+        Origin::Rebuilt { set_aside, cause, restored } => {
+            let kept = set_aside.as_ref().map_or_else(String::new, |path| format!("; the old one is kept in {}", path.display()));
+            let records = restored.map_or_else(|| "nothing".to_owned(), |report| format!("{} records", report.records));
+            format!("rebuilt from an export with {records}, because {cause}{kept}")
+        }
     }
 }

@@ -89,6 +89,8 @@ pub struct ThingDescription {
     pub actions: BTreeMap<String, Action>,
     /// `events`, by name.
     pub events: BTreeMap<String, Event>,
+    /// The whole description, for callers that want the Thing Description itself.
+    pub document: Value,
 }
 
 /// What every affordance has.
@@ -281,16 +283,11 @@ impl ThingDescription {
     /// # Errors
     /// [`DescriptionError`] names the path of the first thing that is wrong.
     pub fn from_json(text: &str) -> Result<Self, DescriptionError> {
-        let mut deserializer = serde_json::Deserializer::from_str(text);
-        let raw: RawThing =
-            serde_path_to_error::deserialize(&mut deserializer).map_err(malformed)?;
-        deserializer
-            .end()
-            .map_err(|source| DescriptionError::Malformed {
-                path: ".".into(),
-                source,
-            })?;
-        validate(raw)
+        let document = serde_json::from_str(text).map_err(|source| DescriptionError::Malformed {
+            path: ".".into(),
+            source,
+        })?;
+        Self::from_value(document)
     }
 
     /// Reads a description from JSON that is already parsed.
@@ -298,7 +295,8 @@ impl ThingDescription {
     /// # Errors
     /// As [`Self::from_json`].
     pub fn from_value(value: Value) -> Result<Self, DescriptionError> {
-        validate(serde_path_to_error::deserialize(value).map_err(malformed)?)
+        let raw = serde_path_to_error::deserialize(&value).map_err(malformed)?;
+        validate(raw, value)
     }
 }
 
@@ -425,7 +423,7 @@ struct RawChoice {
     aliases: OneOrMany,
 }
 
-fn validate(raw: RawThing) -> Result<ThingDescription, DescriptionError> {
+fn validate(raw: RawThing, document: Value) -> Result<ThingDescription, DescriptionError> {
     let id = ThingId::new(raw.id).map_err(|error| invalid("id", error.into()))?;
     let properties = affordances("properties", raw.properties, property)?;
     let actions = affordances("actions", raw.actions, action)?;
@@ -451,6 +449,7 @@ fn validate(raw: RawThing) -> Result<ThingDescription, DescriptionError> {
         properties,
         actions,
         events: affordances("events", raw.events, event)?,
+        document,
     })
 }
 

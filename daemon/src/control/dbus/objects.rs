@@ -1,0 +1,288 @@
+//! Things, links and models as objects below our root, announced by the ObjectManager.
+//!
+//! Each object reads its owner's snapshot; none holds state of its own. [`Tree`] is the one place that adds, removes and announces
+//! changes, by comparing the snapshots that it has announced with those that are.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use zbus::object_server::SignalEmitter;
+use zbus::zvariant::{OwnedObjectPath, OwnedValue, Value};
+use zbus::{Connection, interface};
+
+use super::names::path;
+use super::value;
+use crate::inference::InferenceHandle;
+use crate::inference::status::InferenceStatus;
+use crate::link::LinkId;
+use crate::link::supervisor::{LinkSnapshot, Links};
+use crate::status::model_state;
+use crate::things::description::ThingId;
+use crate::things::registry::{DeviceEvent, Presence, Registry, ThingSnapshot, Things};
+
+/// A thing on the bus.
+#[derive(Debug)]
+pub struct Thing {
+    id: ThingId,
+    registry: Registry,
+}
+
+impl Thing {
+    fn look<T: Default>(&self, part: impl FnOnce(&ThingSnapshot) -> T) -> T {
+        self.registry.things().get(&self.id).map(part).unwrap_or_default()
+    }
+}
+
+#[interface(name = "org.openautoglm.Edge1.Thing")]
+impl Thing {
+    /// Identifier from its description.
+    #[zbus(property(emits_changed_signal = "const"))]
+    fn id(&self) -> String {
+        self.id.to_string()
+    }
+
+    /// What people call it.
+    #[zbus(property)]
+    fn title(&self) -> String {
+        self.look(|thing| thing.description.title.clone())
+    }
+
+    /// Whether it can be reached now.
+    #[zbus(property)]
+    fn online(&self) -> bool {
+        self.look(|thing| matches!(thing.presence, Presence::Online { .. }))
+    }
+
+    /// The link that reaches it; empty while it is offline.
+    #[zbus(property)]
+    fn link(&self) -> String {
+        self.look(link_of)
+    }
+
+    /// Its Thing Description, as JSON.
+    #[zbus(property)]
+    fn description(&self) -> String {
+        self.look(|thing| thing.description.document.to_string())
+    }
+
+    /// Property values as last reported.
+    #[zbus(property)]
+    fn values(&self) -> HashMap<String, OwnedValue> {
+        self.look(|thing| {
+            let members = thing.values.iter().map(|(name, value)| (name.clone(), value.clone())).collect();
+            value::owned_dictionary(&members)
+        })
+    }
+
+    /// The device emitted an event.
+    #[zbus(signal)]
+    async fn event(emitter: &SignalEmitter<'_>, name: &str, data: Value<'_>) -> zbus::Result<()>;
+}
+
+fn link_of(thing: &ThingSnapshot) -> String {
+    match &thing.presence {
+        Presence::Online { link, .. } => link.to_string(),
+        Presence::Offline { .. } => String::new(),
+    }
+}
+
+/// A link on the bus.
+#[derive(Debug)]
+pub struct Link {
+    id: LinkId,
+    links: Links,
+}
+
+impl Link {
+    fn look(&self, part: impl FnOnce(&LinkSnapshot) -> String) -> String {
+        self.links.borrow().get(&self.id).map(part).unwrap_or_default()
+    }
+}
+
+#[interface(name = "org.openautoglm.Edge1.Link")]
+impl Link {
+    /// Name in the configuration.
+    #[zbus(property(emits_changed_signal = "const"))]
+    fn name(&self) -> String {
+        self.id.to_string()
+    }
+
+    /// Where it leads, as a URI.
+    #[zbus(property(emits_changed_signal = "const"))]
+    fn address(&self) -> String {
+        self.look(|link| link.address.to_string())
+    }
+
+    /// `disconnected`, `connecting`, `connected` or `reconnecting`.
+    #[zbus(property)]
+    fn state(&self) -> String {
+        self.look(|link| link.state.name().to_owned())
+    }
+
+    /// Why it is not connected; empty otherwise.
+    #[zbus(property)]
+    fn detail(&self) -> String {
+        self.look(|link| link.state.cause().unwrap_or_default().to_owned())
+    }
+}
+
+/// A model on the bus.
+#[derive(Debug)]
+pub struct Model {
+    name: Arc<str>,
+    inference: InferenceHandle,
+}
+
+impl Model {
+    fn look(&self, part: impl FnOnce(&crate::inference::status::ModelStatus) -> String) -> String {
+        let status = self.inference.status();
+        let status = status.borrow();
+        status.models.iter().find(|model| model.name == self.name).map(part).unwrap_or_default()
+    }
+}
+
+#[interface(name = "org.openautoglm.Edge1.Model")]
+impl Model {
+    /// The bundle's name.
+    #[zbus(property(emits_changed_signal = "const"))]
+    fn name(&self) -> String {
+        self.name.to_string()
+    }
+
+    /// `embedding`, `chat` or `vad`.
+    #[zbus(property(emits_changed_signal = "const"))]
+    fn task(&self) -> String {
+        self.look(|model| model.task.to_string())
+    }
+
+    /// `missing`, `loading`, `ready`, `disabled` or `stopped`.
+    #[zbus(property)]
+    fn state(&self) -> String {
+        self.look(|model| model_state(&model.state).to_owned())
+    }
+
+    /// The state in words: what it runs on, or what is missing and what to do.
+    #[zbus(property)]
+    fn detail(&self) -> String {
+        self.look(|model| model.state.to_string())
+    }
+}
+
+/// What is announced on one connection to the bus.
+#[derive(Debug)]
+pub struct Tree {
+    connection: Connection,
+    registry: Registry,
+    links: Links,
+    inference: InferenceHandle,
+    things_told: Arc<Things>,
+    links_told: Arc<BTreeMap<LinkId, LinkSnapshot>>,
+    models_told: BTreeMap<Arc<str>, String>,
+}
+
+impl Tree {
+    /// A tree on which nothing is announced yet.
+    #[must_use]
+    pub fn new(connection: Connection, registry: Registry, links: Links, inference: InferenceHandle) -> Self {
+        Self {
+            connection,
+            registry,
+            links,
+            inference,
+            things_told: Arc::default(),
+            links_told: Arc::default(),
+            models_told: BTreeMap::new(),
+        }
+    }
+
+    /// Brings the objects in line with all snapshots.
+    ///
+    /// # Errors
+    /// When the bus is gone.
+    pub async fn follow(&mut self) -> zbus::Result<()> {
+        self.follow_things().await?;
+        self.follow_links().await?;
+        let status = self.inference.status().borrow().clone();
+        self.follow_models(&status).await
+    }
+
+    async fn follow_things(&mut self) -> zbus::Result<()> {
+        let now = self.registry.things();
+        let told = std::mem::replace(&mut self.things_told, Arc::clone(&now));
+        for id in told.keys().filter(|id| !now.contains_key(*id)) {
+            self.connection.object_server().remove::<Thing, _>(path("things", id.as_str())).await?;
+        }
+        for (id, thing) in now.iter() {
+            let path = path("things", id.as_str());
+            let Some(before) = told.get(id) else {
+                self.add(&path, Thing { id: id.clone(), registry: self.registry.clone() }).await?;
+                continue;
+            };
+            let object = self.connection.object_server().interface::<_, Thing>(path).await?;
+            let (emitter, state) = (object.signal_emitter(), object.get().await);
+            if link_of(before) != link_of(thing) {
+                state.online_changed(emitter).await?;
+                state.link_changed(emitter).await?;
+            }
+            if before.description != thing.description {
+                state.title_changed(emitter).await?;
+                state.description_changed(emitter).await?;
+            }
+            if before.values != thing.values {
+                state.values_changed(emitter).await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn follow_links(&mut self) -> zbus::Result<()> {
+        let now = Arc::clone(&self.links.borrow());
+        let told = std::mem::replace(&mut self.links_told, Arc::clone(&now));
+        for (id, link) in now.iter() {
+            let path = path("links", &id.0);
+            let Some(before) = told.get(id) else {
+                self.add(&path, Link { id: id.clone(), links: self.links.clone() }).await?;
+                continue;
+            };
+            if before.state.name() != link.state.name() || before.state.cause() != link.state.cause() {
+                let object = self.connection.object_server().interface::<_, Link>(path).await?;
+                let state = object.get().await;
+                state.state_changed(object.signal_emitter()).await?;
+                state.detail_changed(object.signal_emitter()).await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn follow_models(&mut self, status: &InferenceStatus) -> zbus::Result<()> {
+        for model in &status.models {
+            let path = path("models", &model.name);
+            match self.models_told.insert(Arc::clone(&model.name), model.state.to_string()) {
+                None => {
+                    self.add(&path, Model { name: Arc::clone(&model.name), inference: self.inference.clone() }).await?;
+                }
+                Some(before) if before != model.state.to_string() => {
+                    let object = self.connection.object_server().interface::<_, Model>(path).await?;
+                    let state = object.get().await;
+                    state.state_changed(object.signal_emitter()).await?;
+                    state.detail_changed(object.signal_emitter()).await?;
+                }
+                Some(_) => {}
+            }
+        }
+        Ok(())
+    }
+
+    async fn add<I: zbus::object_server::Interface>(&self, path: &OwnedObjectPath, object: I) -> zbus::Result<()> {
+        self.connection.object_server().at(path, object).await.map(drop)
+    }
+
+    /// Announces a device's event.
+    ///
+    /// # Errors
+    /// When the bus is gone.
+    pub async fn announce(&self, event: &DeviceEvent) -> zbus::Result<()> {
+        let emitter = SignalEmitter::new(&self.connection, path("things", event.thing.as_str()))?;
+        Thing::event(&emitter, &event.name, value::from_json(&event.data)).await
+    }
+}
