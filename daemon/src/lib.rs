@@ -5,10 +5,14 @@
 //! channel table and the invariants. Nothing here touches bytes of the wire (that is `autoglm-protocol`) or opens a port
 //! (that is `autoglm-drivers`).
 
+pub mod app;
+pub mod cli;
 pub mod config;
 pub mod control;
 pub mod inference;
 pub mod link;
+pub mod logging;
+pub mod notify;
 pub mod router;
 pub mod session;
 pub mod status;

@@ -7,6 +7,7 @@
 mod raw;
 mod validate;
 
+use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -78,8 +79,12 @@ pub struct InferenceSettings {
     pub embedding: String,
     /// Bundle that converses.
     pub chat: String,
+    /// Bundle that notices speech.
+    pub vad: String,
+    /// Longest conversation that the model sees, in tokens.
+    pub context_tokens: usize,
     /// Threads that one model may use.
-    pub threads: usize,
+    pub threads: NonZeroUsize,
     /// Longest answer in tokens.
     pub answer_tokens_max: usize,
 }
@@ -101,7 +106,7 @@ pub struct SessionSettings {
     /// Turns of a conversation that the language model sees again.
     pub context_turns: usize,
     /// Turns kept per conversation.
-    pub turns_max: usize,
+    pub turns_max: u64,
     /// Conversations kept.
     pub sessions_max: usize,
     /// Conversations untouched for longer are deleted.

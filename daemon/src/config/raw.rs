@@ -120,6 +120,10 @@ pub struct RawInference {
     pub embedding: String,
     /// Bundle that converses.
     pub chat: String,
+    /// Bundle that notices speech.
+    pub vad: String,
+    /// Longest conversation that the model sees, in tokens. Default 2048: some 95 MB of key-value cache with the default model.
+    pub context_tokens: usize,
     /// Threads per model, 0 for half of the cores (at least one): the links need the rest.
     pub threads: usize,
     /// Longest answer in tokens. Default 160: some 20 s of speech.
@@ -133,6 +137,8 @@ impl Default for RawInference {
             model_dirs: vec!["/usr/lib/autoglm-edge/models".to_owned(), "/var/lib/autoglm-edge/models".to_owned()],
             embedding: "all-minilm-l6-v2-int8".to_owned(),
             chat: "smollm2-135m-instruct-int4".to_owned(),
+            vad: "silero-vad".to_owned(),
+            context_tokens: 2048,
             threads: 0,
             answer_tokens_max: 160,
         }
@@ -153,17 +159,17 @@ pub struct RawUnderstanding {
 pub struct RawSessions {
     /// Turns that the language model sees again. Default 12: about what fits the small model's attention.
     pub context_turns: usize,
-    /// Turns kept per conversation. Default 1000.
-    pub turns_max: usize,
-    /// Conversations kept. Default 1000.
+    /// Turns kept per conversation. Default 512, the most that one commit can delete as a whole.
+    pub turns_max: u64,
+    /// Conversations kept. Default 200.
     pub sessions_max: usize,
-    /// Days after which an untouched conversation is deleted. Default 90.
+    /// Days after which an untouched conversation is deleted. Default 30.
     pub age_max_days: u64,
 }
 
 impl Default for RawSessions {
     fn default() -> Self {
-        Self { context_turns: 12, turns_max: 1000, sessions_max: 1000, age_max_days: 90 }
+        Self { context_turns: 12, turns_max: 512, sessions_max: 200, age_max_days: 30 }
     }
 }
 

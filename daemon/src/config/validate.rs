@@ -1,6 +1,7 @@
 //! From the raw file to checked values; each refusal names its culprit.
 
 use std::collections::BTreeSet;
+use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -92,11 +93,12 @@ pub(super) fn validate(raw: RawConfig, path: &Path) -> Result<Config, ConfigErro
         max: Duration::from_millis(reject.within("reconnect.max_ms", raw.reconnect.max_ms, min_ms, 3_600_000)?),
         healthy_after: Duration::from_secs(reject.within("reconnect.healthy_s", raw.reconnect.healthy_s, 1, 86_400)?),
     };
-    let threads = match reject.count("inference.threads", raw.inference.threads, 0, 256)? {
-        0 => std::thread::available_parallelism().map_or(1, |cores| (cores.get() / 2).max(1)),
-        threads => threads,
-    };
-    for (key, bundle) in [("inference.embedding", &raw.inference.embedding), ("inference.chat", &raw.inference.chat)] {
+    let threads = reject.count("inference.threads", raw.inference.threads, 0, 256)?;
+    let threads = NonZeroUsize::new(threads).unwrap_or_else(|| {
+        let cores = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
+        NonZeroUsize::new(cores / 2).unwrap_or(NonZeroUsize::MIN)
+    });
+    for (key, bundle) in [("inference.embedding", &raw.inference.embedding), ("inference.chat", &raw.inference.chat), ("inference.vad", &raw.inference.vad)] {
         if bundle.is_empty() || bundle.contains(['/', '\\']) || bundle.starts_with('.') {
             return Err(reject.value(key, bundle, "must be the name of a bundle's directory, not a path"));
         }
@@ -118,13 +120,15 @@ pub(super) fn validate(raw: RawConfig, path: &Path) -> Result<Config, ConfigErro
                 .collect::<Result<_, _>>()?,
             embedding: raw.inference.embedding,
             chat: raw.inference.chat,
+            vad: raw.inference.vad,
+            context_tokens: reject.count("inference.context_tokens", raw.inference.context_tokens, 256, 131_072)?,
             threads,
             answer_tokens_max: reject.count("inference.answer_tokens_max", raw.inference.answer_tokens_max, 1, 4096)?,
         },
         fleet: raw.fleet.map(|fleet| self::fleet(&reject, fleet)).transpose()?,
         sessions: SessionSettings {
             context_turns: reject.count("sessions.context_turns", raw.sessions.context_turns, 0, 100)?,
-            turns_max: reject.count("sessions.turns_max", raw.sessions.turns_max, 1, 1_000_000)?,
+            turns_max: reject.within("sessions.turns_max", raw.sessions.turns_max, 1, 512)?,
             sessions_max: reject.count("sessions.sessions_max", raw.sessions.sessions_max, 1, 1_000_000)?,
             age_max: Duration::from_secs(
                 86_400 * reject.within("sessions.age_max_days", raw.sessions.age_max_days, 1, 36_500)?,

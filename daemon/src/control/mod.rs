@@ -4,5 +4,5 @@
 //! door. Serialisation lives here: core types derive none of the forms below.
 
 pub mod dbus;
-//pub mod fleet;
+pub mod fleet;
 pub mod json;

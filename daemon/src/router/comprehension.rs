@@ -16,7 +16,8 @@ use crate::inference::InferenceHandle;
 use crate::inference::error::InferenceError;
 use crate::things::description::{ThingDescription, ThingId};
 use crate::things::registry::{Registry, Things};
-use crate::understanding::{Catalogue, Focus, Resolution};
+use crate::understanding::catalogue::Catalogue;
+use crate::understanding::{Focus, Resolution};
 
 /// Sentences waiting to be understood. Full: [`ComprehensionError::Busy`] at once.
 const QUEUE: usize = 16;
@@ -154,8 +155,13 @@ impl ComprehensionTask {
             let count = texts.len();
             match self.inference.embedder().embed(texts).await {
                 Ok(vectors) => {
-                    self.catalogue.insert(description, phrases, vectors.iter().map(|vector| vector.as_slice().to_vec()).collect());
+                    let vectors = vectors.iter().map(|vector| vector.as_slice().to_vec()).collect();
+                    // Known even when it cannot be taken in: the same description would be refused again.
                     self.known.insert(id.clone(), Arc::clone(description));
+                    if let Err(error) = self.catalogue.insert(description, phrases, vectors) {
+                        tracing::error!(thing = %id, %error, "thing cannot be spoken to; it can be commanded by name");
+                        continue;
+                    }
                     tracing::info!(thing = %id, phrases = count, elapsed_ms = started.elapsed().as_millis() as u64, "thing can be spoken to");
                 }
                 Err(error) => {

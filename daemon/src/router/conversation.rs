@@ -70,6 +70,8 @@ pub enum Kind {
     Question,
     /// A command that must not or cannot be carried out.
     Refusal,
+    /// The person took a question back; nothing was done.
+    Cancellation,
     /// The language model answered.
     Conversation,
 }
@@ -82,6 +84,7 @@ impl Kind {
             Self::Command => "command",
             Self::Question => "question",
             Self::Refusal => "refusal",
+            Self::Cancellation => "cancellation",
             Self::Conversation => "conversation",
         }
     }
@@ -301,13 +304,19 @@ impl Exchange {
                 self.remember(Speaker::Assistant, message.clone(), None, TurnOutcome::Refused);
                 (Kind::Refusal, message)
             }
+            Understanding::Cancelled => {
+                let text = self.parts.speech.cancelled();
+                self.remember_sentence(TurnOutcome::Said);
+                self.remember(Speaker::Assistant, text.clone(), None, TurnOutcome::Said);
+                (Kind::Cancellation, text)
+            }
             Understanding::Conversation => (Kind::Conversation, self.converse(&session).await?),
         };
 
         let keeping = Instant::now();
         let focus = serde_json::to_value(&resolution.focus).ok();
         let turns = std::mem::take(&mut self.turns);
-        self.parts.sessions.append(&self.utterance.session, turns, focus, SystemTime::now()).await?;
+        let _kept = self.parts.sessions.append(&self.utterance.session, turns, focus, SystemTime::now()).await?;
         self.timings.keep = keeping.elapsed();
         self.timings.total = self.started.elapsed();
         Ok(Report { text, kind, trace_id: self.trace_id.clone(), timings: self.timings })

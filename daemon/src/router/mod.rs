@@ -10,10 +10,11 @@
 //! their own forms.
 
 pub mod command;
-//pub mod comprehension;
-//pub mod conversation;
+pub mod comprehension;
+pub mod conversation;
 pub mod outcome;
 pub mod permission;
+pub mod speech;
 
 use std::fmt;
 

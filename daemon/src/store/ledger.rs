@@ -109,6 +109,12 @@ impl Ledger {
         Ok((ledger, interrupted))
     }
 
+    /// The ledger of a store that cannot be read now: it refuses every command until the store is back.
+    #[must_use]
+    pub fn without_recovery(store: StoreHandle) -> Self {
+        Self { store }
+    }
+
     /// Asks for leave to execute a command. `digest` identifies its content (who asks for what), so that an id that is used
     /// twice for different commands is noticed.
     ///

@@ -75,7 +75,7 @@ impl Access {
             Err(_) => return denied("polkit cannot tell who asks"),
         };
         let authority = AuthorityProxy::new(connection).await?;
-        let flags = CheckAuthorizationFlags::AllowUserInteraction.into();
+        let flags = CheckAuthorizationFlags::ALLOW_USER_INTERACTION;
         match authority.check_authorization(&subject, verb.action(), &HashMap::new(), flags, "").await {
             Ok(result) if result.is_authorized => Ok(Principal::Local { uid }),
             Ok(_) => denied("polkit refused"),

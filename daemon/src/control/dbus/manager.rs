@@ -8,8 +8,7 @@ use std::time::{Duration, SystemTime};
 use serde_json::{Map, Value as Json, json};
 use tokio::sync::mpsc;
 use zbus::message::Header;
-use zbus::zvariant::{self, OwnedValue};
-use zbus::{Connection, interface};
+use zbus::{Connection, OwnedVariant, Variant, interface};
 
 use super::access::{Access, Verb};
 use super::error::Error;
@@ -40,7 +39,7 @@ pub struct Manager {
     pub status: StatusSource,
 }
 
-type Dictionary = HashMap<String, OwnedValue>;
+type Dictionary = HashMap<String, OwnedVariant>;
 
 #[interface(name = "org.openautoglm.Edge1.Manager")]
 impl Manager {
@@ -53,7 +52,7 @@ impl Manager {
         #[zbus(connection)] connection: &Connection,
         thing: &str,
         action: &str,
-        options: HashMap<String, OwnedValue>,
+        options: HashMap<String, OwnedVariant>,
     ) -> Result<Dictionary, Error> {
         let input = options.get("input").map(|input| json_of(input)).transpose()?;
         let operation = Operation::Invoke { action: action.to_owned(), input };
@@ -67,8 +66,8 @@ impl Manager {
         #[zbus(connection)] connection: &Connection,
         thing: &str,
         property: &str,
-        value: zvariant::Value<'_>,
-        options: HashMap<String, OwnedValue>,
+        value: Variant<'_>,
+        options: HashMap<String, OwnedVariant>,
     ) -> Result<Dictionary, Error> {
         let operation = Operation::Write { property: property.to_owned(), value: json_of(&value)? };
         self.execute(&header, connection, Verb::Control, thing, operation, &options).await
@@ -81,7 +80,7 @@ impl Manager {
         #[zbus(connection)] connection: &Connection,
         thing: &str,
         property: &str,
-        options: HashMap<String, OwnedValue>,
+        options: HashMap<String, OwnedVariant>,
     ) -> Result<Dictionary, Error> {
         let operation = Operation::Read { property: property.to_owned() };
         self.execute(&header, connection, Verb::Observe, thing, operation, &options).await
@@ -95,8 +94,8 @@ impl Manager {
         #[zbus(connection)] connection: &Connection,
         session: &str,
         text: &str,
-        options: HashMap<String, OwnedValue>,
-    ) -> Result<zvariant::OwnedFd, Error> {
+        options: HashMap<String, OwnedVariant>,
+    ) -> Result<zbus::OwnedFd, Error> {
         known_options(&options, &[])?;
         let principal = self.access.authorise(connection, &header, Verb::Converse).await?;
         let session = session_id(session)?;
@@ -104,7 +103,7 @@ impl Manager {
         let (reader, writer) = std::io::pipe().map_err(|error| Error::Failed(format!("no pipe: {error}")))?;
         // A pipe blocks its writer: a thread of its own, not the runtime's.
         tokio::task::spawn_blocking(move || stream(events, writer));
-        Ok(zvariant::OwnedFd::from(OwnedFd::from(reader)))
+        Ok(zbus::OwnedFd::from(OwnedFd::from(reader)))
     }
 
     /// How everything stands, in one call: box, store, runtime, models, links, things, fleet.
@@ -187,7 +186,7 @@ impl Manager {
         verb: Verb,
         thing: &str,
         operation: Operation,
-        options: &HashMap<String, OwnedValue>,
+        options: &HashMap<String, OwnedVariant>,
     ) -> Result<Dictionary, Error> {
         let known: &[&str] = match operation {
             Operation::Invoke { .. } => &["input", "id", "deadline-ms"],
@@ -225,7 +224,7 @@ fn stream(mut events: mpsc::Receiver<SayEvent>, mut pipe: std::io::PipeWriter) {
     }
 }
 
-fn json_of(value: &zvariant::Value<'_>) -> Result<Json, Error> {
+fn json_of(value: &Variant<'_>) -> Result<Json, Error> {
     value::to_json(value).map_err(|error| Error::InvalidArgument(error.to_string()))
 }
 
@@ -234,7 +233,7 @@ fn session_id(text: &str) -> Result<SessionId, Error> {
 }
 
 /// Refuses an option that is not known, since a mistyped one would silently be without effect.
-fn known_options(options: &HashMap<String, OwnedValue>, known: &[&str]) -> Result<(), Error> {
+fn known_options(options: &HashMap<String, OwnedVariant>, known: &[&str]) -> Result<(), Error> {
     match options.keys().find(|key| !known.contains(&key.as_str())) {
         None => Ok(()),
         Some(key) => Err(Error::InvalidArgument(format!("unknown option {key:?} (known: {})", known.join(", ")))),

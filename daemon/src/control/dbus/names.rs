@@ -1,6 +1,6 @@
 //! Names on the bus, defined once.
 
-use zbus::zvariant::OwnedObjectPath;
+use zbus::OwnedObjectPath;
 
 /// The well-known name.
 pub const SERVICE: &str = "org.openautoglm.Edge1";

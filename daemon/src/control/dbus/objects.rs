@@ -7,8 +7,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use zbus::object_server::SignalEmitter;
-use zbus::zvariant::{OwnedObjectPath, OwnedValue, Value};
-use zbus::{Connection, interface};
+use zbus::{Connection, OwnedObjectPath, OwnedVariant, Variant, interface};
 
 use super::names::path;
 use super::value;
@@ -67,7 +66,7 @@ impl Thing {
 
     /// Property values as last reported.
     #[zbus(property)]
-    fn values(&self) -> HashMap<String, OwnedValue> {
+    fn values(&self) -> HashMap<String, OwnedVariant> {
         self.look(|thing| {
             let members = thing.values.iter().map(|(name, value)| (name.clone(), value.clone())).collect();
             value::owned_dictionary(&members)
@@ -76,7 +75,7 @@ impl Thing {
 
     /// The device emitted an event.
     #[zbus(signal)]
-    async fn event(emitter: &SignalEmitter<'_>, name: &str, data: Value<'_>) -> zbus::Result<()>;
+    async fn event(emitter: &SignalEmitter<'_>, name: &str, data: Variant<'_>) -> zbus::Result<()>;
 }
 
 fn link_of(thing: &ThingSnapshot) -> String {

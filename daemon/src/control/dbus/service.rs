@@ -133,12 +133,12 @@ impl Door {
         // The stream ends with the connection, and a NameLost is the bus's own word that we are no longer served.
         let rule = MatchRule::builder()
             .msg_type(zbus::message::Type::Signal)
-            .sender("org.freedesktop.DBus")?
-            .interface("org.freedesktop.DBus")?
-            .member("NameLost")?
-            .build();
+            .sender("org.freedesktop.DBus")
+            .interface("org.freedesktop.DBus")
+            .member("NameLost")
+            .build()?;
         let mut lost = MessageStream::for_match_rule(rule, &connection, None).await?;
-        match connection.request_name_with_flags(SERVICE, RequestNameFlags::DoNotQueue.into()).await {
+        match connection.request_name_with_flags(SERVICE, RequestNameFlags::DO_NOT_QUEUE).await {
             Ok(RequestNameReply::PrimaryOwner | RequestNameReply::AlreadyOwner) => {}
             Ok(_) | Err(zbus::Error::NameTaken) => return Err(DoorError::NameTaken),
             Err(error) => return Err(error.into()),

@@ -6,7 +6,8 @@
 use std::collections::HashMap;
 
 use serde_json::{Map, Number, Value as Json};
-use zbus::zvariant::{Array, OwnedValue, Value};
+use zbus::wire::Type;
+use zbus::{Array, OwnedVariant, Variant};
 
 /// A variant that JSON cannot say (a file descriptor, say), or is nested too deep.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -20,35 +21,35 @@ const DEPTH_MAX: usize = 32;
 ///
 /// # Errors
 /// [`Unsayable`].
-pub fn to_json(value: &Value<'_>) -> Result<Json, Unsayable> {
+pub fn to_json(value: &Variant<'_>) -> Result<Json, Unsayable> {
     convert(value, 0)
 }
 
-fn convert(value: &Value<'_>, depth: usize) -> Result<Json, Unsayable> {
+fn convert(value: &Variant<'_>, depth: usize) -> Result<Json, Unsayable> {
     if depth > DEPTH_MAX {
         return Err(Unsayable);
     }
     Ok(match value {
-        Value::Bool(truth) => Json::Bool(*truth),
-        Value::U8(number) => Json::from(*number),
-        Value::I16(number) => Json::from(*number),
-        Value::U16(number) => Json::from(*number),
-        Value::I32(number) => Json::from(*number),
-        Value::U32(number) => Json::from(*number),
-        Value::I64(number) => Json::from(*number),
-        Value::U64(number) => Json::from(*number),
-        Value::F64(number) => Number::from_f64(*number).map(Json::Number).ok_or(Unsayable)?,
-        Value::Str(text) => Json::String(text.to_string()),
-        Value::ObjectPath(path) => Json::String(path.to_string()),
-        Value::Value(inner) => convert(inner, depth + 1)?,
-        Value::Array(items) => Json::Array(items.iter().map(|item| convert(item, depth + 1)).collect::<Result<_, _>>()?),
-        Value::Structure(fields) => {
+        Variant::Bool(truth) => Json::Bool(*truth),
+        Variant::U8(number) => Json::from(*number),
+        Variant::I16(number) => Json::from(*number),
+        Variant::U16(number) => Json::from(*number),
+        Variant::I32(number) => Json::from(*number),
+        Variant::U32(number) => Json::from(*number),
+        Variant::I64(number) => Json::from(*number),
+        Variant::U64(number) => Json::from(*number),
+        Variant::F64(number) => Number::from_f64(*number).map(Json::Number).ok_or(Unsayable)?,
+        Variant::Str(text) => Json::String(text.to_string()),
+        Variant::ObjectPath(path) => Json::String(path.to_string()),
+        Variant::Variant(inner) => convert(inner, depth + 1)?,
+        Variant::Array(items) => Json::Array(items.iter().map(|item| convert(item, depth + 1)).collect::<Result<_, _>>()?),
+        Variant::Structure(fields) => {
             Json::Array(fields.fields().iter().map(|field| convert(field, depth + 1)).collect::<Result<_, _>>()?)
         }
-        Value::Dict(members) => {
+        Variant::Dict(members) => {
             let mut object = Map::new();
             for (key, value) in members.iter() {
-                let Value::Str(key) = key else { return Err(Unsayable) };
+                let Variant::Str(key) = key else { return Err(Unsayable) };
                 object.insert(key.to_string(), convert(value, depth + 1)?);
             }
             Json::Object(object)
@@ -59,41 +60,41 @@ fn convert(value: &Value<'_>, depth: usize) -> Result<Json, Unsayable> {
 
 /// JSON as a variant.
 #[must_use]
-pub fn from_json(json: &Json) -> Value<'static> {
+pub fn from_json(json: &Json) -> Variant<'static> {
     match json {
-        Json::Null => Value::from(String::new()),
-        Json::Bool(truth) => Value::from(*truth),
+        Json::Null => Variant::from(String::new()),
+        Json::Bool(truth) => Variant::from(*truth),
         Json::Number(number) => match (number.as_i64(), number.as_u64()) {
-            (Some(number), _) => Value::from(number),
-            (None, Some(number)) => Value::from(number),
-            (None, None) => Value::from(number.as_f64().unwrap_or(f64::NAN)),
+            (Some(number), _) => Variant::from(number),
+            (None, Some(number)) => Variant::from(number),
+            (None, None) => Variant::from(number.as_f64().unwrap_or(f64::NAN)),
         },
-        Json::String(text) => Value::from(text.clone()),
+        Json::String(text) => Variant::from(text.clone()),
         Json::Array(items) => {
-            let mut array = Array::new(<Value<'_> as zbus::zvariant::Type>::SIGNATURE);
+            let mut array = Array::new(<Variant<'_> as Type>::SIGNATURE);
             for item in items {
                 // Every item is wrapped in a variant, which is what the array holds.
-                let _ = array.append(Value::Value(Box::new(from_json(item))));
+                let _ = array.append(Variant::Variant(Box::new(from_json(item))));
             }
-            Value::Array(array)
+            Variant::Array(array)
         }
-        Json::Object(members) => Value::from(dictionary(members)),
+        Json::Object(members) => Variant::from(dictionary(members)),
     }
 }
 
 /// A JSON object as `a{sv}`.
 #[must_use]
-pub fn dictionary(members: &Map<String, Json>) -> HashMap<String, Value<'static>> {
+pub fn dictionary(members: &Map<String, Json>) -> HashMap<String, Variant<'static>> {
     members.iter().filter(|(_, value)| !value.is_null()).map(|(key, value)| (key.clone(), from_json(value))).collect()
 }
 
 /// A JSON object as an owned `a{sv}`, as methods return it.
 #[must_use]
-pub fn owned_dictionary(members: &Map<String, Json>) -> HashMap<String, OwnedValue> {
+pub fn owned_dictionary(members: &Map<String, Json>) -> HashMap<String, OwnedVariant> {
     dictionary(members)
         .into_iter()
         // Only file descriptors cannot be owned, and JSON has none.
-        .filter_map(|(key, value)| Some((key, OwnedValue::try_from(value).ok()?)))
+        .filter_map(|(key, value)| Some((key, OwnedVariant::try_from(value).ok()?)))
         .collect()
 }
 

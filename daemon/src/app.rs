@@ -1,0 +1,209 @@
+//! The daemon put together: the only module that knows every other, and that nobody imports.
+//!
+//! Start: store, inference (models load in the background), registry, router, doors, links, READY: sinks before sources. Stop: links and
+//! doors take nothing more in, commands and answers in progress drain, inference stops, the store commits and closes. After
+//! the grace period stragglers are named and left to the end of the process.
+
+use std::os::unix::fs::DirBuilderExt as _;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use anyhow::Context as _;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::config::{Bus, Config};
+use crate::control::dbus::service::{Door, DoorState};
+use crate::control::fleet::service::FleetDoor;
+use crate::inference::{Inference, InferenceConfig};
+use crate::link::supervisor::{LinkBoard, Supervisor};
+use crate::notify;
+use crate::router::command::Commands;
+use crate::router::comprehension::comprehension;
+use crate::router::conversation::Conversations;
+use crate::router::speech::Speech;
+use crate::session::{Retention, Sessions};
+use crate::status::StatusSource;
+use crate::store::ledger::Ledger;
+use crate::store::{ExportPolicy, Store, StoreConfig, StoreHandle};
+use crate::things::registry::registry;
+use crate::understanding::catalogue::Catalogue;
+use crate::understanding::wording::Wording;
+
+/// READY waits so long for the message bus; then it is sent all the same, with the status line saying what is missing.
+const BUS_PATIENCE: Duration = Duration::from_secs(10);
+/// Commands and answers in progress get so long to end.
+const DRAIN: Duration = Duration::from_secs(3);
+/// Everything else gets so long.
+const GRACE: Duration = Duration::from_millis(1500);
+/// Pace of upkeep: exports, retention, pruning of the ledger.
+const UPKEEP: Duration = Duration::from_secs(60);
+
+/// Runs the daemon until `stop` is cancelled.
+///
+/// # Errors
+/// When it cannot start: the state directory is in use or cannot be made, or the wording file is not usable.
+pub async fn run(config: Config, own_uid: u32, stop: CancellationToken) -> anyhow::Result<()> {
+    let boot_id: u32 = rand::random();
+    let wording = Arc::new(wording(&config)?);
+    let store = open_store(&config).await?;
+    let (ledger, interrupted) = match Ledger::open(store.handle()).await {
+        Ok(opened) => opened,
+        Err(error) => {
+            // Devices are still served to be looked at; commands are refused until the store is back.
+            tracing::error!(%error, "the command ledger cannot be read");
+            (Ledger::without_recovery(store.handle()), Vec::new())
+        }
+    };
+    if !interrupted.is_empty() {
+        tracing::warn!(count = interrupted.len(), "commands were running when the daemon stopped; they are marked as interrupted");
+    }
+    let inference = Inference::start(InferenceConfig {
+        runtime_path: config.inference.runtime.clone(),
+        model_dirs: config.inference.model_dirs.clone(),
+        embedding: config.inference.embedding.clone(),
+        chat: config.inference.chat.clone(),
+        vad: config.inference.vad.clone(),
+        context_tokens: config.inference.context_tokens,
+        threads: config.inference.threads,
+    });
+
+    // Two trees of tasks: sources and doors stop first, what they started drains, then the owners stop.
+    let (sources, owners) = (CancellationToken::new(), CancellationToken::new());
+    let (source_tasks, running, owner_tasks) = (TaskTracker::new(), TaskTracker::new(), TaskTracker::new());
+
+    let (registry, registry_task) = registry();
+    owner_tasks.spawn(registry_task.run(owners.clone()));
+    let catalogue = Catalogue::new(Wording::clone(&wording));
+    let (comprehension, comprehension_task) = comprehension(catalogue, registry.clone(), inference.handle());
+    owner_tasks.spawn(comprehension_task.run(owners.clone()));
+    let retention = Retention {
+        turns_max: config.sessions.turns_max,
+        sessions_max: config.sessions.sessions_max,
+        age_max: config.sessions.age_max,
+    };
+    let sessions = Sessions::new(store.handle(), retention);
+    let commands = Commands::new(registry.clone(), ledger.clone(), config.command_deadline, running.clone());
+    let speech = Speech::new(wording, config.sessions.context_turns, config.inference.answer_tokens_max);
+    let conversations = Conversations::new(
+        commands.clone(),
+        comprehension,
+        inference.handle(),
+        registry.clone(),
+        sessions.clone(),
+        speech,
+        running.clone(),
+    );
+
+    let board = LinkBoard::new();
+    let fleet = config
+        .fleet
+        .as_ref()
+        .map(|fleet| FleetDoor::connect(fleet, &config.box_id, boot_id, &owner_tasks, owners.clone()));
+    let status = StatusSource::new(
+        &config.box_id,
+        store.handle(),
+        inference.handle(),
+        board.subscribe(),
+        registry.clone(),
+        fleet.as_ref().map(FleetDoor::state),
+    );
+    let (door_state, mut door) = watch::channel(DoorState::Starting);
+    if config.bus == Bus::Off {
+        door_state.send_replace(DoorState::Closed { cause: "switched off".to_owned() });
+    } else {
+        let door = Door {
+            bus: config.bus,
+            own_uid,
+            commands: commands.clone(),
+            conversations,
+            sessions: sessions.clone(),
+            status: status.clone(),
+            registry: registry.clone(),
+            links: board.subscribe(),
+            inference: inference.handle(),
+        };
+        source_tasks.spawn(door.run(door_state, sources.clone()));
+    }
+    if let Some(fleet) = fleet {
+        source_tasks.spawn(fleet.run(commands, running.clone(), sources.clone()));
+    }
+    owner_tasks.spawn(upkeep(store.handle(), ledger, sessions, owners.clone()));
+    for link in config.links {
+        let supervisor = Supervisor::new(link, config.link_backoff, boot_id, registry.clone(), board.clone());
+        // Links serve what is still running, so they stop after it has drained.
+        owner_tasks.spawn(supervisor.run(owners.clone()));
+    }
+
+    let _ = tokio::time::timeout(BUS_PATIENCE, door.wait_for(|state| *state != DoorState::Starting)).await;
+    notify::ready(&status.line());
+    owner_tasks.spawn(notify::feed(status, store.handle(), owners.clone()));
+    tracing::info!(box_id = %config.box_id, version = env!("CARGO_PKG_VERSION"), "ready");
+
+    stop.cancelled().await;
+    tracing::info!("stopping");
+    notify::stopping();
+    sources.cancel();
+    drain("doors", source_tasks, GRACE).await;
+    drain("commands and answers in progress", running, DRAIN).await;
+    owners.cancel();
+    drain("links and owners", owner_tasks, GRACE).await;
+    if let Err(stragglers) = inference.stop(GRACE).await {
+        tracing::warn!(?stragglers, "models did not stop in time");
+    }
+    tokio::task::spawn_blocking(move || store.shutdown()).await.context("the store did not close")?;
+    tracing::info!("stopped");
+    Ok(())
+}
+
+fn wording(config: &Config) -> anyhow::Result<Wording> {
+    match &config.wording {
+        None => Ok(Wording::english()),
+        Some(path) => {
+            let text = std::fs::read_to_string(path).with_context(|| format!("{}: cannot read the wording", path.display()))?;
+            Wording::parse(&text).with_context(|| format!("{}: not a wording", path.display()))
+        }
+    }
+}
+
+async fn open_store(config: &Config) -> anyhow::Result<Store> {
+    let directory = config.state_dir.clone();
+    std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(&directory)
+        .with_context(|| format!("{}: the state directory cannot be made (box.state_dir)", directory.display()))?;
+    let store = StoreConfig { state_directory: directory, export: ExportPolicy::default() };
+    Ok(tokio::task::spawn_blocking(move || Store::open(store, SystemTime::now())).await??)
+}
+
+/// Waits for the tasks; names what did not end.
+async fn drain(what: &str, tasks: TaskTracker, grace: Duration) {
+    tasks.close();
+    if tokio::time::timeout(grace, tasks.wait()).await.is_err() {
+        tracing::warn!(what, count = tasks.len(), grace_ms = grace.as_millis() as u64, "did not stop in time");
+    }
+}
+
+/// Exports, retention and pruning, and bringing back a store that could not be used.
+async fn upkeep(store: StoreHandle, ledger: Ledger, sessions: Sessions, cancel: CancellationToken) {
+    let mut tick = tokio::time::interval(UPKEEP);
+    loop {
+        tokio::select! {
+            () = cancel.cancelled() => return,
+            _ = tick.tick() => {
+                let now = SystemTime::now();
+                if let Err(error) = store.maintain(now).await {
+                    tracing::warn!(%error, "the store needs attention");
+                }
+                if let Err(error) = ledger.prune(now).await {
+                    tracing::debug!(%error, "the ledger was not pruned");
+                }
+                if let Err(error) = sessions.retain(now).await {
+                    tracing::debug!(%error, "old conversations were not deleted");
+                }
+            }
+        }
+    }
+}

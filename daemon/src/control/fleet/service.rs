@@ -1,0 +1,132 @@
+//! The fleet door's task: takes commands from the broker connection and answers them.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use autoglm_drivers::backoff::Backoff;
+use autoglm_drivers::mqtt::{self, BrokerState, Client, ClientConfig, Incoming, Publication, Will};
+use serde_json::{Value, json};
+use tokio::sync::{Semaphore, mpsc, watch};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::message::{self, Request};
+use crate::config::FleetConfig;
+use crate::router::Principal;
+use crate::router::command::{Command, Commands};
+use crate::router::outcome::CommandError;
+
+/// Commands in progress at a time, the same as the broker's limit on unacknowledged ones.
+const IN_PROGRESS: usize = 16;
+/// The broker waits so long before it declares us gone, so that a restart is no outage.
+const WILL_DELAY: Duration = Duration::from_secs(15);
+/// Full jitter from 1 s to 5 min, after the conventions of large fleets.
+const BACKOFF: Backoff = Backoff {
+    min: Duration::from_secs(1),
+    max: Duration::from_secs(300),
+    healthy_after: Duration::from_secs(300),
+};
+
+/// The door, not yet open.
+#[derive(Debug)]
+pub struct FleetDoor {
+    incoming: mpsc::Receiver<Incoming>,
+    client: Client,
+    result_topic: String,
+}
+
+impl FleetDoor {
+    /// Connects (and keeps connecting) to the fleet's broker.
+    #[must_use]
+    pub fn connect(config: &FleetConfig, box_id: &str, boot_id: u32, tracker: &TaskTracker, cancel: CancellationToken) -> Self {
+        let base = format!("{}/{box_id}", config.topic_root);
+        let presence = |state: &str| json!({"state": state, "boot": boot_id, "version": env!("CARGO_PKG_VERSION")}).to_string().into_bytes();
+        let presence_topic = format!("{base}/presence");
+        let (client, incoming) = mqtt::spawn(
+            ClientConfig {
+                broker: config.broker.clone(),
+                client_id: format!("autoglm-edge-{box_id}"),
+                subscriptions: vec![format!("{base}/command")],
+                birth: Some(Publication {
+                    topic: presence_topic.clone(),
+                    payload: presence("online"),
+                    retain: true,
+                    correlation: None,
+                }),
+                will: Some(Will { topic: presence_topic, payload: presence("offline"), delay: WILL_DELAY }),
+                session_expiry: config.session_expiry,
+                backoff: BACKOFF,
+            },
+            tracker,
+            cancel,
+        );
+        Self { incoming, client, result_topic: format!("{base}/result") }
+    }
+
+    /// The broker connection's state, to watch.
+    #[must_use]
+    pub fn state(&self) -> watch::Receiver<BrokerState> {
+        self.client.state()
+    }
+
+    /// Serves until cancelled; commands in progress are tracked by `tracker`.
+    pub async fn run(mut self, commands: Commands, tracker: TaskTracker, cancel: CancellationToken) {
+        let permits = Arc::new(Semaphore::new(IN_PROGRESS));
+        loop {
+            // Waits while all places are taken: the broker's receive maximum then holds the rest back.
+            let Ok(permit) = Arc::clone(&permits).acquire_owned().await else { return };
+            tokio::select! {
+                () = cancel.cancelled() => return,
+                incoming = self.incoming.recv() => {
+                    let Some(incoming) = incoming else { return };
+                    let (commands, client, fallback) = (commands.clone(), self.client.clone(), self.result_topic.clone());
+                    tracker.spawn(async move {
+                        handle(incoming, &commands, &client, fallback).await;
+                        drop(permit);
+                    });
+                }
+            }
+        }
+    }
+}
+
+async fn handle(incoming: Incoming, commands: &Commands, client: &Client, fallback: String) {
+    let topic = incoming.response_topic().map_or(fallback, str::to_owned);
+    let correlation = incoming.correlation().map(<[u8]>::to_vec);
+    let expiry = incoming.expires_in().map(|left| SystemTime::now() + left);
+    let (reply, is_final): (Value, bool) = match Request::parse(incoming.payload(), incoming.correlation()) {
+        Err(error) => {
+            tracing::warn!(%error, bytes = incoming.payload().len(), "fleet message refused");
+            (message::rejected(&error), true)
+        }
+        // A retained command would run again for every new session: it says a state, and that is not what commands are.
+        Ok(request) if incoming.is_retained() => {
+            let error = Err(CommandError::NotTaken { reason: "it is a retained message".to_owned() });
+            (message::reply(&request.id, &error), true)
+        }
+        Ok(request) => {
+            let command = Command {
+                id: format!("fleet:{}", request.id),
+                principal: Principal::Fleet,
+                call: request.call,
+                deadline: request.deadline,
+                expiry,
+            };
+            let result = commands.execute(command).await;
+            // The store may be back at the next delivery; running ones are answered by who runs them.
+            let is_final = !matches!(result, Err(CommandError::Store { .. } | CommandError::Running { .. }));
+            (message::reply(&request.id, &result), is_final)
+        }
+    };
+    let published = client
+        .publish(Publication { topic, payload: reply.to_string().into_bytes(), retain: false, correlation })
+        .await;
+    if let Err(error) = published {
+        // Not acknowledged: the broker delivers the command again, and the ledger answers it.
+        tracing::warn!(%error, "fleet reply not delivered");
+        return;
+    }
+    if is_final {
+        incoming.acknowledge().await;
+    }
+}
