@@ -112,11 +112,12 @@ impl Decoder {
             row.extract_tensor_mut().1[0] = rows as i64 - 1;
             session.run_binding(&binding)?;
             let logits = logits.extract_tensor().1;
-            let highest = (0i64..)
-                .zip(logits)
-                .fold((0, f32::NEG_INFINITY), |best, (id, &logit)| {
-                    if logit > best.1 { (id, logit) } else { best }
-                });
+            let highest =
+                (0i64..)
+                    .zip(logits)
+                    .fold((0, f32::NEG_INFINITY), |best, (id, &logit)| {
+                        if logit > best.1 { (id, logit) } else { best }
+                    });
             Ok(highest.0)
         })
     }
