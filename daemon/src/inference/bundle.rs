@@ -1,14 +1,13 @@
 //! A model bundle on disk: a directory whose `model.toml` names every other file with its size and SHA-256.
 //!
-//! [`locate`] finds a bundle by name, [`Bundle::open`] parses and checks what `model.toml` says (shape of the data, sizes of
+//! [`Bundle::open`] parses and checks what `model.toml` says (shape of the data, sizes of
 //! the files, no path that leaves the directory), [`Bundle::verify`] compares the digests. It never loads a graph and never
-//! changes a file. The format is in [`manifest`](super::manifest).
+//! changes a file. The format is in [`manifest`](super::manifest); [`search`](super::search) finds bundles.
 
 use std::{
     fs::{self, File},
     io::{self, Read},
     path::{Component, Path, PathBuf},
-    time::SystemTime,
 };
 
 use sha2::{Digest, Sha256};
@@ -107,31 +106,6 @@ pub enum BundleError {
         /// Digest of what is on disk.
         actual: String,
     },
-}
-
-/// Looks for the bundle `name` in `dirs`, in order. `Err` holds the places that were looked at.
-///
-/// # Errors
-/// The list of `model.toml` paths that do not exist, when none does; it is empty for a name that is no plain directory name.
-pub fn locate(name: &str, dirs: &[PathBuf]) -> Result<PathBuf, Vec<PathBuf>> {
-    let mut looked = Vec::with_capacity(dirs.len());
-    if !is_plain(name) {
-        return Err(looked);
-    }
-    for dir in dirs {
-        let candidate = dir.join(name);
-        let manifest = candidate.join(MANIFEST_FILE);
-        if manifest.is_file() {
-            return Ok(candidate);
-        }
-        looked.push(manifest);
-    }
-    Err(looked)
-}
-
-fn is_plain(name: &str) -> bool {
-    let mut parts = Path::new(name).components();
-    matches!((parts.next(), parts.next()), (Some(Component::Normal(part)), None) if part == name)
 }
 
 impl Bundle {
@@ -386,26 +360,4 @@ fn hex(bytes: &[u8]) -> String {
             write!(text, "{byte:02x}").expect("writing to a String cannot fail");
             text
         })
-}
-
-/// What a bundle looked like from outside at one moment. A bundle that was refused is tried again only when this changes, so
-/// that a broken 100 MB file is not hashed every few seconds.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Fingerprint(Vec<(PathBuf, u64, Option<SystemTime>)>);
-
-impl Fingerprint {
-    /// Sizes and modification times of everything directly in `dir`; what cannot be read is left out.
-    pub fn of(dir: &Path) -> Self {
-        let mut entries: Vec<_> = fs::read_dir(dir)
-            .into_iter()
-            .flatten()
-            .flatten()
-            .filter_map(|entry| {
-                let facts = fs::metadata(entry.path()).ok()?;
-                Some((entry.path(), facts.len(), facts.modified().ok()))
-            })
-            .collect();
-        entries.sort();
-        Self(entries)
-    }
 }

@@ -94,7 +94,7 @@ pub enum LoadError {
         #[source]
         source: std::io::Error,
     },
-    /// A bug of ours or of a library on the model's thread; the thread has ended.
+    /// A bug of ours or of a library on the model's thread; the model is loaded anew.
     #[error("the model's thread panicked: {message}")]
     Panicked {
         /// The panic's message.

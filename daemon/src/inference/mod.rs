@@ -43,6 +43,7 @@ pub mod manifest;
 pub mod probe;
 mod recheck;
 pub mod runtime;
+pub mod search;
 mod session;
 mod slot;
 pub mod status;
@@ -53,7 +54,7 @@ pub mod vad;
 pub struct InferenceConfig {
     /// ONNX Runtime's library, absolute; `None` looks in [`runtime::standard_places`].
     pub runtime_path: Option<PathBuf>,
-    /// Directories that hold bundles, searched in order.
+    /// Directories that hold bundles, searched in order; see [`search::standard_dirs`].
     pub model_dirs: Vec<PathBuf>,
     /// Name of the embedding bundle.
     pub embedding: String,

@@ -120,13 +120,7 @@ impl Runtime {
         if let Some(runtime) = &*loaded {
             return Ok(runtime.clone());
         }
-        let candidates = match explicit {
-            Some(path) if path.is_relative() => {
-                return Err(RuntimeError::Relative { path: path.into() });
-            }
-            Some(path) => vec![path.to_path_buf()],
-            None => standard_places(),
-        };
+        let candidates = explicit.map_or_else(|| Ok(standard_places()), check_explicit)?;
         let Some(path) = candidates.iter().find(|path| path.is_file()) else {
             return Err(RuntimeError::Missing { looked: candidates });
         };
@@ -167,6 +161,14 @@ impl Runtime {
     /// The library's own description of its build, which names its version.
     pub fn build(&self) -> &str {
         &self.build
+    }
+}
+
+fn check_explicit(path: &Path) -> Result<Vec<PathBuf>, RuntimeError> {
+    if path.is_relative() {
+        Err(RuntimeError::Relative { path: path.into() })
+    } else {
+        Ok(vec![path.into()])
     }
 }
 
@@ -266,5 +268,45 @@ fn forward_log(level: LogLevel, category: &str, _id: &str, at: &str, message: &s
         LogLevel::Warning => tracing::warn!(target: "onnxruntime", category, at, "{message}"),
         LogLevel::Info => tracing::debug!(target: "onnxruntime", category, at, "{message}"),
         LogLevel::Verbose => tracing::trace!(target: "onnxruntime", category, at, "{message}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_newest_version_is_looked_at_first() {
+        let parent = tempfile::tempdir().unwrap();
+        for name in [
+            "onnxruntime-1.9.0",
+            "onnxruntime-1.31.1",
+            "onnxruntime-1.31.0",
+        ] {
+            fs::create_dir(parent.path().join(name)).unwrap();
+        }
+        fs::write(
+            parent.path().join("onnxruntime-9.0.0"),
+            "a file, not a directory",
+        )
+        .unwrap();
+        let names: Vec<_> = newest_first(parent.path())
+            .iter()
+            .map(|dir| dir.file_name().unwrap().to_owned())
+            .collect();
+        assert_eq!(
+            names,
+            [
+                "onnxruntime-1.31.1",
+                "onnxruntime-1.31.0",
+                "onnxruntime-1.9.0"
+            ]
+        );
+    }
+
+    #[test]
+    fn a_relative_path_is_refused_before_anything_is_loaded() {
+        let error = check_explicit(Path::new("lib/libonnxruntime.so")).unwrap_err();
+        assert!(matches!(error, RuntimeError::Relative { .. }), "{error}");
     }
 }

@@ -24,11 +24,12 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    bundle::{Bundle, Fingerprint, locate},
+    bundle::Bundle,
     error::{InferenceError, LoadError},
     manifest::Task,
     recheck::Recheck,
     runtime::{self, Runtime, RuntimeError},
+    search::{Fingerprint, locate},
     status::{LoadStage, ModelState, Provider, StatusBoard},
 };
 
@@ -86,18 +87,25 @@ enum Attempt<M> {
 impl Slot {
     /// The thread's whole life.
     pub(super) fn run<M: Model>(self, mut jobs: mpsc::Receiver<M::Job>) {
-        let outcome = catch_unwind(AssertUnwindSafe(|| self.supervise::<M>(&mut jobs)));
-        self.board.note_model(
-            M::TASK,
-            match outcome {
-                Ok(()) => ModelState::Stopped,
-                Err(panic) => ModelState::Disabled {
-                    error: Arc::new(LoadError::Panicked {
+        let mut pauses = Recheck::default();
+        loop {
+            match catch_unwind(AssertUnwindSafe(|| self.supervise::<M>(&mut jobs))) {
+                Ok(()) => break,
+                Err(panic) => {
+                    let error = Arc::new(LoadError::Panicked {
                         message: panic_message(&*panic),
-                    }),
-                },
-            },
-        );
+                    });
+                    self.board
+                        .note_model(M::TASK, ModelState::Disabled { error });
+                }
+            }
+            // The model went with the panic; a fresh one is loaded after a pause.
+            if let Err(RecvTimeoutError::Disconnected) = self.wake.recv_timeout(pauses.next_pause())
+            {
+                break;
+            }
+        }
+        self.board.note_model(M::TASK, ModelState::Stopped);
     }
 
     fn supervise<M: Model>(&self, jobs: &mut mpsc::Receiver<M::Job>) {

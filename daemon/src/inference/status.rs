@@ -262,3 +262,39 @@ impl StatusBoard {
         });
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_state_that_is_noted_again_is_no_change() {
+        let board = StatusBoard::new(vec![ModelStatus {
+            name: "a-model".into(),
+            task: Task::Chat,
+            state: ModelState::Stopped,
+        }]);
+        let mut status = board.subscribe();
+        let missing = || ModelState::Missing {
+            looked: vec!["/nowhere/model.toml".into()],
+            remedy: "fetch it",
+        };
+        board.note_model(Task::Chat, missing());
+        assert!(status.has_changed().unwrap());
+        assert_eq!(
+            status
+                .borrow_and_update()
+                .model(Task::Chat)
+                .unwrap()
+                .state
+                .to_string(),
+            "missing (looked for /nowhere/model.toml); fetch it"
+        );
+        board.note_model(Task::Chat, missing());
+        board.note_model(Task::Vad, missing());
+        assert!(
+            !status.has_changed().unwrap(),
+            "said once, and never of a model that is not configured"
+        );
+    }
+}

@@ -5,7 +5,8 @@
 //!
 //! ONNX Runtime's 4-bit kernels compute a single row a little differently from several rows (up to 0.7 in a logit was measured),
 //! while all numbers of rows from two up agree bit for bit. So a prompt is always fed in pieces of at least two
-//! tokens, and how it was cut does not change the answer.
+//! tokens, and how it was cut does not change the answer. What the model said itself was computed row by row; a later turn
+//! that reuses it may decide a near-tie differently from one that reads it anew.
 
 use std::ops::Range;
 

@@ -12,11 +12,12 @@
 //! Dropping the receiver of the events cancels: seen before every token, and between two pieces of a long prompt.
 
 use std::{
+    ops::AddAssign,
     sync::Arc,
     time::{Duration, Instant},
 };
 
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
 use super::{
     error::{InferenceError, millis},
@@ -91,7 +92,8 @@ pub struct ChatRequest {
     pub begin_within: Option<Duration>,
 }
 
-/// What happens to a request, in order: `Started`, any number of `Delta`, then `Done` or `Failed`.
+/// What happens to a request, in order: `Started`, any number of `Delta`, then `Done` or `Failed`. `Failed` may come first. A
+/// stream that ends with neither means that the model's thread broke down under it.
 #[derive(Debug)]
 pub enum ChatEvent {
     /// The prompt is made and the model begins to read it.
@@ -142,11 +144,44 @@ pub struct ChatTimings {
     pub decode: Duration,
 }
 
+/// What the model has done since the start, counted when a request ends.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct ChatCounters {
+    /// Prompt tokens that were computed; reused ones do not count.
+    pub prompt_tokens: u64,
+    /// Tokens that were drawn, without the one that ends a turn.
+    pub drawn_tokens: u64,
+    /// Answers that came to their end.
+    pub answered: u64,
+    /// Answers that nobody wanted any more.
+    pub cancelled: u64,
+    /// Requests that were accepted and then failed.
+    pub failed: u64,
+}
+
+impl AddAssign for ChatCounters {
+    fn add_assign(&mut self, more: Self) {
+        let Self {
+            prompt_tokens,
+            drawn_tokens,
+            answered,
+            cancelled,
+            failed,
+        } = more;
+        self.prompt_tokens += prompt_tokens;
+        self.drawn_tokens += drawn_tokens;
+        self.answered += answered;
+        self.cancelled += cancelled;
+        self.failed += failed;
+    }
+}
+
 /// A cheap, clonable way to the chat model.
 #[derive(Debug, Clone)]
 pub struct ChatHandle {
     door: Door<ChatJob>,
     load: Arc<Load>,
+    counters: Arc<watch::Sender<ChatCounters>>,
 }
 
 impl ChatHandle {
@@ -154,7 +189,13 @@ impl ChatHandle {
         Self {
             door,
             load: Arc::default(),
+            counters: Arc::default(),
         }
+    }
+
+    /// What the model has done since the start.
+    pub fn counters(&self) -> ChatCounters {
+        *self.counters.borrow()
     }
 
     /// Queues a request and returns the stream of its events. Dropping the receiver cancels.
@@ -184,6 +225,7 @@ impl ChatHandle {
             events,
             since: Instant::now(),
             load: Arc::clone(&self.load),
+            counters: Arc::clone(&self.counters),
             _ticket: ticket,
         })?;
         Ok(stream)
@@ -232,5 +274,6 @@ pub(super) struct ChatJob {
     events: mpsc::Sender<ChatEvent>,
     since: Instant,
     load: Arc<Load>,
+    counters: Arc<watch::Sender<ChatCounters>>,
     _ticket: Ticket,
 }

@@ -16,7 +16,7 @@ use super::{
         slot::{Model, QUEUE, Setup},
         status::LoadStage,
     },
-    ChatEvent, ChatJob, ChatRequest, ChatTimings, Finish,
+    ChatCounters, ChatEvent, ChatJob, ChatRequest, ChatTimings, Finish,
     decoder::{Decoder, pieces, reusable},
     prompt::PromptMaker,
     sampler::Sampler,
@@ -76,14 +76,17 @@ impl Model for Chat {
             events,
             since,
             load,
+            counters,
             _ticket,
         }) = jobs.blocking_recv()
         {
-            let Some(mut outlet) = Outlet::new(events) else {
-                continue;
-            };
             let begun = Instant::now();
             let queue = begun - since;
+            let mut counts = ChatCounters::default();
+            let Some(mut outlet) = Outlet::new(events) else {
+                counters.send_modify(|total| total.cancelled += 1);
+                continue;
+            };
             let outcome = if request
                 .begin_within
                 .is_some_and(|patience| queue > patience)
@@ -95,17 +98,27 @@ impl Model for Chat {
                     wait_ms: millis(queue),
                 }))
             } else {
-                self.answer(&request, queue, &mut outlet, stop)
+                self.answer(&request, queue, &mut outlet, &mut counts, stop)
             };
-            match outcome {
+            let last = match outcome {
                 Ok(done) => {
+                    counts.answered += 1;
                     load.report(begun.elapsed());
-                    outlet.finish(done);
+                    Some(done)
                 }
-                Err(Ended::Failed(error)) => outlet.finish(ChatEvent::Failed(error)),
+                Err(Ended::Failed(error)) => {
+                    counts.failed += 1;
+                    Some(ChatEvent::Failed(error))
+                }
                 Err(Ended::Cancelled) => {
-                    tracing::debug!(elapsed_ms = millis(begun.elapsed()), "answer cancelled")
+                    counts.cancelled += 1;
+                    None
                 }
+            };
+            // Counted before it is told, so that who has read the last event finds it counted.
+            counters.send_modify(|total| *total += counts);
+            if let Some(event) = last {
+                outlet.finish(event);
             }
         }
     }
@@ -130,6 +143,7 @@ impl Chat {
         request: &ChatRequest,
         queue: Duration,
         outlet: &mut Outlet,
+        counts: &mut ChatCounters,
         stop: &CancellationToken,
     ) -> Result<ChatEvent, Ended> {
         check_wanted(outlet, stop)?;
@@ -149,6 +163,7 @@ impl Chat {
         self.decoder.truncate(reused);
         for piece in pieces(reused, prompt.ids.len()) {
             check_wanted(outlet, stop)?;
+            counts.prompt_tokens += piece.len() as u64;
             self.decoder.extend(&prompt.ids[piece])?;
         }
         let mut sampler = Sampler::new(request.sampling, &prompt.ids);
@@ -164,6 +179,7 @@ impl Chat {
                 break Finish::EndOfTurn;
             }
             tokens += 1;
+            counts.drawn_tokens += 1;
             outlet.push_text(&text.push(token)?);
             if tokens >= request.max_tokens {
                 break Finish::MaxTokens;
