@@ -6,20 +6,17 @@ use alloc::vec::Vec;
 use core::time::Duration;
 
 use crate::Instant;
-use crate::frame::{FrameStats, StreamDecoder, encode_stream};
+use crate::frame::{DatagramGate, StreamDecoder, encode_stream};
 use crate::segment::{Channel, MessageToken};
 use crate::wire::{
     Close, CloseReason, Hello, Identity, Kind, Role, Token, VersionRange, WINDOW_MAX, WireError,
 };
 
 use super::established::{ConnectionKey, Credit, Established, Received, Refusal};
+use super::peers::KnownPeers;
 use super::receiver::AckDebt;
 use super::timers::{Timer, TimerTable};
 use super::{Config, LinkKind, LostReason, PeerInfo, SendError, Stats};
-
-/// How many identities of earlier peers are remembered, to know their late packets; chosen because a line holds at
-/// most a few reboots' worth of bytes.
-const RETIRED_MAX: usize = 8;
 
 /// What a connection tells its owner.
 #[derive(Debug)]
@@ -54,6 +51,12 @@ enum State {
     Closed,
 }
 
+#[derive(Debug)]
+enum Framing {
+    Stream(StreamDecoder),
+    Datagram(DatagramGate),
+}
+
 /// The machine below [`Host`](crate::Host) and [`Device`](crate::Device).
 #[derive(Debug)]
 pub(crate) struct Connection {
@@ -61,12 +64,9 @@ pub(crate) struct Connection {
     link: LinkKind,
     role: Role,
     identity: Identity,
-    decoder: Option<StreamDecoder>,
-    datagrams: FrameStats,
+    framing: Framing,
     state: State,
-    last_peer: Option<Identity>,
-    retired: VecDeque<Identity>,
-    incompatible: Option<Token>,
+    peers: KnownPeers,
     hello_wanted: bool,
     close_wanted: Option<Close>,
     timers: TimerTable,
@@ -78,9 +78,9 @@ pub(crate) struct Connection {
 impl Connection {
     pub(crate) fn new(config: Config, link: LinkKind, role: Role, identity: Identity) -> Self {
         let config = config.clamped();
-        let decoder = match link {
-            LinkKind::Stream => Some(StreamDecoder::new(config.stream_mtu)),
-            LinkKind::Datagram { .. } => None,
+        let framing = match link {
+            LinkKind::Stream => Framing::Stream(StreamDecoder::new(config.stream_mtu)),
+            LinkKind::Datagram { .. } => Framing::Datagram(DatagramGate::new(config.mtu(link))),
         };
         Self {
             state: State::seeking(&config),
@@ -88,11 +88,8 @@ impl Connection {
             link,
             role,
             identity,
-            decoder,
-            datagrams: FrameStats::default(),
-            last_peer: None,
-            retired: VecDeque::new(),
-            incompatible: None,
+            framing,
+            peers: KnownPeers::default(),
             hello_wanted: true,
             close_wanted: None,
             timers: TimerTable::default(),
@@ -107,20 +104,23 @@ impl Connection {
     }
 
     pub(crate) fn handle_input(&mut self, now: Instant, mut bytes: &[u8]) {
-        let Some(mut decoder) = self.decoder.take() else {
-            if bytes.len() > self.config.mtu(self.link) {
-                self.datagrams.too_long += 1;
-            } else {
-                self.datagrams.packets += 1;
-                self.on_packet(now, bytes);
+        loop {
+            match &mut self.framing {
+                Framing::Datagram(gate) => {
+                    if gate.admit(bytes) {
+                        self.on_packet(now, bytes);
+                    }
+                    return;
+                }
+                Framing::Stream(decoder) => {
+                    let Some((packet, rest)) = decoder.next_packet(bytes) else {
+                        return;
+                    };
+                    self.on_packet(now, &packet);
+                    bytes = rest;
+                }
             }
-            return;
-        };
-        while let Some((packet, rest)) = decoder.next_packet(bytes) {
-            self.on_packet(now, &packet);
-            bytes = rest;
         }
-        self.decoder = Some(decoder);
     }
 
     pub(crate) fn handle_timeout(&mut self, now: Instant) {
@@ -165,7 +165,7 @@ impl Connection {
     }
 
     pub(crate) fn poll_transmit(&mut self, now: Instant, out: &mut Vec<u8>) -> bool {
-        if self.decoder.is_none() {
+        if matches!(self.framing, Framing::Datagram(_)) {
             return self.poll_packet(now, out).is_some();
         }
         let mut packet = Vec::new();
@@ -294,10 +294,10 @@ impl Connection {
 
     pub(crate) fn stats(&self) -> Stats {
         let mut stats = self.stats;
-        stats.frame = self
-            .decoder
-            .as_ref()
-            .map_or(self.datagrams, StreamDecoder::stats);
+        stats.frame = match &self.framing {
+            Framing::Stream(decoder) => decoder.stats(),
+            Framing::Datagram(gate) => gate.stats(),
+        };
         if let State::Established(established) = &self.state {
             stats.smoothed_rtt = established.sender.rtt.smoothed();
         }
@@ -361,7 +361,7 @@ impl Connection {
             self.stats.own_role += 1;
             return;
         }
-        if self.is_stale(hello.identity) {
+        if self.peers.is_stale(hello.identity) {
             self.stats.stale += 1;
             return;
         }
@@ -376,7 +376,7 @@ impl Connection {
                 self.hello_wanted |= !hello.established;
                 return;
             }
-            self.retire(established.peer_identity);
+            self.peers.retire(established.peer_identity);
             self.lose(LostReason::PeerRestarted);
         }
         let Some(version) = VersionRange::OURS.common(hello.versions) else {
@@ -385,12 +385,7 @@ impl Connection {
                 Some(self.close_packet(CloseReason::IncompatibleVersion, hello.identity));
             return;
         };
-        if self.last_peer.is_some_and(|last| last != hello.identity) {
-            self.last_peer
-                .into_iter()
-                .for_each(|last| self.retire(last));
-        }
-        self.last_peer = Some(hello.identity);
+        self.peers.on_heard(hello.identity);
         let State::Seeking {
             heard,
             interval,
@@ -441,7 +436,6 @@ impl Connection {
         }
         self.state = State::Established(Box::new(established));
         self.hello_wanted = !hello.established;
-        self.incompatible = None;
         self.stats.connections += 1;
         self.events.push_back(ConnectionEvent::Established { peer });
     }
@@ -456,7 +450,7 @@ impl Connection {
                 self.stats.stale += 1;
                 return;
             }
-            self.retire(established.peer_identity);
+            self.peers.retire(established.peer_identity);
             self.lose(LostReason::ClosedByPeer(close.reason));
         }
         if close.reason == CloseReason::IncompatibleVersion
@@ -468,30 +462,13 @@ impl Connection {
 
     /// Tells the owner once per peer, and asks less often from now on.
     fn on_incompatible(&mut self, peer: Token, theirs: VersionRange) {
-        if self.incompatible.replace(peer) != Some(peer) {
+        if self.peers.on_incompatible(peer) {
             self.events
                 .push_back(ConnectionEvent::Incompatible { theirs });
         }
         if let State::Seeking { interval, .. } = &mut self.state {
             *interval = self.config.hello_interval_max;
         }
-    }
-
-    fn is_stale(&self, identity: Identity) -> bool {
-        let is_older = |last: Identity| {
-            last.boot_id == identity.boot_id && identity.epoch.wrapping_sub(last.epoch) >= 1 << 31
-        };
-        self.retired.contains(&identity) || self.last_peer.is_some_and(is_older)
-    }
-
-    fn retire(&mut self, identity: Identity) {
-        if self.retired.contains(&identity) {
-            return;
-        }
-        if self.retired.len() == RETIRED_MAX {
-            self.retired.pop_front();
-        }
-        self.retired.push_back(identity);
     }
 
     fn close_packet(&self, reason: CloseReason, to: Identity) -> Close {

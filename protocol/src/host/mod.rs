@@ -11,8 +11,10 @@
 //!
 //! The machine never repeats a request on its own across connections, and never reads a document it carries.
 
+mod description;
 mod event;
 mod machine;
+mod open;
 mod request;
 
 pub use event::HostEvent;
