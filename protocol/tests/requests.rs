@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use autoglm_protocol::{
     Config, DeliveryState, Device, DeviceEvent, Fault, FaultCode, Host, HostEvent, LinkKind,
-    LogLevel, Reply, Request, RequestError, RequestFailure, RequestId, Value,
+    LogLevel, Reply, Request, RequestError, RequestFailure, RequestId, SendError, Value,
 };
 use support::{Faults, Pair};
 
@@ -497,4 +497,39 @@ fn the_hosts_time_reaches_the_device() {
         unix_micros: 1_800_000_000_000_000,
     };
     assert_eq!(pair.device_events.last(), Some(&sync));
+}
+
+#[test]
+fn a_device_full_of_events_still_takes_a_progress_report_and_delivers_all_it_took() {
+    let config = Config {
+        send_queue_bytes: 4 * 1024,
+        ..Config::default()
+    };
+    let mut pair = Pair::with_config(LinkKind::Stream, Faults::NONE, 5, config);
+    pair.answers = false;
+    pair.connect();
+    pair.host
+        .request(pair.now, RequestId(1), invoke("a"), DEADLINE)
+        .expect("taken");
+    pair.run_until("invoked", DEADLINE, |pair| invocations(pair) == 1);
+    let mut taken = 0;
+    while pair.device.event(pair.now, "e", Value::Int(taken)).is_ok() {
+        taken += 1;
+    }
+    assert!(taken > 10, "only {taken} events were taken");
+    assert_eq!(
+        pair.device.event(pair.now, "e", Value::Null),
+        Err(SendError::QueueFull)
+    );
+    assert_eq!(
+        pair.device.progress(pair.now, RequestId(1), Value::Int(1)),
+        Ok(())
+    );
+    pair.run_for(Duration::from_secs(5));
+    let events = pair
+        .host_events
+        .iter()
+        .filter(|event| matches!(event, HostEvent::Event { .. }))
+        .count();
+    assert_eq!(events as i64, taken);
 }
