@@ -533,3 +533,28 @@ fn a_device_full_of_events_still_takes_a_progress_report_and_delivers_all_it_too
         .count();
     assert_eq!(events as i64, taken);
 }
+
+#[test]
+fn an_answer_that_nobody_received_is_kept_until_its_deadline_and_no_longer() {
+    let config = Config {
+        request_memory_max: 1,
+        ..Config::default()
+    };
+    let mut pair = Pair::with_config(DATAGRAM, Faults::NONE, 1, config);
+    pair.answers = false;
+    pair.connect();
+    pair.host
+        .request(pair.now, RequestId(1), invoke("a"), DEADLINE)
+        .expect("taken");
+    pair.run_until("invoked", DEADLINE, |pair| invocations(pair) == 1);
+    pair.host.close(pair.now);
+    pair.run_for(Duration::from_secs(1));
+    pair.device
+        .respond(pair.now, RequestId(1), Ok(Value::Null))
+        .expect("running");
+    pair.answers = true;
+    reconnect(&mut pair, 2);
+    assert_eq!(Some(pair.ask(2, invoke("b"))), fault(FaultCode::Busy));
+    pair.run_for(DEADLINE);
+    assert_eq!(pair.ask(3, invoke("b")), Ok(Reply::Done("b".into())));
+}
