@@ -10,6 +10,7 @@
 mod config;
 mod established;
 mod outcome;
+mod peers;
 mod receiver;
 mod rtt;
 mod sender;

@@ -1,25 +1,24 @@
 //! The connection's states, and the one place where they change.
 
+mod inbound;
+
 use alloc::boxed::Box;
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 use core::time::Duration;
 
 use crate::Instant;
-use crate::frame::{FrameStats, StreamDecoder, encode_stream};
+use crate::frame::{DatagramGate, StreamDecoder, encode_stream};
 use crate::segment::{Channel, MessageToken};
 use crate::wire::{
-    Close, CloseReason, Hello, Identity, Kind, Role, Token, VersionRange, WINDOW_MAX, WireError,
+    Close, CloseReason, Hello, Identity, Kind, Role, Token, VersionRange, WINDOW_MAX,
 };
 
-use super::established::{ConnectionKey, Credit, Established, Received, Refusal};
+use super::established::{Credit, Established};
+use super::peers::KnownPeers;
 use super::receiver::AckDebt;
 use super::timers::{Timer, TimerTable};
 use super::{Config, LinkKind, LostReason, PeerInfo, SendError, Stats};
-
-/// How many identities of earlier peers are remembered, to know their late packets; chosen because a line holds at
-/// most a few reboots' worth of bytes.
-const RETIRED_MAX: usize = 8;
 
 /// What a connection tells its owner.
 #[derive(Debug)]
@@ -54,6 +53,12 @@ enum State {
     Closed,
 }
 
+#[derive(Debug)]
+enum Framing {
+    Stream(StreamDecoder),
+    Datagram(DatagramGate),
+}
+
 /// The machine below [`Host`](crate::Host) and [`Device`](crate::Device).
 #[derive(Debug)]
 pub(crate) struct Connection {
@@ -61,12 +66,9 @@ pub(crate) struct Connection {
     link: LinkKind,
     role: Role,
     identity: Identity,
-    decoder: Option<StreamDecoder>,
-    datagrams: FrameStats,
+    framing: Framing,
     state: State,
-    last_peer: Option<Identity>,
-    retired: VecDeque<Identity>,
-    incompatible: Option<Token>,
+    peers: KnownPeers,
     hello_wanted: bool,
     close_wanted: Option<Close>,
     timers: TimerTable,
@@ -78,9 +80,9 @@ pub(crate) struct Connection {
 impl Connection {
     pub(crate) fn new(config: Config, link: LinkKind, role: Role, identity: Identity) -> Self {
         let config = config.clamped();
-        let decoder = match link {
-            LinkKind::Stream => Some(StreamDecoder::new(config.stream_mtu)),
-            LinkKind::Datagram { .. } => None,
+        let framing = match link {
+            LinkKind::Stream => Framing::Stream(StreamDecoder::new(config.stream_mtu)),
+            LinkKind::Datagram { .. } => Framing::Datagram(DatagramGate::new(config.mtu(link))),
         };
         Self {
             state: State::seeking(&config),
@@ -88,11 +90,8 @@ impl Connection {
             link,
             role,
             identity,
-            decoder,
-            datagrams: FrameStats::default(),
-            last_peer: None,
-            retired: VecDeque::new(),
-            incompatible: None,
+            framing,
+            peers: KnownPeers::default(),
             hello_wanted: true,
             close_wanted: None,
             timers: TimerTable::default(),
@@ -107,20 +106,23 @@ impl Connection {
     }
 
     pub(crate) fn handle_input(&mut self, now: Instant, mut bytes: &[u8]) {
-        let Some(mut decoder) = self.decoder.take() else {
-            if bytes.len() > self.config.mtu(self.link) {
-                self.datagrams.too_long += 1;
-            } else {
-                self.datagrams.packets += 1;
-                self.on_packet(now, bytes);
+        loop {
+            match &mut self.framing {
+                Framing::Datagram(gate) => {
+                    if gate.admit(bytes) {
+                        self.on_packet(now, bytes);
+                    }
+                    return;
+                }
+                Framing::Stream(decoder) => {
+                    let Some((packet, rest)) = decoder.next_packet(bytes) else {
+                        return;
+                    };
+                    self.on_packet(now, &packet);
+                    bytes = rest;
+                }
             }
-            return;
-        };
-        while let Some((packet, rest)) = decoder.next_packet(bytes) {
-            self.on_packet(now, &packet);
-            bytes = rest;
         }
-        self.decoder = Some(decoder);
     }
 
     pub(crate) fn handle_timeout(&mut self, now: Instant) {
@@ -165,7 +167,7 @@ impl Connection {
     }
 
     pub(crate) fn poll_transmit(&mut self, now: Instant, out: &mut Vec<u8>) -> bool {
-        if self.decoder.is_none() {
+        if matches!(self.framing, Framing::Datagram(_)) {
             return self.poll_packet(now, out).is_some();
         }
         let mut packet = Vec::new();
@@ -294,10 +296,10 @@ impl Connection {
 
     pub(crate) fn stats(&self) -> Stats {
         let mut stats = self.stats;
-        stats.frame = self
-            .decoder
-            .as_ref()
-            .map_or(self.datagrams, StreamDecoder::stats);
+        stats.frame = match &self.framing {
+            Framing::Stream(decoder) => decoder.stats(),
+            Framing::Datagram(gate) => gate.stats(),
+        };
         if let State::Established(established) = &self.state {
             stats.smoothed_rtt = established.sender.rtt.smoothed();
         }
@@ -308,190 +310,6 @@ impl Connection {
     fn is_overrun(&self) -> bool {
         let window_bytes = usize::from(WINDOW_MAX) * self.config.mtu(self.link);
         self.backlog_bytes > self.config.receive_backlog_bytes + window_bytes
-    }
-
-    fn on_packet(&mut self, now: Instant, packet: &[u8]) {
-        if matches!(self.state, State::Closed) {
-            return;
-        }
-        let outcome = match Kind::of(packet) {
-            Ok(Kind::Hello) => Hello::decode(packet).map(|hello| self.on_hello(now, &hello)),
-            Ok(Kind::Close) => Close::decode(packet).map(|close| self.on_close(&close)),
-            Ok(_) => self.on_connected_packet(now, packet),
-            Err(error) => Err(error),
-        };
-        match outcome {
-            Ok(()) => {}
-            Err(WireError::UnknownVersion(_)) => self.stats.unknown_version += 1,
-            Err(WireError::UnknownKind(_)) => self.stats.unknown_kind += 1,
-            Err(WireError::ReservedFlags(_)) => self.stats.reserved_flags += 1,
-            Err(WireError::TooShort { .. } | WireError::OutOfRange { .. }) => {
-                self.stats.malformed += 1
-            }
-        }
-    }
-
-    fn on_connected_packet(&mut self, now: Instant, packet: &[u8]) -> Result<(), WireError> {
-        let is_overrun = self.is_overrun();
-        let State::Established(established) = &mut self.state else {
-            self.stats.stale += 1;
-            return Ok(());
-        };
-        let (timers, stats) = (&mut self.timers, &mut self.stats);
-        match established.on_packet(now, packet, || is_overrun, &self.config, timers, stats) {
-            Ok(Received {
-                messages,
-                delivered,
-            }) => {
-                self.stats.messages_received += messages.len() as u64;
-                self.events
-                    .extend(delivered.into_iter().map(ConnectionEvent::Delivered));
-                self.events
-                    .extend(messages.into_iter().map(ConnectionEvent::Message));
-            }
-            Err(Refusal::Stale) => self.stats.stale += 1,
-            Err(Refusal::Malformed(error)) => return Err(error),
-            Err(Refusal::Violation(error)) => self.lose(LostReason::Violation(error)),
-        }
-        Ok(())
-    }
-
-    fn on_hello(&mut self, now: Instant, hello: &Hello) {
-        if hello.role == self.role {
-            self.stats.own_role += 1;
-            return;
-        }
-        if self.is_stale(hello.identity) {
-            self.stats.stale += 1;
-            return;
-        }
-        if self.is_overrun() {
-            // A driver that fetches no events gets no new ones either.
-            self.stats.overrun += 1;
-            return;
-        }
-        if let State::Established(established) = &self.state {
-            if established.peer_identity == hello.identity {
-                // It has not heard that we have heard it.
-                self.hello_wanted |= !hello.established;
-                return;
-            }
-            self.retire(established.peer_identity);
-            self.lose(LostReason::PeerRestarted);
-        }
-        let Some(version) = VersionRange::OURS.common(hello.versions) else {
-            self.on_incompatible(hello.identity.token(), hello.versions);
-            self.close_wanted =
-                Some(self.close_packet(CloseReason::IncompatibleVersion, hello.identity));
-            return;
-        };
-        if self.last_peer.is_some_and(|last| last != hello.identity) {
-            self.last_peer
-                .into_iter()
-                .for_each(|last| self.retire(last));
-        }
-        self.last_peer = Some(hello.identity);
-        let State::Seeking {
-            heard,
-            interval,
-            hellos_sent,
-            hello_sent_at,
-        } = &mut self.state
-        else {
-            return;
-        };
-        *heard = Some(hello.identity);
-        if hello.heard != self.identity.token() {
-            *interval = self.config.hello_interval_min;
-            self.hello_wanted = true;
-            return;
-        }
-        let round_trip = (*hellos_sent == 1).then(|| now.saturating_duration_since(*hello_sent_at));
-        self.establish(now, hello, version, round_trip);
-    }
-
-    fn establish(
-        &mut self,
-        now: Instant,
-        hello: &Hello,
-        version: u8,
-        round_trip: Option<Duration>,
-    ) {
-        let peer = PeerInfo {
-            boot_id: hello.identity.boot_id,
-            epoch: hello.identity.epoch,
-            version,
-            mtu: hello.mtu.min(self.config.mtu(self.link)),
-            max_message: 1 << hello.max_message_log2,
-            description_hash: None,
-        };
-        let key = ConnectionKey::new(self.role, self.identity, hello.identity);
-        self.timers = TimerTable::default();
-        let mut established = Established::new(
-            now,
-            &self.config,
-            self.link,
-            key,
-            peer,
-            hello,
-            &mut self.timers,
-        );
-        if let Some(round_trip) = round_trip {
-            established.sender.rtt.on_sample(round_trip);
-        }
-        self.state = State::Established(Box::new(established));
-        self.hello_wanted = !hello.established;
-        self.incompatible = None;
-        self.stats.connections += 1;
-        self.events.push_back(ConnectionEvent::Established { peer });
-    }
-
-    fn on_close(&mut self, close: &Close) {
-        if close.to != self.identity.token() {
-            self.stats.stale += 1;
-            return;
-        }
-        if let State::Established(established) = &self.state {
-            if established.peer_identity.token() != close.from {
-                self.stats.stale += 1;
-                return;
-            }
-            self.retire(established.peer_identity);
-            self.lose(LostReason::ClosedByPeer(close.reason));
-        }
-        if close.reason == CloseReason::IncompatibleVersion
-            && VersionRange::OURS.common(close.versions).is_none()
-        {
-            self.on_incompatible(close.from, close.versions);
-        }
-    }
-
-    /// Tells the owner once per peer, and asks less often from now on.
-    fn on_incompatible(&mut self, peer: Token, theirs: VersionRange) {
-        if self.incompatible.replace(peer) != Some(peer) {
-            self.events
-                .push_back(ConnectionEvent::Incompatible { theirs });
-        }
-        if let State::Seeking { interval, .. } = &mut self.state {
-            *interval = self.config.hello_interval_max;
-        }
-    }
-
-    fn is_stale(&self, identity: Identity) -> bool {
-        let is_older = |last: Identity| {
-            last.boot_id == identity.boot_id && identity.epoch.wrapping_sub(last.epoch) >= 1 << 31
-        };
-        self.retired.contains(&identity) || self.last_peer.is_some_and(is_older)
-    }
-
-    fn retire(&mut self, identity: Identity) {
-        if self.retired.contains(&identity) {
-            return;
-        }
-        if self.retired.len() == RETIRED_MAX {
-            self.retired.pop_front();
-        }
-        self.retired.push_back(identity);
     }
 
     fn close_packet(&self, reason: CloseReason, to: Identity) -> Close {

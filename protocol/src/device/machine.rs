@@ -8,14 +8,14 @@ use core::time::Duration;
 use sha2::{Digest, Sha256};
 
 use crate::connection::{Connection, ConnectionEvent};
-use crate::frame::crc32c;
 use crate::message::{Fault, FaultCode, LOG_BYTES_MAX, LogLevel, Message, MessageError, Value};
 use crate::segment::{Channel, MessageToken};
 use crate::wire::{Identity, Role};
 use crate::{Config, Instant, LinkKind, RequestId, SendError, Stats};
 
 use super::DeviceEvent;
-use super::memory::{Begin, Effect, RequestMemory, Sending, encode_result};
+use super::incoming::Incoming;
+use super::memory::{Begin, RequestMemory, Sending, encode_result};
 
 /// What a Description needs besides its part of the document: at most 66 bytes of CBOR around it.
 const DESCRIPTION_OVERHEAD_BYTES: usize = 72;
@@ -289,78 +289,17 @@ impl Device {
     }
 
     fn on_request(&mut self, now: Instant, message: Message, cost: usize) {
-        let fingerprint = fingerprint(&message);
-        let (id, deadline_ms, effect, observes, event) = match message {
-            Message::Read {
-                id,
-                property,
-                deadline_ms,
-            } => {
-                let id = RequestId(id);
-                (
-                    id,
-                    deadline_ms,
-                    Effect::Repeatable,
-                    None,
-                    DeviceEvent::Read { id, property },
-                )
-            }
-            Message::Observe {
-                id,
-                property,
-                deadline_ms,
-            } => {
-                let id = RequestId(id);
-                (
-                    id,
-                    deadline_ms,
-                    Effect::Repeatable,
-                    Some(property.clone()),
-                    DeviceEvent::Read { id, property },
-                )
-            }
-            Message::Write {
-                id,
-                property,
-                deadline_ms,
-                value,
-            } => {
-                let id = RequestId(id);
-                (
-                    id,
-                    deadline_ms,
-                    Effect::Once,
-                    None,
-                    DeviceEvent::Write {
-                        id,
-                        property,
-                        value,
-                    },
-                )
-            }
-            Message::Invoke {
-                id,
-                action,
-                deadline_ms,
-                input,
-            } => {
-                let id = RequestId(id);
-                let deadline = now + Duration::from_millis(deadline_ms.into());
-                (
-                    id,
-                    deadline_ms,
-                    Effect::Once,
-                    None,
-                    DeviceEvent::Invoke {
-                        id,
-                        action,
-                        input,
-                        deadline,
-                    },
-                )
-            }
-            _ => return,
+        let Some(incoming) = Incoming::new(now, message) else {
+            return;
         };
+        let Incoming {
+            id,
+            fingerprint,
+            deadline_ms,
+            effect,
+            observes,
+            event,
+        } = incoming;
         let is_full = observes.as_ref().is_some_and(|property| {
             self.observed.len() >= self.connection.config().observed_max
                 && !self.observed.contains(property)
@@ -460,17 +399,4 @@ impl Device {
         self.backlog_bytes += cost;
         self.events.push_back((event, cost));
     }
-}
-
-/// Tells requests under one id apart; the deadline is left out, since a repetition has a later one.
-fn fingerprint(request: &Message) -> u32 {
-    let mut request = request.clone();
-    match &mut request {
-        Message::Read { deadline_ms, .. }
-        | Message::Write { deadline_ms, .. }
-        | Message::Observe { deadline_ms, .. }
-        | Message::Invoke { deadline_ms, .. } => *deadline_ms = 0,
-        _ => {}
-    }
-    crc32c(&request.to_bytes())
 }

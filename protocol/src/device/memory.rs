@@ -111,16 +111,16 @@ impl RequestMemory {
         Begin::New
     }
 
-    /// Gives up the oldest answer that the host has, else the oldest whose deadline is over.
+    /// Gives up the oldest of the answers that are least likely to be asked for again: first those that the host has and
+    /// no longer waits for, then those that it has, then those that nobody waits for.
     fn make_room(&mut self, now: Instant) -> bool {
         let is_done = |entry: &Entry| !matches!(entry.outcome, Outcome::Running);
-        let received = |entry: &Entry| is_done(entry) && entry.interest == Interest::Received;
-        let overdue = |entry: &Entry| is_done(entry) && entry.deadline <= now;
-        let dispensable = self
-            .entries
-            .iter()
-            .position(received)
-            .or_else(|| self.entries.iter().position(overdue));
+        let is_received = |entry: &Entry| is_done(entry) && entry.interest == Interest::Received;
+        let is_overdue = |entry: &Entry| is_done(entry) && entry.deadline <= now;
+        let oldest = |is_wanted: &dyn Fn(&Entry) -> bool| self.entries.iter().position(is_wanted);
+        let dispensable = oldest(&|entry| is_received(entry) && is_overdue(entry))
+            .or_else(|| oldest(&is_received))
+            .or_else(|| oldest(&is_overdue));
         dispensable
             .and_then(|index| self.entries.remove(index))
             .is_some()

@@ -8,6 +8,7 @@
 //! It never interprets names or values: that is the Thing's business.
 
 mod event;
+mod incoming;
 mod machine;
 mod memory;
 

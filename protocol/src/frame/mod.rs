@@ -2,8 +2,10 @@
 //!
 //! Never looks into a packet.
 
+mod datagram;
 mod stream;
 
+pub use datagram::DatagramGate;
 pub use stream::{StreamDecoder, encode_stream};
 
 use crc::{CRC_32_ISCSI, Crc, Table};

@@ -4,14 +4,14 @@ use alloc::collections::{BTreeMap, VecDeque};
 use alloc::vec::Vec;
 use core::time::Duration;
 
-use sha2::{Digest, Sha256};
-
 use crate::connection::{Connection, ConnectionEvent};
 use crate::message::{Fault, FaultCode, Message, MessageError, Value};
 use crate::segment::MessageToken;
 use crate::wire::{Identity, Role};
 use crate::{Config, Instant, LinkKind, PeerInfo, SendError, Stats};
 
+use super::description::{Fetched, Part};
+use super::open::{Expects, Open, compose};
 use super::{DeliveryState, HostEvent, Reply, Request, RequestError, RequestFailure, RequestId};
 
 /// What an event costs in the backlog besides the bytes of its message.
@@ -43,25 +43,6 @@ enum Presence {
 struct Queued {
     event: HostEvent,
     cost: usize,
-}
-
-#[derive(Debug)]
-struct Open {
-    deadline: Instant,
-    delivery: DeliveryState,
-    expects: Expects,
-    /// A further message of this request that waits for room in the send queue.
-    follow_up: Option<Message>,
-}
-
-#[derive(Debug)]
-enum Expects {
-    Value,
-    Done,
-    Description {
-        document: Vec<u8>,
-        hash: Option<[u8; 32]>,
-    },
 }
 
 impl Host {
@@ -148,7 +129,7 @@ impl Host {
         if self.open.len() >= self.connection.config().requests_max {
             return Err(RequestError::Busy);
         }
-        let (message, expects) = compose(id, request, deadline);
+        let (message, expects) = compose(id, request, deadline, self.connection.config());
         if !message.is_within_bounds() {
             return Err(RequestError::OutOfBounds);
         }
@@ -178,7 +159,7 @@ impl Host {
             return;
         };
         if self.connection.withdraw(MessageToken(id.0))
-            || matches!(open.expects, Expects::Description { .. })
+            || matches!(open.expects, Expects::Description(_))
         {
             self.finish(id, Err(RequestFailure::Cancelled));
             return;
@@ -264,7 +245,16 @@ impl Host {
                 offset,
                 bytes,
             } => {
-                self.on_description(RequestId(id), *hash, length, offset, &bytes);
+                let hash = *hash;
+                self.on_description(
+                    RequestId(id),
+                    &Part {
+                        hash,
+                        length,
+                        offset,
+                        bytes: &bytes,
+                    },
+                );
             }
             Message::Result {
                 id,
@@ -349,7 +339,7 @@ impl Host {
             (Err(fault), _) => Err(RequestFailure::Fault(fault)),
             (Ok(value), Expects::Value) => Ok(Reply::Value(value)),
             (Ok(value), Expects::Done) => Ok(Reply::Done(value)),
-            (Ok(_), Expects::Description { .. }) => Err(RequestFailure::BadReply),
+            (Ok(_), Expects::Description(_)) => Err(RequestFailure::BadReply),
         };
         // An answer proves the arrival, even if it overtook the acknowledgement.
         self.on_delivered(id);
@@ -365,57 +355,33 @@ impl Host {
         }
     }
 
-    fn on_description(
-        &mut self,
-        id: RequestId,
-        hash: [u8; 32],
-        length: u32,
-        offset: u32,
-        part: &[u8],
-    ) {
-        let limit = self.connection.config().description_bytes_max;
+    fn on_description(&mut self, id: RequestId, part: &Part<'_>) {
         self.on_delivered(id);
         let Some(open) = self.open.get_mut(&id) else {
             self.connection.stats.late_replies += 1;
             return;
         };
-        let Expects::Description {
-            document,
-            hash: expected,
-        } = &mut open.expects
-        else {
+        let Expects::Description(fetch) = &mut open.expects else {
             return self.finish(id, Err(RequestFailure::BadReply));
         };
-        if length as usize > limit {
-            return self.finish(
-                id,
-                Err(RequestFailure::DescriptionTooLarge { length, limit }),
-            );
+        match fetch.on_part(part) {
+            Ok(Fetched::Part { next_offset }) => {
+                open.follow_up = Some(Message::Describe {
+                    id: id.0,
+                    offset: next_offset,
+                });
+            }
+            Ok(Fetched::Whole(document)) => {
+                self.finish(
+                    id,
+                    Ok(Reply::Description {
+                        hash: part.hash,
+                        document,
+                    }),
+                );
+            }
+            Err(failure) => self.finish(id, Err(failure)),
         }
-        let rest = length as usize - document.len().min(length as usize);
-        let is_in_place = offset as usize == document.len() && part.len() <= rest;
-        let is_progress = !part.is_empty() || rest == 0;
-        if !is_in_place || !is_progress || *expected.get_or_insert(hash) != hash {
-            return self.finish(id, Err(RequestFailure::BadReply));
-        }
-        document.extend_from_slice(part);
-        if document.len() < length as usize {
-            open.follow_up = Some(Message::Describe {
-                id: id.0,
-                offset: document.len() as u32,
-            });
-            return;
-        }
-        let document = core::mem::take(document);
-        let is_genuine = <[u8; 32]>::from(Sha256::digest(&document)) == hash;
-        self.finish(
-            id,
-            if is_genuine {
-                Ok(Reply::Description { hash, document })
-            } else {
-                Err(RequestFailure::BadReply)
-            },
-        );
     }
 
     fn on_deadline(&mut self, now: Instant, id: RequestId) {
@@ -461,56 +427,5 @@ impl Host {
             Presence::Unannounced { held, .. } => held.push_back(queued),
             Presence::Absent | Presence::Announced => self.events.push_back(queued),
         }
-    }
-}
-
-fn compose(id: RequestId, request: Request, deadline: Duration) -> (Message, Expects) {
-    let id = id.0;
-    let deadline_ms = u32::try_from(deadline.as_millis())
-        .unwrap_or(u32::MAX)
-        .max(1);
-    match request {
-        Request::Describe => (
-            Message::Describe { id, offset: 0 },
-            Expects::Description {
-                document: Vec::new(),
-                hash: None,
-            },
-        ),
-        Request::Read { property } => (
-            Message::Read {
-                id,
-                property,
-                deadline_ms,
-            },
-            Expects::Value,
-        ),
-        Request::Write { property, value } => (
-            Message::Write {
-                id,
-                property,
-                deadline_ms,
-                value,
-            },
-            Expects::Done,
-        ),
-        Request::Observe { property } => (
-            Message::Observe {
-                id,
-                property,
-                deadline_ms,
-            },
-            Expects::Value,
-        ),
-        Request::Unobserve { property } => (Message::Unobserve { id, property }, Expects::Done),
-        Request::Invoke { action, input } => (
-            Message::Invoke {
-                id,
-                action,
-                deadline_ms,
-                input,
-            },
-            Expects::Done,
-        ),
     }
 }

@@ -96,9 +96,9 @@ impl Flags {
     };
 
     fn to_byte(self) -> u8 {
-        u8::from(self.start) * Self::START
-            | u8::from(self.end) * Self::END
-            | (self.channel as u8) << Self::CHANNEL_SHIFT
+        (u8::from(self.start) * Self::START)
+            | (u8::from(self.end) * Self::END)
+            | ((self.channel as u8) << Self::CHANNEL_SHIFT)
     }
 
     fn from_byte(byte: u8) -> Result<Self, WireError> {

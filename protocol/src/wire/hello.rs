@@ -130,7 +130,7 @@ impl Hello {
 
     /// Appends the encoded packet.
     pub fn encode(&self, out: &mut Vec<u8>) {
-        let flags = u8::from(self.established) * ESTABLISHED
+        let flags = (u8::from(self.established) * ESTABLISHED)
             | match self.role {
                 Role::Host => 0,
                 Role::Device => DEVICE,

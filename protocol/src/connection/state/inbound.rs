@@ -1,0 +1,175 @@
+//! What each packet that comes in does to the connection's state.
+
+use alloc::boxed::Box;
+use core::time::Duration;
+
+use crate::Instant;
+use crate::wire::{Close, CloseReason, Hello, Kind, Token, VersionRange, WireError};
+
+use super::super::established::{ConnectionKey, Established, Received, Refusal};
+use super::super::timers::TimerTable;
+use super::super::{LostReason, PeerInfo};
+use super::{Connection, ConnectionEvent, State};
+
+impl Connection {
+    pub(super) fn on_packet(&mut self, now: Instant, packet: &[u8]) {
+        if matches!(self.state, State::Closed) {
+            return;
+        }
+        let outcome = match Kind::of(packet) {
+            Ok(Kind::Hello) => Hello::decode(packet).map(|hello| self.on_hello(now, &hello)),
+            Ok(Kind::Close) => Close::decode(packet).map(|close| self.on_close(&close)),
+            Ok(_) => self.on_connected_packet(now, packet),
+            Err(error) => Err(error),
+        };
+        match outcome {
+            Ok(()) => {}
+            Err(WireError::UnknownVersion(_)) => self.stats.unknown_version += 1,
+            Err(WireError::UnknownKind(_)) => self.stats.unknown_kind += 1,
+            Err(WireError::ReservedFlags(_)) => self.stats.reserved_flags += 1,
+            Err(WireError::TooShort { .. } | WireError::OutOfRange { .. }) => {
+                self.stats.malformed += 1
+            }
+        }
+    }
+
+    fn on_connected_packet(&mut self, now: Instant, packet: &[u8]) -> Result<(), WireError> {
+        let is_overrun = self.is_overrun();
+        let State::Established(established) = &mut self.state else {
+            self.stats.stale += 1;
+            return Ok(());
+        };
+        let (timers, stats) = (&mut self.timers, &mut self.stats);
+        match established.on_packet(now, packet, || is_overrun, &self.config, timers, stats) {
+            Ok(Received {
+                messages,
+                delivered,
+            }) => {
+                self.stats.messages_received += messages.len() as u64;
+                self.events
+                    .extend(delivered.into_iter().map(ConnectionEvent::Delivered));
+                self.events
+                    .extend(messages.into_iter().map(ConnectionEvent::Message));
+            }
+            Err(Refusal::Stale) => self.stats.stale += 1,
+            Err(Refusal::Malformed(error)) => return Err(error),
+            Err(Refusal::Violation(error)) => self.lose(LostReason::Violation(error)),
+        }
+        Ok(())
+    }
+
+    fn on_hello(&mut self, now: Instant, hello: &Hello) {
+        if hello.role == self.role {
+            self.stats.own_role += 1;
+            return;
+        }
+        if self.peers.is_stale(hello.identity) {
+            self.stats.stale += 1;
+            return;
+        }
+        if self.is_overrun() {
+            // A driver that fetches no events gets no new ones either.
+            self.stats.overrun += 1;
+            return;
+        }
+        if let State::Established(established) = &self.state {
+            if established.peer_identity == hello.identity {
+                // It has not heard that we have heard it.
+                self.hello_wanted |= !hello.established;
+                return;
+            }
+            self.peers.retire(established.peer_identity);
+            self.lose(LostReason::PeerRestarted);
+        }
+        let Some(version) = VersionRange::OURS.common(hello.versions) else {
+            self.on_incompatible(hello.identity.token(), hello.versions);
+            self.close_wanted =
+                Some(self.close_packet(CloseReason::IncompatibleVersion, hello.identity));
+            return;
+        };
+        self.peers.on_heard(hello.identity);
+        let State::Seeking {
+            heard,
+            interval,
+            hellos_sent,
+            hello_sent_at,
+        } = &mut self.state
+        else {
+            return;
+        };
+        *heard = Some(hello.identity);
+        if hello.heard != self.identity.token() {
+            *interval = self.config.hello_interval_min;
+            self.hello_wanted = true;
+            return;
+        }
+        let round_trip = (*hellos_sent == 1).then(|| now.saturating_duration_since(*hello_sent_at));
+        self.establish(now, hello, version, round_trip);
+    }
+
+    fn establish(
+        &mut self,
+        now: Instant,
+        hello: &Hello,
+        version: u8,
+        round_trip: Option<Duration>,
+    ) {
+        let peer = PeerInfo {
+            boot_id: hello.identity.boot_id,
+            epoch: hello.identity.epoch,
+            version,
+            mtu: hello.mtu.min(self.config.mtu(self.link)),
+            max_message: 1 << hello.max_message_log2,
+            description_hash: None,
+        };
+        let key = ConnectionKey::new(self.role, self.identity, hello.identity);
+        self.timers = TimerTable::default();
+        let mut established = Established::new(
+            now,
+            &self.config,
+            self.link,
+            key,
+            peer,
+            hello,
+            &mut self.timers,
+        );
+        if let Some(round_trip) = round_trip {
+            established.sender.rtt.on_sample(round_trip);
+        }
+        self.state = State::Established(Box::new(established));
+        self.hello_wanted = !hello.established;
+        self.stats.connections += 1;
+        self.events.push_back(ConnectionEvent::Established { peer });
+    }
+
+    fn on_close(&mut self, close: &Close) {
+        if close.to != self.identity.token() {
+            self.stats.stale += 1;
+            return;
+        }
+        if let State::Established(established) = &self.state {
+            if established.peer_identity.token() != close.from {
+                self.stats.stale += 1;
+                return;
+            }
+            self.peers.retire(established.peer_identity);
+            self.lose(LostReason::ClosedByPeer(close.reason));
+        }
+        if close.reason == CloseReason::IncompatibleVersion
+            && VersionRange::OURS.common(close.versions).is_none()
+        {
+            self.on_incompatible(close.from, close.versions);
+        }
+    }
+
+    /// Tells the owner once per peer, and asks less often from now on.
+    fn on_incompatible(&mut self, peer: Token, theirs: VersionRange) {
+        if self.peers.on_incompatible(peer) {
+            self.events
+                .push_back(ConnectionEvent::Incompatible { theirs });
+        }
+        if let State::Seeking { interval, .. } = &mut self.state {
+            *interval = self.config.hello_interval_max;
+        }
+    }
+}
