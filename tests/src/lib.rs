@@ -5,3 +5,4 @@
 pub mod device;
 pub mod power_cut;
 pub mod process;
+pub mod sentences;
