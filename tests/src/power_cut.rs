@@ -6,7 +6,8 @@
 
 use std::{
     fs,
-    os::unix::fs::MetadataExt as _,
+    io::Write as _,
+    os::unix::fs::{MetadataExt as _, OpenOptionsExt as _},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     thread,
@@ -70,8 +71,8 @@ pub struct CuttableDisk {
 struct Powered {
     unflushed: Unflushed,
     nbdkit: Child,
-    nbdfuse: Child,
-    loop_device: String,
+    nbdfuse: Option<Child>,
+    loop_device: Option<String>,
 }
 
 /// How long any of the programs may take to come up or go down; far above what was seen (0.2 s).
@@ -141,53 +142,78 @@ impl CuttableDisk {
         self.directory.join("mount")
     }
 
+    fn fuse(&self) -> PathBuf {
+        self.directory.join("fuse")
+    }
+
     /// Brings the disk up and mounts it; the file system replays its journal then.
     pub fn power_on(&mut self, unflushed: Unflushed) -> anyhow::Result<()> {
         let socket = self.directory.join("nbd.sock");
         let _ = fs::remove_file(&socket);
-        let fuse = self.directory.join("fuse");
+        let arguments = self.cache_arguments(unflushed)?;
+        let log = |name: &str| fs::File::create(self.directory.join(name));
         let nbdkit = Command::new("nbdkit")
-            .args(["--foreground", "--exit-with-parent", "-U"])
+            .args(["--foreground", "-U"])
             .arg(&socket)
-            .args(self.cache_arguments(unflushed)?)
+            .args(arguments)
             .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(log("nbdkit.log")?)
             .spawn()
             .context("nbdkit")?;
+        // From here on `clear` takes away whatever has come up, however far this gets.
+        let powered = self.powered.insert(Powered {
+            unflushed,
+            nbdkit,
+            nbdfuse: None,
+            loop_device: None,
+        });
         wait_for("nbdkit's socket", || socket.exists())?;
+        let fuse = self.directory.join("fuse");
         let nbdfuse = Command::new("nbdfuse")
             .arg(&fuse)
             .arg("--unix")
             .arg(&socket)
             .stdin(Stdio::null())
+            .stdout(Stdio::null())
             // It complains, and may abort, when its server is gone: that is the cut.
             .stderr(fs::File::create(self.directory.join("nbdfuse.log"))?)
             .spawn()
             .context("nbdfuse")?;
+        powered.nbdfuse = Some(nbdfuse);
         let file = fuse.join("nbd");
         wait_for("nbdfuse's file", || file.exists())?;
         let device = run(Command::new("losetup")
             .args(["--find", "--show"])
             .arg(&file))?;
-        let loop_device = device.trim().to_owned();
-        self.powered = Some(Powered {
-            unflushed,
-            nbdkit,
-            nbdfuse,
-            loop_device: loop_device.clone(),
-        });
+        let device = powered.loop_device.insert(device.trim().to_owned()).clone();
         run(Command::new("mount")
-            .args(["-t", "ext4", &loop_device])
+            .args(["-t", "ext4", &device])
             .arg(self.mount_point()))?;
         Ok(())
     }
 
     /// Cuts the power at once: what was not flushed is gone. The file system stays mounted, dead, until [`CuttableDisk::clear`].
     pub fn cut(&mut self) -> anyhow::Result<()> {
+        let control = self.directory.join("control");
         let powered = self.powered.as_mut().context("the disk has no power")?;
         match powered.unflushed {
             Unflushed::Lost => powered.nbdkit.kill()?,
             Unflushed::KeptByChance { seed } => {
-                fs::write(self.directory.join("control"), format!("cut {seed}\n"))?
+                // Without blocking: a plugin that is not there must be an error, not a hang.
+                let open = || {
+                    fs::File::options()
+                        .write(true)
+                        .custom_flags(nix::libc::O_NONBLOCK)
+                        .open(&control)
+                };
+                let mut fifo = None;
+                wait_for("the plugin's end of the FIFO", || {
+                    fifo = open().ok();
+                    fifo.is_some()
+                })?;
+                fifo.context("just opened")?
+                    .write_all(format!("cut {seed}\n").as_bytes())?;
             }
         }
         powered.nbdkit.wait()?;
@@ -225,31 +251,46 @@ impl CuttableDisk {
         let Some(mut powered) = self.powered.take() else {
             return Ok(());
         };
-        let mount = self.mount_point();
         wait_for("umount", || {
-            let unmounted = Command::new("umount")
-                .arg(&mount)
-                .stderr(Stdio::null())
-                .status();
-            unmounted.is_ok_and(|status| status.success())
+            unmounted(Command::new("umount"), &self.mount_point())
         })?;
-        run(Command::new("losetup").args(["-d", &powered.loop_device]))?;
-        // Once the last user of the file is gone, nbdfuse ends by being unmounted.
-        wait_for("the end of nbdfuse", || {
-            let _ = Command::new("fusermount3")
-                .arg("-u")
-                .arg(self.directory.join("fuse"))
-                .stderr(Stdio::null())
-                .status();
-            powered
-                .nbdfuse
-                .try_wait()
-                .is_ok_and(|status| status.is_some())
+        if let Some(device) = &powered.loop_device {
+            run(Command::new("losetup").args(["-d", device]))?;
+        }
+        // The loop device lets its file go some time later; only then can the file be unmounted. An nbdfuse that aborted leaves
+        // its mount behind, so its end alone is not enough.
+        wait_for("unmounting nbdfuse", || {
+            let mut fusermount = Command::new("fusermount3");
+            fusermount.arg("-u");
+            unmounted(fusermount, &self.fuse())
         })?;
+        if let Some(mut nbdfuse) = powered.nbdfuse.take() {
+            nbdfuse.wait()?;
+        }
+        // Killing what has ended already is no error that matters.
         let _ = powered.nbdkit.kill();
         powered.nbdkit.wait()?;
         Ok(())
     }
+}
+
+/// Tries to unmount; says whether nothing is mounted there any more.
+fn unmounted(mut program: Command, directory: &Path) -> bool {
+    let is_mounted = || {
+        let table = fs::read_to_string("/proc/self/mounts").unwrap_or_default();
+        let place = directory.display().to_string();
+        table
+            .lines()
+            .any(|line| line.split(' ').nth(1) == Some(&place))
+    };
+    if is_mounted() {
+        let _ = program
+            .arg(directory)
+            .stdin(Stdio::null())
+            .stderr(Stdio::null())
+            .status();
+    }
+    !is_mounted()
 }
 
 impl Drop for CuttableDisk {

@@ -32,6 +32,13 @@ const CUT_AFTER_MS: std::ops::Range<u64> = 20..900;
 /// How long a writer may take to come up, or to end when its disk is gone.
 const WRITER_TIMEOUT: Duration = Duration::from_secs(30);
 
+/// What the writer waits for before it acknowledges.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum AcknowledgedBy {
+    Commit,
+    FlushAlone,
+}
+
 #[derive(Debug, Default)]
 struct Tally {
     acknowledged: usize,
@@ -53,18 +60,18 @@ fn acknowledged_records_survive_power_cuts() -> anyhow::Result<()> {
     }
     let cuts = variable("AUTOGLM_POWER_CUTS")?.unwrap_or(30);
     let seed = variable("AUTOGLM_SEED")?.unwrap_or_else(rand::random);
-    let is_unsafe = std::env::var_os("AUTOGLM_UNSAFE_FLUSH_ONLY").is_some();
-    println!(
-        "seed {seed}, {cuts} cuts, acknowledged by {}",
-        if is_unsafe { "flush alone" } else { "commit" }
-    );
-    let tally = cut_power(cuts, seed, is_unsafe)?;
+    let by = match std::env::var_os("AUTOGLM_UNSAFE_FLUSH_ONLY") {
+        Some(_) => AcknowledgedBy::FlushAlone,
+        None => AcknowledgedBy::Commit,
+    };
+    println!("seed {seed}, {cuts} cuts, acknowledged by {by:?}");
+    let tally = cut_power(cuts, seed, by)?;
     println!("{tally:?}");
     assert!(
         tally.acknowledged > 0,
         "a run without acknowledgements shows nothing"
     );
-    if is_unsafe {
+    if by == AcknowledgedBy::FlushAlone {
         assert!(
             tally.lost > 0,
             "flush alone lost nothing: the cuts do not cut"
@@ -80,7 +87,7 @@ fn acknowledged_records_survive_power_cuts() -> anyhow::Result<()> {
     Ok(())
 }
 
-fn cut_power(cuts: u64, seed: u64, is_unsafe: bool) -> anyhow::Result<Tally> {
+fn cut_power(cuts: u64, seed: u64, by: AcknowledgedBy) -> anyhow::Result<Tally> {
     let mut random = StdRng::seed_from_u64(seed);
     let directory = tempfile::tempdir()?;
     let mut disk = CuttableDisk::new(directory.path(), DISK_BYTES)?;
@@ -130,7 +137,7 @@ fn cut_power(cuts: u64, seed: u64, is_unsafe: bool) -> anyhow::Result<Tally> {
         start = start.max(found.next);
         if cut < cuts {
             let after = Duration::from_millis(random.random_range(CUT_AFTER_MS));
-            let acknowledged = write_until_cut(&mut disk, &state, start, after, is_unsafe)?;
+            let acknowledged = write_until_cut(&mut disk, &state, start, after, by)?;
             let rest = match unflushed {
                 Unflushed::Lost => "lost",
                 Unflushed::KeptByChance { .. } => "part",
@@ -242,11 +249,11 @@ fn write_until_cut(
     state: &Path,
     start: u64,
     after: Duration,
-    is_unsafe: bool,
+    by: AcknowledgedBy,
 ) -> anyhow::Result<BTreeSet<u64>> {
     let mut command = Command::new(env!("CARGO_BIN_EXE_store-writer"));
     command.arg(state).args(["--start", &start.to_string()]);
-    if is_unsafe {
+    if by == AcknowledgedBy::FlushAlone {
         command.arg("--unsafe-flush-only");
     }
     let mut writer = command

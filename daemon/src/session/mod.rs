@@ -119,7 +119,7 @@ impl Sessions {
         Err(SessionError::Contended { id: id.clone() })
     }
 
-    /// All sessions, the one that was active last first.
+    /// All sessions that can be read, the one that was active last first.
     ///
     /// # Errors
     /// [`SessionError::Store`].
@@ -130,8 +130,14 @@ impl Sessions {
             let page = self.store.scan(scan.clone()).await?;
             let Some((last, _)) = page.last() else { break };
             scan = scan.after(last.clone());
-            for (_, value) in &page {
-                records.push(SessionRecord::decode(value)?);
+            for (key, value) in &page {
+                match SessionRecord::decode(value) {
+                    Ok(record) => records.push(record),
+                    // One that cannot be read must not hide the others; loading it says what is wrong.
+                    Err(error) => {
+                        tracing::warn!(session = %key, %error, "session is left out of the list")
+                    }
+                }
             }
         }
         records.sort_by(|a, b| {

@@ -1,6 +1,7 @@
 //! The store as its callers see it, on a real database in a temporary directory.
 
 mod damage;
+mod model;
 
 use std::{
     fs,
