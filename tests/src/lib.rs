@@ -3,6 +3,8 @@
 //! Nothing here is part of the product.
 
 pub mod device;
+pub mod edge_box;
+pub mod fleet;
 pub mod power_cut;
 pub mod process;
 pub mod sentences;

@@ -106,3 +106,13 @@ pub fn state(path: &Path) -> anyhow::Result<Value> {
     let text = std::fs::read(path).with_context(|| format!("{} cannot be read", path.display()))?;
     Ok(serde_json::from_slice(&text)?)
 }
+
+/// The last entry of a directory by name: the newest version of what is kept there.
+///
+/// # Errors
+/// When there is none.
+pub fn newest(directory: &Path) -> anyhow::Result<PathBuf> {
+    let entries = std::fs::read_dir(directory).with_context(|| format!("{} cannot be read: run `make models`", directory.display()))?;
+    let paths = entries.filter_map(|entry| Some(entry.ok()?.path())).filter(|path| path.is_dir());
+    paths.max().with_context(|| format!("{} is empty: run `make models`", directory.display()))
+}

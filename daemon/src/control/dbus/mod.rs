@@ -10,6 +10,7 @@
 //! task adds and removes objects. Everything is exported before the name is requested.
 
 pub mod access;
+pub mod client;
 pub mod error;
 pub mod manager;
 pub mod names;
