@@ -87,6 +87,11 @@ async fn mqtt_moves_the_lamp_once_even_when_the_command_comes_twice() {
     let too_large = vec![b'x'; 100_000];
     assert_eq!(operator.command("big", &too_large).await.unwrap()["status"], "REJECTED");
     assert_eq!(edge_box.device("lamp").unwrap()["executed"], 1);
+    // The broker drops what is over our limit on packets; it must not become a poison that ends every connection.
+    operator.publish("poison", &vec![b'x'; 300_000]).await.unwrap();
+    let after = operator.command("c-2", toggle.as_bytes()).await.unwrap();
+    assert_eq!(after["status"], "SUCCEEDED", "{after}");
+    assert_eq!(edge_box.device("lamp").unwrap()["executed"], 2);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -20,6 +20,9 @@ use super::types::{BrokerState, ClientConfig, Incoming, Publication, PublishErro
 const WINDOW: usize = 8;
 /// rumqttc's request channel: the window, the acknowledgements ([`RECEIVE_MAXIMUM`]) and the subscription fit.
 const REQUESTS: usize = 64;
+/// MQTT 5 maximum packet size (§3.1.2.11.4): the broker drops larger ones instead of sending them. Without it rumqttc has a limit of
+/// its own, ends the connection at a larger packet, and meets the same packet again after every reconnection.
+const PACKET_BYTES_MAX: u32 = 256 * 1024;
 /// A half-open connection is noticed after one and a half of these (MQTT 5 §3.1.2.10).
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
 /// Time for the broker to take our clean disconnect.
@@ -106,6 +109,7 @@ impl Pump {
             .set_connect_properties(ConnectProperties {
                 session_expiry_interval: Some(u32::try_from(config.session_expiry.as_secs()).unwrap_or(u32::MAX)),
                 receive_maximum: Some(RECEIVE_MAXIMUM),
+                max_packet_size: Some(PACKET_BYTES_MAX),
                 ..ConnectProperties::new()
             });
         if let Some(will) = &config.will {
