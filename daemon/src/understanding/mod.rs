@@ -3,13 +3,26 @@
 //! Pure: no model, no clock, no I/O. The shell embeds the texts that this module asks for
 //! and passes the vectors in:
 //!
-//! 1. when a thing connects: [`Catalogue::phrases_for`], embed the texts, [`Catalogue::insert`];
-//! 2. for a sentence: [`Catalogue::prepare`], embed [`Prepared::texts`], [`Catalogue::resolve`];
+//! 1. when a thing connects: [`catalogue::Catalogue::phrases_for`], embed the texts, `insert` them;
+//! 2. for a sentence: [`catalogue::Catalogue::prepare`], embed its texts, `resolve`;
 //! 3. run the calls (or ask, refuse, converse as told) and keep the new [`Focus`] with the session.
 //!
 //! It never guesses: what is ambiguous asks back, a value that the thing does not take is
 //! refused, and what is no command is conversation. A call whose arguments violate the
 //! thing's schema cannot come out.
+
+pub mod catalogue;
+pub mod phrases;
+pub mod reply;
+pub mod wording;
+
+mod clause;
+mod dialogue;
+mod lexicon;
+mod matcher;
+mod pending;
+mod slots;
+mod text;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -70,6 +83,8 @@ pub enum Understanding {
         /// Why, ready to show.
         message: String,
     },
+    /// The person took an open question back ("no", "cancel"): nothing is done.
+    Cancelled,
     /// No command: an answer is the language model's business.
     Conversation,
 }

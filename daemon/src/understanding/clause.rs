@@ -1,0 +1,710 @@
+//! One clause of a sentence: what kind of speech it is, and which part each word plays.
+//!
+//! Only words are looked at here, never similarity. What tells something, asks whether to do
+//! something, forbids or is for later is no command, whatever verbs are in it.
+
+use std::collections::BTreeSet;
+
+use crate::things::description::ThingId;
+
+use super::lexicon::{Lexicon, stems_without};
+use super::text::{Amount, Token, TokenKind};
+use super::wording::{GAP_TOKENS_MAX, PhraseList, Verb, Wording, Words};
+
+/// What the speaker does with a clause.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Act {
+    /// Wants something done.
+    Command,
+    /// Wants to know a state.
+    Question,
+    /// Tells, forbids, muses, greets: not ours.
+    Aside(&'static str),
+    /// Wants something done, but not now.
+    Deferred,
+}
+
+/// How a clause points at things without naming them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Reference {
+    It,
+    Other,
+    Both,
+}
+
+/// The things that a clause names.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub(super) struct Mention {
+    /// Named by title, alias or kind; narrowed by a location.
+    pub things: BTreeSet<ThingId>,
+    /// Only a location was named.
+    pub by_location: bool,
+    /// All of them are meant ("all lights").
+    pub is_group: bool,
+    /// Everything that can do it is meant.
+    pub everything: bool,
+    /// Named after "except".
+    pub except: BTreeSet<ThingId>,
+    /// The location that was named is not where the named thing is.
+    pub elsewhere: bool,
+    /// "a lamp", not "the lamp".
+    pub indefinite: bool,
+}
+
+/// A number in a clause.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Number {
+    pub amount: Amount,
+    pub unit: Option<String>,
+    pub said: String,
+    /// The size of a change, not the value ("by 10 percent").
+    pub is_change: bool,
+}
+
+/// More or less of something.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Change {
+    /// 1 or -1.
+    pub sign: f64,
+    /// "brighter" says what of; "up" does not.
+    pub quantity: Option<String>,
+    /// Steps: 0.5 for "a bit", 2 for "a lot".
+    pub steps: f64,
+}
+
+/// A word that nothing here explains.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Unknown {
+    pub word: String,
+    /// It stands right before a name, as "kitchen" in "kitchen light".
+    pub modifies: bool,
+    /// It follows a preposition, as "garage" in "in the garage".
+    pub is_place: bool,
+}
+
+/// A clause and its parts.
+#[derive(Debug, Clone)]
+pub(super) struct Clause {
+    pub tokens: Vec<Token>,
+    pub act: Act,
+    pub mention: Mention,
+    pub reference: Option<Reference>,
+    pub verbs: BTreeSet<Verb>,
+    pub numbers: Vec<Number>,
+    pub quotes: Vec<String>,
+    pub change: Option<Change>,
+    /// "too": the command before, on this thing.
+    pub also: bool,
+    /// It ends where a value should follow ("dim it to").
+    pub dangling: bool,
+    pub unknown: Vec<Unknown>,
+    /// Words were corrected.
+    pub corrected: bool,
+}
+
+/// A clause before it is read.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Piece {
+    pub tokens: Vec<Token>,
+    /// Joined to the clause before by "and" alone, so that what that one says of itself
+    /// ("do not ...") goes on here.
+    pub continues: bool,
+}
+
+/// Splits a sentence at punctuation and conjunctions.
+pub(super) fn split(tokens: &[Token], wording: &Wording) -> Vec<Piece> {
+    let has_group = |clause: &[Token]| {
+        let references = &wording.references;
+        let groups = |token: &Token| references.everything.has(&token.text) || references.all.has(&token.text);
+        clause.iter().any(groups)
+    };
+    let mut pieces: Vec<Piece> = Vec::new();
+    let mut current = Vec::new();
+    let mut continues = false;
+    let mut at = 0;
+    while at < tokens.len() {
+        let excepts = wording.references.except.prefix_len(&tokens[at..]) > 0 && has_group(&current);
+        let stops = tokens[at].kind == TokenKind::Break;
+        let joins = wording.grammar.conjunctions.prefix_len(&tokens[at..]);
+        if stops || joins > 0 && !excepts {
+            if !current.is_empty() {
+                let tokens = std::mem::take(&mut current);
+                pieces.push(Piece { tokens, continues });
+                continues = true;
+            }
+            continues &= !stops && !wording.references.except.has(&tokens[at].text);
+            at += joins.max(1);
+        } else {
+            current.push(tokens[at].clone());
+            at += 1;
+        }
+    }
+    if !current.is_empty() {
+        pieces.push(Piece { tokens: current, continues });
+    }
+    pieces
+}
+
+/// How the start of a clause was taken off.
+#[derive(Debug, Default, Clone, Copy)]
+struct Opening {
+    wishes: bool,
+    gerund: bool,
+    requests: bool,
+}
+
+impl Clause {
+    /// Reads one clause; `None` if it is only politeness.
+    pub(super) fn read(
+        tokens: &[Token],
+        lexicon: &Lexicon,
+        wording: &Wording,
+        corrected: bool,
+    ) -> Option<Self> {
+        let grammar = &wording.grammar;
+        let mut tokens = without(tokens, &grammar.fillers);
+        let (opening, chat) = strip_opening(&mut tokens, wording);
+        if tokens.is_empty() && !chat {
+            return None;
+        }
+        let act = if chat {
+            Act::Aside("starts as conversation does")
+        } else {
+            act(&mut tokens, opening, wording)
+        };
+        Some(Reader::new(tokens, lexicon, wording).read(act, corrected))
+    }
+
+    /// Whether the whole clause is in the list.
+    pub(super) fn is_only(&self, list: &PhraseList) -> bool {
+        is_only(&self.tokens, list)
+    }
+
+    pub(super) fn has_change_verb(&self) -> bool {
+        self.verbs.contains(&Verb::Raise) || self.verbs.contains(&Verb::Lower)
+    }
+}
+
+/// Whether these tokens, without breaks, are one phrase of the list.
+pub(super) fn is_only(tokens: &[Token], list: &PhraseList) -> bool {
+    let words: Vec<&Token> = tokens
+        .iter()
+        .filter(|token| token.kind != TokenKind::Break)
+        .collect();
+    !words.is_empty() && list.prefix_len(&words) == words.len()
+}
+
+fn without(tokens: &[Token], list: &PhraseList) -> Vec<Token> {
+    let mut kept = Vec::with_capacity(tokens.len());
+    let mut at = 0;
+    while at < tokens.len() {
+        match list.prefix_len(&tokens[at..]) {
+            0 => {
+                kept.push(tokens[at].clone());
+                at += 1;
+            }
+            skip => at += skip,
+        }
+    }
+    kept
+}
+
+/// Takes politeness off the start. The second value: what follows is conversation.
+fn strip_opening(tokens: &mut Vec<Token>, wording: &Wording) -> (Opening, bool) {
+    let grammar = &wording.grammar;
+    let mut opening = Opening::default();
+    loop {
+        let prefix = |list: &PhraseList| list.prefix_len(tokens);
+        let lengths = [
+            prefix(&grammar.polite),
+            prefix(&grammar.polite_gerund),
+            prefix(&grammar.wish),
+            prefix(&grammar.requests),
+        ];
+        let longest = lengths.into_iter().max().unwrap_or(0);
+        if prefix(&grammar.conversation) >= longest.max(1) {
+            return (opening, true);
+        }
+        if longest == 0 {
+            return (opening, false);
+        }
+        opening.gerund |= lengths[1] == longest;
+        opening.wishes |= lengths[2] == longest;
+        opening.requests |= lengths[3] == longest;
+        tokens.drain(..longest);
+    }
+}
+
+fn act(tokens: &mut Vec<Token>, opening: Opening, wording: &Wording) -> Act {
+    let grammar = &wording.grammar;
+    let anywhere = |tokens: &[Token], list: &PhraseList| {
+        (0..tokens.len()).any(|at| list.prefix_len(&tokens[at..]) > 0)
+    };
+    if anywhere(tokens, &grammar.negations) {
+        return Act::Aside("says what not to do");
+    }
+    if opening.requests || grammar.questions.prefix_len(tokens) > 0 {
+        return Act::Question;
+    }
+    if grammar.subjects.prefix_len(tokens) > 0 {
+        return Act::Aside("tells something");
+    }
+    if is_deferred(tokens, wording) {
+        return Act::Deferred;
+    }
+    if opening.wishes {
+        *tokens = without(tokens, &grammar.copulas);
+        for token in tokens.iter_mut() {
+            restore(token, &grammar.past, wording);
+        }
+    } else if anywhere(tokens, &grammar.copulas) {
+        return Act::Aside("states something");
+    } else if tokens.iter().any(|token| verb_stem(token, &grammar.past, wording).is_some()) {
+        return Act::Aside("reports something");
+    }
+    if let Some(first) = tokens.first_mut() {
+        if opening.gerund {
+            restore(first, &grammar.gerund, wording);
+        } else if verb_stem(first, &grammar.gerund, wording).is_some() {
+            return Act::Aside("speaks about doing");
+        }
+    }
+    Act::Command
+}
+
+fn is_deferred(tokens: &[Token], wording: &Wording) -> bool {
+    let grammar = &wording.grammar;
+    (0..tokens.len()).any(|at| {
+        let later = match &tokens[at].kind {
+            TokenKind::Number { unit: Some(unit), .. } => wording
+                .units
+                .get(unit)
+                .is_some_and(|unit| unit.dimensions.iter().any(|dimension| dimension == "time")),
+            _ => false,
+        };
+        let before = at > 0 && grammar.deferred_before.has(&tokens[at - 1].text);
+        later && before || grammar.deferred.prefix_len(&tokens[at..]) > 0
+    })
+}
+
+/// The verb that this word is a form of with one of these endings.
+fn verb_stem(token: &Token, endings: &[String], wording: &Wording) -> Option<String> {
+    let begins = |stem: &String| {
+        let mut phrases = wording.verbs.values().flat_map(|verb| verb.phrases.iter());
+        phrases.any(|phrase| phrase[0] == *stem)
+    };
+    endings
+        .iter()
+        .flat_map(|ending| stems_without(&token.text, ending, wording))
+        .find(begins)
+}
+
+fn restore(token: &mut Token, endings: &[String], wording: &Wording) {
+    let is_particle = wording.verbs.values().any(|verb| verb.particles.has(&token.text));
+    if token.is_word()
+        && !is_particle
+        && let Some(stem) = verb_stem(token, endings, wording)
+    {
+        token.text = stem;
+    }
+}
+
+/// Gives each token its part; `used` marks those that are explained.
+struct Reader<'a> {
+    tokens: Vec<Token>,
+    used: Vec<bool>,
+    name_starts: BTreeSet<usize>,
+    lexicon: &'a Lexicon,
+    wording: &'a Wording,
+}
+
+impl<'a> Reader<'a> {
+    fn new(tokens: Vec<Token>, lexicon: &'a Lexicon, wording: &'a Wording) -> Self {
+        Self {
+            used: vec![false; tokens.len()],
+            name_starts: BTreeSet::new(),
+            tokens,
+            lexicon,
+            wording,
+        }
+    }
+
+    fn read(mut self, act: Act, corrected: bool) -> Clause {
+        let reference = self.reference();
+        let mention = self.mention();
+        let (mut verbs, carrier) = self.verbs();
+        if self.particles(&mut verbs) && carrier {
+            verbs.remove(&Verb::Set);
+        }
+        let change = self.change(&verbs);
+        let numbers = self.numbers(&verbs);
+        let also = (0..self.tokens.len()).any(|at| self.prefix(&self.wording.references.also, at) > 0);
+        let last = self.tokens.last().map_or("", |token| token.text.as_str());
+        Clause {
+            dangling: self.wording.grammar.value_prepositions.has(last)
+                && !self.used.last().copied().unwrap_or(false),
+            quotes: self.quotes(),
+            unknown: self.unknown(),
+            tokens: self.tokens,
+            act,
+            mention,
+            reference,
+            verbs,
+            numbers,
+            change,
+            also,
+            corrected,
+        }
+    }
+
+    fn prefix(&self, list: &PhraseList, at: usize) -> usize {
+        list.prefix_len(&self.tokens[at..])
+    }
+
+    fn claim(&mut self, at: usize, len: usize) {
+        self.used[at..at + len].fill(true);
+    }
+
+    fn find(&mut self, list: &PhraseList) -> bool {
+        for at in 0..self.tokens.len() {
+            let len = self.prefix(list, at);
+            if len > 0 && !self.used[at..at + len].contains(&true) {
+                self.claim(at, len);
+                return true;
+            }
+        }
+        false
+    }
+
+    fn reference(&mut self) -> Option<Reference> {
+        let references = &self.wording.references;
+        if self.find(&references.other) {
+            return Some(Reference::Other);
+        }
+        // "both lights" names what "both" refers to; "that lamp" is a name, not a reference.
+        let followed_by_name = |reader: &Self, list: &PhraseList| {
+            (0..reader.tokens.len()).any(|at| {
+                let len = reader.prefix(list, at);
+                let next = at + len + usize::from(len > 0 && reader.determiner(at + len));
+                len > 0 && next < reader.tokens.len() && reader.noun_at(next)
+            })
+        };
+        if !followed_by_name(self, &references.both) && self.find(&references.both) {
+            return Some(Reference::Both);
+        }
+        if !followed_by_name(self, &references.pronouns) && self.find(&references.pronouns) {
+            return Some(Reference::It);
+        }
+        None
+    }
+
+    fn determiner(&self, at: usize) -> bool {
+        self.tokens.get(at).is_some_and(|token| self.wording.grammar.determiners.has(&token.text))
+    }
+
+    fn noun_at(&self, at: usize) -> bool {
+        let token = &self.tokens[at];
+        self.lexicon.name_at(&self.tokens[at..]).is_some()
+            || self.lexicon.is_affordance_word(&token.text)
+            || token.is_word() && !self.is_explained(at)
+    }
+
+    fn mention(&mut self) -> Mention {
+        let mut mention = Mention::default();
+        let mut located: Option<BTreeSet<ThingId>> = None;
+        let mut excepting = false;
+        let mut at = 0;
+        while at < self.tokens.len() {
+            let everything = self.prefix(&self.wording.references.everything, at);
+            if everything > 0 {
+                mention.everything = true;
+                self.claim(at, everything);
+                at += everything;
+                continue;
+            }
+            if (mention.everything || mention.is_group)
+                && self.prefix(&self.wording.references.except, at) > 0
+            {
+                let len = self.prefix(&self.wording.references.except, at);
+                excepting = true;
+                self.claim(at, len);
+                at += len;
+                continue;
+            }
+            let named = self.lexicon.name_at(&self.tokens[at..]);
+            let place = self.lexicon.location_at(&self.tokens[at..]);
+            let place_len = place.as_ref().map_or(0, |(_, len)| *len);
+            match (named, place) {
+                (Some(named), _) if named.len >= place_len && !self.is_verb_here(at, named.len) => {
+                    self.claim(at, named.len);
+                    self.name_starts.insert(at);
+                    let len = named.len;
+                    if excepting {
+                        mention.except.extend(named.things);
+                    } else {
+                        mention.is_group |= named.is_kind && named.is_plural || self.all_before(at);
+                        mention.indefinite |= self.indefinite_before(at);
+                        merge(&mut mention.things, named.things);
+                    }
+                    at += len;
+                }
+                (_, Some((things, len))) => {
+                    self.claim(at, len);
+                    self.name_starts.insert(at);
+                    located = Some(things);
+                    at += len;
+                }
+                _ => at += 1,
+            }
+        }
+        if let Some(place) = located {
+            let both: BTreeSet<ThingId> = mention.things.intersection(&place).cloned().collect();
+            if mention.things.is_empty() {
+                mention.by_location = true;
+                mention.things = place;
+            } else if both.is_empty() {
+                mention.elsewhere = true;
+            } else {
+                mention.things = both;
+            }
+        }
+        mention
+    }
+
+    /// A clause starts with its verb, also where a thing is called like one ("lock the door").
+    fn is_verb_here(&self, at: usize, len: usize) -> bool {
+        let starts = |phrase: &Words| phrase[0] == self.tokens[at].text;
+        at == 0
+            && len == 1
+            && self.tokens.len() > 1
+            && self.wording.verbs.values().any(|verb| verb.phrases.iter().any(starts))
+    }
+
+    fn all_before(&self, at: usize) -> bool {
+        let all = &self.wording.references.all;
+        (0..at).any(|start| start + self.prefix(all, start) == at)
+            || at > 0 && self.determiner(at - 1) && (0..at - 1).any(|start| start + self.prefix(all, start) == at - 1)
+    }
+
+    fn indefinite_before(&self, at: usize) -> bool {
+        at > 0 && self.wording.grammar.indefinite.has(&self.tokens[at - 1].text)
+    }
+
+    /// The second value: one of them only carries a particle ("turn" of "turn it on").
+    fn verbs(&mut self) -> (BTreeSet<Verb>, bool) {
+        let mut found: Vec<(Vec<usize>, Verb)> = Vec::new();
+        for (verb, words) in &self.wording.verbs {
+            for phrase in words.phrases.iter() {
+                found.extend(self.place(phrase).map(|places| (places, *verb)));
+            }
+        }
+        found.sort_by_key(|(places, _)| (std::cmp::Reverse(places.len()), places[0]));
+        let mut taken: Vec<Vec<usize>> = Vec::new();
+        let mut verbs = BTreeSet::new();
+        for (places, verb) in found {
+            let same = taken.contains(&places);
+            if same || !places.iter().any(|at| self.used[*at]) {
+                if !same {
+                    places.iter().for_each(|at| self.used[*at] = true);
+                    taken.push(places);
+                }
+                verbs.insert(verb);
+            }
+        }
+        let carrier = verbs.contains(&Verb::Set);
+        (verbs, carrier)
+    }
+
+    /// Where the words of a verb phrase stand, the leftmost.
+    fn place(&self, phrase: &[String]) -> Option<Vec<usize>> {
+        'start: for start in 0..self.tokens.len() {
+            let mut places = Vec::with_capacity(phrase.len());
+            let mut at = start;
+            let mut gap = 0;
+            for word in phrase {
+                if word == "*" {
+                    gap = GAP_TOKENS_MAX;
+                    continue;
+                }
+                let Some(next) = (at..self.tokens.len().min(at + gap + 1))
+                    .find(|i| self.tokens[*i].text == *word && !self.used[*i])
+                else {
+                    continue 'start;
+                };
+                places.push(next);
+                at = next + 1;
+                gap = 0;
+            }
+            return Some(places);
+        }
+        None
+    }
+
+    /// "on" and "off" that stand as adverbs, not before a noun.
+    fn particles(&mut self, verbs: &mut BTreeSet<Verb>) -> bool {
+        let mut found = false;
+        for at in 0..self.tokens.len() {
+            let ends = at + 1 == self.tokens.len()
+                || self.prefix(&self.wording.grammar.after_particle, at + 1) > 0;
+            if self.used[at] || !ends {
+                continue;
+            }
+            for (verb, words) in &self.wording.verbs {
+                if words.particles.has(&self.tokens[at].text) {
+                    verbs.insert(*verb);
+                    self.used[at] = true;
+                    found = true;
+                }
+            }
+        }
+        found
+    }
+
+    fn change(&mut self, verbs: &BTreeSet<Verb>) -> Option<Change> {
+        let references = &self.wording.references;
+        let steps = if self.find(&references.slightly) {
+            0.5
+        } else if self.find(&references.much) {
+            2.0
+        } else {
+            1.0
+        };
+        for (key, quantity) in &self.wording.quantities {
+            for (list, sign) in [(&quantity.up, 1.0), (&quantity.down, -1.0)] {
+                for at in 0..self.tokens.len() {
+                    let len = self.prefix(list, at);
+                    if len > 0 {
+                        self.claim(at, len);
+                        return Some(Change {
+                            sign,
+                            quantity: Some(key.clone()),
+                            steps,
+                        });
+                    }
+                }
+            }
+        }
+        let sign = match (verbs.contains(&Verb::Raise), verbs.contains(&Verb::Lower)) {
+            (true, false) => 1.0,
+            (false, true) => -1.0,
+            _ => return None,
+        };
+        Some(Change {
+            sign,
+            quantity: None,
+            steps,
+        })
+    }
+
+    fn numbers(&mut self, verbs: &BTreeSet<Verb>) -> Vec<Number> {
+        let grammar = &self.wording.grammar;
+        let moves = (verbs.contains(&Verb::Raise) || verbs.contains(&Verb::Lower))
+            && !verbs.contains(&Verb::Set);
+        let mut numbers = Vec::new();
+        for at in 0..self.tokens.len() {
+            let TokenKind::Number { amount, unit, said } = &self.tokens[at].kind else {
+                continue;
+            };
+            let before = at.checked_sub(1).map_or("", |i| self.tokens[i].text.as_str());
+            let compared = at + 1 < self.tokens.len()
+                && self.wording.quantities.values().any(|quantity| {
+                    self.prefix(&quantity.up, at + 1) + self.prefix(&quantity.down, at + 1) > 0
+                });
+            numbers.push(Number {
+                amount: *amount,
+                unit: unit.clone(),
+                said: said.clone(),
+                is_change: grammar.change_prepositions.has(before)
+                    || compared
+                    || moves && at > 0 && !grammar.value_prepositions.has(before),
+            });
+            self.used[at] = true;
+        }
+        numbers
+    }
+
+    fn quotes(&self) -> Vec<String> {
+        let quote = |token: &Token| match &token.kind {
+            TokenKind::Quote(text) => Some(text.clone()),
+            _ => None,
+        };
+        self.tokens.iter().filter_map(quote).collect()
+    }
+
+    fn is_explained(&self, at: usize) -> bool {
+        let word = &self.tokens[at].text;
+        let grammar = &self.wording.grammar;
+        let numbers = &self.wording.numbers;
+        let lists = [
+            &grammar.stop, &grammar.determiners, &grammar.indefinite, &grammar.prepositions,
+            &grammar.copulas, &grammar.questions, &grammar.harmless, &numbers.largest,
+            &numbers.smallest, &self.wording.references.all,
+        ];
+        self.used[at]
+            || !self.tokens[at].is_word()
+            || lists.iter().any(|list| list.has(word))
+            || self.wording.references.ordinals.contains(word)
+            || self.lexicon.is_affordance_word(word)
+            || self.wording.quantities.values().any(|quantity| {
+                quantity.names.has(word) || quantity.adjectives.has(word)
+            })
+            || stems_of(word, self.wording).iter().any(|stem| self.lexicon.is_affordance_word(stem))
+    }
+
+    fn unknown(&self) -> Vec<Unknown> {
+        let grammar = &self.wording.grammar;
+        (0..self.tokens.len())
+            .filter(|at| !self.is_explained(*at))
+            .map(|at| {
+                let mut before = at;
+                while before > 0 && (self.determiner(before - 1) || !self.is_explained(before - 1)) {
+                    before -= 1;
+                }
+                Unknown {
+                    word: self.tokens[at].text.clone(),
+                    modifies: self.name_starts.contains(&(at + 1)),
+                    is_place: before > 0 && grammar.prepositions.has(&self.tokens[before - 1].text),
+                }
+            })
+            .collect()
+    }
+}
+
+fn stems_of(word: &str, wording: &Wording) -> Vec<String> {
+    super::lexicon::stems(word, wording)
+}
+
+/// Two names in one clause narrow each other ("the light ... the desk lamp") or add up.
+fn merge(things: &mut BTreeSet<ThingId>, named: BTreeSet<ThingId>) {
+    let both: BTreeSet<ThingId> = things.intersection(&named).cloned().collect();
+    if things.is_empty() || both.is_empty() {
+        things.extend(named);
+    } else {
+        *things = both;
+    }
+}
+
+/// The words of a clause for the embedding model: `#` for values, units by their code, and
+/// the name of what "it" refers to.
+pub(super) fn text(clause: &Clause, wording: &Wording, referent: Option<&str>) -> String {
+    let pronouns = &wording.references.pronouns;
+    let mut text = Vec::with_capacity(clause.tokens.len());
+    let mut replaced = clause.reference != Some(Reference::It);
+    for token in &clause.tokens {
+        match &token.kind {
+            TokenKind::Number { unit, .. } => {
+                let code = unit.as_ref().and_then(|unit| wording.units.get(unit));
+                text.push("#".to_owned());
+                text.extend(code.and_then(|unit| unit.codes.first()).cloned());
+            }
+            TokenKind::Quote(_) => text.push("#".to_owned()),
+            TokenKind::Break => {}
+            TokenKind::Word if !replaced && pronouns.has(&token.text) => {
+                replaced = true;
+                text.push(referent.map_or_else(|| token.text.clone(), str::to_lowercase));
+            }
+            TokenKind::Word => text.push(token.text.clone()),
+        }
+    }
+    text.join(" ")
+}

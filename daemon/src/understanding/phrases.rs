@@ -1,0 +1,544 @@
+//! What a Thing Description offers, as operations with the phrases that stand for them.
+//!
+//! Generated from the description alone: titles, aliases, location, the verbs of the kind of
+//! action (from `@type`, else from the title or name, else from the shape of the input), the
+//! values of enumerations, and `#` for a number or a text. No thing is known by name here.
+
+use std::collections::BTreeSet;
+
+use serde_json::Value;
+
+use crate::things::description::{
+    Action, Choice, DataSchema, DataType, Naming, Property, ThingDescription, ThingId,
+};
+
+use super::wording::{Verb, Wording, Words};
+
+/// The most phrases of one thing; embedding one takes some 3 ms on a slow core, so that a thing is
+/// ready in about a second. What comes later in the description is then matched by words only.
+pub const PHRASES_MAX: usize = 400;
+/// How many names of a thing its phrases use.
+const NAMES_IN_PHRASES: usize = 3;
+
+/// A text to embed when a thing connects.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Phrase {
+    /// The text.
+    pub text: String,
+    /// Which of the thing's operations it stands for.
+    pub(super) operation: usize,
+}
+
+/// A way to say which thing is meant.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Name {
+    pub words: Words,
+    /// A kind ("light") may name several things at once.
+    pub is_kind: bool,
+    pub is_plural: bool,
+}
+
+/// What a call does, without its value.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) enum Target {
+    Action(String),
+    Read(String),
+    Write(String),
+}
+
+/// A value that an operation needs.
+#[derive(Debug, Clone)]
+pub(super) struct Slot {
+    /// The member of an object; `None` where the value is the whole input.
+    pub member: Option<String>,
+    pub title: String,
+    pub schema: DataSchema,
+    pub required: bool,
+}
+
+/// One thing that can be done with a thing.
+#[derive(Debug, Clone)]
+pub(super) struct Offer {
+    pub target: Target,
+    pub title: String,
+    pub verbs: BTreeSet<Verb>,
+    /// Titles that tell what no common verb tells ("return to dock").
+    pub own: Vec<Words>,
+    /// What the affordance is called ("fan speed", "fan").
+    pub names: Vec<Words>,
+    pub quantities: BTreeSet<String>,
+    pub slots: Vec<Slot>,
+    /// The value where the verb alone says it ("turn off" a fan speed).
+    pub fixed: Option<Value>,
+    pub sets: Option<String>,
+    pub confirm: bool,
+    /// Something that a person sets, as against what is measured.
+    pub is_setting: bool,
+}
+
+impl Offer {
+    pub(super) fn is_read(&self) -> bool {
+        matches!(self.target, Target::Read(_))
+    }
+
+    pub(super) fn takes_value(&self) -> bool {
+        self.fixed.is_none() && !self.slots.is_empty()
+    }
+}
+
+/// A thing as understanding sees it.
+#[derive(Debug, Clone)]
+pub(super) struct Offers {
+    pub id: ThingId,
+    pub title: String,
+    pub names: Vec<Name>,
+    pub location: Option<Words>,
+    pub kinds: Vec<Words>,
+    pub offers: Vec<Offer>,
+}
+
+/// `fan_speed`, `fanSpeed`, `Fan speed` -> `fan speed`.
+pub(super) fn words(text: &str) -> Words {
+    let mut spaced = String::with_capacity(text.len() + 4);
+    let mut before_lower = false;
+    for c in text.chars() {
+        if c.is_uppercase() && before_lower {
+            spaced.push(' ');
+        }
+        before_lower = c.is_lowercase();
+        if c.is_alphanumeric() || c == '/' || c == '°' || c == '%' {
+            spaced.extend(c.to_lowercase());
+        } else if c != '\'' {
+            spaced.push(' ');
+        }
+    }
+    spaced.split_whitespace().map(str::to_owned).collect()
+}
+
+/// Whether `needle` stands in `hay` as a run.
+pub(super) fn contains(hay: &[String], needle: &[String]) -> bool {
+    !needle.is_empty() && hay.windows(needle.len()).any(|window| window == needle)
+}
+
+impl Offers {
+    pub(super) fn new(description: &ThingDescription, wording: &Wording) -> Self {
+        let mut offers = Vec::new();
+        for (name, action) in &description.actions {
+            add_action(&mut offers, description, name, action, wording);
+        }
+        for (name, property) in &description.properties {
+            add_property(&mut offers, name, property, wording);
+        }
+        add_switches(&mut offers, wording);
+        Self {
+            id: description.id.clone(),
+            title: description.title.clone(),
+            names: names(description, wording),
+            location: description.location.as_deref().map(words),
+            kinds: description.kinds.iter().map(|kind| words(kind)).collect(),
+            offers,
+        }
+    }
+
+    /// The texts to embed.
+    pub(super) fn phrases(&self, wording: &Wording) -> Vec<Phrase> {
+        let mut names: Vec<String> = Vec::new();
+        for name in self.names.iter().filter(|name| !name.is_plural) {
+            let name = name.words.join(" ");
+            if !names.contains(&name) {
+                names.push(name);
+            }
+        }
+        names.truncate(NAMES_IN_PHRASES);
+        let mut phrases = Vec::new();
+        for (operation, offer) in self.offers.iter().enumerate() {
+            let mut texts = BTreeSet::new();
+            for name in &names {
+                offer_texts(offer, name, wording, &mut texts);
+            }
+            phrases.extend(texts.into_iter().map(|text| Phrase { text, operation }));
+        }
+        phrases.truncate(PHRASES_MAX);
+        phrases
+    }
+}
+
+fn names(description: &ThingDescription, wording: &Wording) -> Vec<Name> {
+    let mut names: Vec<Name> = Vec::new();
+    let mut add = |words: Words, is_kind: bool| {
+        if words.is_empty() || names.iter().any(|name| name.words == words) {
+            return;
+        }
+        for plural in plurals(&words, wording) {
+            names.push(Name {
+                words: plural,
+                is_kind,
+                is_plural: true,
+            });
+        }
+        names.push(Name {
+            words,
+            is_kind,
+            is_plural: false,
+        });
+    };
+    add(words(&description.title), false);
+    for alias in &description.aliases {
+        add(words(alias), false);
+    }
+    for kind in &description.kinds {
+        if let Some(location) = &description.location {
+            add([words(location), words(kind)].concat(), false);
+        }
+    }
+    for kind in &description.kinds {
+        add(words(kind), true);
+    }
+    names
+}
+
+fn plurals(singular: &[String], wording: &Wording) -> Vec<Words> {
+    let Some((last, start)) = singular.split_last() else {
+        return Vec::new();
+    };
+    let endings = &wording.grammar.plural;
+    if endings.iter().any(|ending| last.ends_with(ending.as_str())) {
+        return Vec::new();
+    }
+    endings
+        .iter()
+        .map(|ending| [start, &[format!("{last}{ending}")]].concat())
+        .collect()
+}
+
+fn add_action(
+    offers: &mut Vec<Offer>,
+    description: &ThingDescription,
+    name: &str,
+    action: &Action,
+    wording: &Wording,
+) {
+    let slots = slots(action.input.as_ref(), name);
+    let title = action.naming.title.clone().unwrap_or_else(|| words(name).join(" "));
+    let sets = action
+        .sets
+        .clone()
+        .or_else(|| set_by_shape(description, name, &slots));
+    let mut says: Vec<Words> = vec![words(&title), words(name)];
+    says.extend(action.naming.aliases.iter().map(|alias| words(alias)));
+    let mut verbs: BTreeSet<Verb> = typed_verbs(&action.naming, wording);
+    let mut own = Vec::new();
+    let mut names = Vec::new();
+    for said in says {
+        let (verb, rest) = leading_verbs(&said, wording);
+        let all_verb = !verb.is_empty() && rest.is_empty();
+        if slots.is_empty() && !all_verb {
+            // Its own words say it; a leading common verb alone would say too much.
+            push_new(&mut own, said);
+            continue;
+        }
+        if !slots.is_empty() {
+            push_new(&mut names, rest);
+        }
+        verbs.extend(verb);
+    }
+    if !slots.is_empty() {
+        let shows = slots.iter().any(|slot| is_text(&slot.schema));
+        verbs.insert(if shows { Verb::Show } else { Verb::Set });
+        for slot in &slots {
+            push_new(&mut names, words(&slot.title));
+        }
+    }
+    if let Some(property) = sets.as_ref().and_then(|sets| description.properties.get(sets)) {
+        let sets = sets.as_deref().unwrap_or_default();
+        for said in affordance_names(&property.naming, sets) {
+            push_new(&mut names, said);
+        }
+    }
+    offers.push(Offer {
+        quantities: quantities(&names, slots.first().map(|slot| &slot.schema), wording),
+        target: Target::Action(name.to_owned()),
+        title,
+        verbs,
+        own,
+        names,
+        slots,
+        fixed: None,
+        sets,
+        confirm: action.confirm,
+        is_setting: true,
+    });
+}
+
+/// An action whose only input is called as a property is taken to set it.
+fn set_by_shape(description: &ThingDescription, name: &str, slots: &[Slot]) -> Option<String> {
+    let [slot] = slots else { return None };
+    let named = |property: &&String| {
+        slot.member.as_ref() == Some(*property)
+            || words(name).ends_with(&words(property))
+            || words(&slot.title) == words(property)
+    };
+    description.properties.keys().find(named).cloned()
+}
+
+fn add_property(offers: &mut Vec<Offer>, name: &str, property: &Property, wording: &Wording) {
+    let title = property.naming.title.clone().unwrap_or_else(|| words(name).join(" "));
+    let names = affordance_names(&property.naming, name);
+    let quantities = quantities(&names, Some(&property.schema), wording);
+    let offer = |target, verbs, slots, fixed, sets| Offer {
+        target,
+        title: title.clone(),
+        verbs,
+        own: Vec::new(),
+        names: names.clone(),
+        quantities: quantities.clone(),
+        slots,
+        fixed,
+        sets,
+        confirm: property.confirm,
+        is_setting: !property.schema.read_only,
+    };
+    if !property.schema.write_only {
+        let target = Target::Read(name.to_owned());
+        let read = offer(target, BTreeSet::new(), Vec::new(), None, Some(name.to_owned()));
+        offers.push(Offer {
+            confirm: false,
+            ..read
+        });
+    }
+    if property.schema.read_only {
+        return;
+    }
+    let write = || Target::Write(name.to_owned());
+    let sets = || Some(name.to_owned());
+    let slots = slots(Some(&property.schema), &title);
+    let verb = if is_text(&property.schema) { Verb::Show } else { Verb::Set };
+    offers.push(offer(write(), [verb].into(), slots.clone(), None, sets()));
+    if property.schema.data_type == Some(DataType::Boolean) {
+        let says = |verb: &Verb| {
+            let particles = wording.verbs.get(verb).map(|words| &words.particles);
+            particles.is_some_and(|list| names.iter().any(|name| list.prefix_len(name) == name.len()))
+        };
+        for (yes, no) in OPPOSITES {
+            if says(yes) {
+                let value = |value: bool| Some(Value::Bool(value));
+                offers.push(offer(write(), [*yes].into(), slots.clone(), value(true), sets()));
+                offers.push(offer(write(), [*no].into(), slots.clone(), value(false), sets()));
+            }
+        }
+    }
+}
+
+/// Verbs that undo each other.
+pub(super) const OPPOSITES: &[(Verb, Verb)] = &[
+    (Verb::TurnOn, Verb::TurnOff),
+    (Verb::Open, Verb::Close),
+    (Verb::Unlock, Verb::Lock),
+    (Verb::Start, Verb::Stop),
+    (Verb::Play, Verb::Pause),
+];
+
+/// A thing that has no on and off of its own may have an enumeration with an "off" in it.
+fn add_switches(offers: &mut Vec<Offer>, wording: &Wording) {
+    let has = |offers: &[Offer], verb| offers.iter().any(|offer| offer.verbs.contains(&verb));
+    let Some(off_words) = wording.verbs.get(&Verb::TurnOff).map(|words| &words.particles) else {
+        return;
+    };
+    if has(offers, Verb::TurnOff) {
+        return;
+    }
+    let mut switches = Vec::new();
+    for offer in offers.iter().filter(|offer| offer.takes_value()) {
+        let [slot] = offer.slots.as_slice() else { continue };
+        let is_off = |choice: &Choice| choice_words(choice).iter().any(|said| off_words.prefix_len(said) == said.len());
+        if !slot.schema.choices.iter().any(is_off) {
+            continue;
+        }
+        for choice in &slot.schema.choices {
+            let verb = if is_off(choice) { Verb::TurnOff } else { Verb::TurnOn };
+            switches.push(Offer {
+                verbs: [verb].into(),
+                fixed: Some(choice.value.clone()),
+                ..offer.clone()
+            });
+        }
+    }
+    offers.extend(switches);
+}
+
+/// What people say for a value of an enumeration.
+pub(super) fn choice_words(choice: &Choice) -> Vec<Words> {
+    let mut said: Vec<Words> = choice.title.iter().map(|title| words(title)).collect();
+    said.extend(choice.aliases.iter().map(|alias| words(alias)));
+    if let Value::String(text) = &choice.value {
+        push_new(&mut said, words(text));
+    }
+    said
+}
+
+pub(super) fn is_text(schema: &DataSchema) -> bool {
+    schema.data_type == Some(DataType::String) && schema.choices.is_empty()
+}
+
+pub(super) fn is_number(schema: &DataSchema) -> bool {
+    matches!(schema.data_type, Some(DataType::Integer | DataType::Number))
+}
+
+fn slots(input: Option<&DataSchema>, title: &str) -> Vec<Slot> {
+    let Some(schema) = input else { return Vec::new() };
+    if schema.data_type != Some(DataType::Object) {
+        return vec![Slot {
+            member: None,
+            title: schema.naming.title.clone().unwrap_or_else(|| words(title).join(" ")),
+            schema: schema.clone(),
+            required: true,
+        }];
+    }
+    let slot = |(name, member): (&String, &DataSchema)| Slot {
+        member: Some(name.clone()),
+        title: member.naming.title.clone().unwrap_or_else(|| words(name).join(" ")),
+        schema: member.clone(),
+        required: schema.required.contains(name),
+    };
+    schema.members.iter().map(slot).collect()
+}
+
+fn affordance_names(naming: &Naming, name: &str) -> Vec<Words> {
+    let mut names = Vec::new();
+    if let Some(title) = &naming.title {
+        push_new(&mut names, words(title));
+    }
+    push_new(&mut names, words(name));
+    for alias in &naming.aliases {
+        push_new(&mut names, words(alias));
+    }
+    names
+}
+
+fn push_new(list: &mut Vec<Words>, words: Words) {
+    if !words.is_empty() && !list.contains(&words) {
+        list.push(words);
+    }
+}
+
+/// `@type` "edge:TurnOn" names the kind outright.
+fn typed_verbs(naming: &Naming, wording: &Wording) -> BTreeSet<Verb> {
+    let local = |kind: &String| words(kind.rsplit([':', '/', '#']).next().unwrap_or(kind));
+    let types: Vec<Words> = naming.types.iter().map(local).collect();
+    let named = |(verb, said): (&Verb, &super::wording::VerbWords)| {
+        let first = words(said.templates.first()?);
+        types.contains(&first).then_some(*verb)
+    };
+    wording.verbs.iter().filter_map(named).collect()
+}
+
+/// The kinds whose verb starts these words, and what follows it.
+fn leading_verbs(said: &[String], wording: &Wording) -> (BTreeSet<Verb>, Words) {
+    let longest = |verb: &super::wording::VerbWords| {
+        let templates = verb.templates.iter().map(|template| words(template));
+        templates
+            .filter(|template| super::wording::starts_with(said, template))
+            .map(|template| template.len())
+            .max()
+            .unwrap_or(0)
+    };
+    let best = wording.verbs.values().map(longest).max().unwrap_or(0);
+    if best == 0 {
+        return (BTreeSet::new(), said.to_vec());
+    }
+    let kinds = wording
+        .verbs
+        .iter()
+        .filter(|(_, verb)| longest(verb) == best)
+        .map(|(kind, _)| *kind);
+    (kinds.collect(), said[best..].to_vec())
+}
+
+/// The qualities that these names speak of; the unit tells where the names do not.
+fn quantities(names: &[Words], schema: Option<&DataSchema>, wording: &Wording) -> BTreeSet<String> {
+    let named: BTreeSet<String> = wording
+        .quantities
+        .iter()
+        .filter(|(_, quantity)| {
+            quantity
+                .names
+                .iter()
+                .any(|said| names.iter().any(|name| contains(name, said)))
+        })
+        .map(|(key, _)| key.clone())
+        .collect();
+    if !named.is_empty() {
+        return named;
+    }
+    let unit = schema
+        .and_then(|schema| schema.unit.as_deref())
+        .and_then(|code| wording.unit_by_code(code));
+    let dimensions = unit.map(|unit| unit.dimensions.as_slice()).unwrap_or_default();
+    dimensions
+        .iter()
+        .filter(|dimension| wording.quantities.contains_key(*dimension))
+        .cloned()
+        .collect()
+}
+
+fn offer_texts(offer: &Offer, thing: &str, wording: &Wording, texts: &mut BTreeSet<String>) {
+    let templates = &wording.phrases;
+    let mut add = |template: &str, places: &[(&str, &str)]| {
+        let text = super::reply::fill(template, places);
+        texts.insert(text.split_whitespace().collect::<Vec<_>>().join(" "));
+    };
+    let names: Vec<String> = offer.names.iter().map(|name| name.join(" ")).collect();
+    if offer.is_read() {
+        let boolean = offer.slots.is_empty() && offer.quantities.is_empty();
+        for name in names.iter().take(2) {
+            for template in &templates.read {
+                add(template, &[("thing", thing), ("name", name)]);
+            }
+            for template in templates.read_boolean.iter().filter(|_| boolean) {
+                add(template, &[("thing", thing), ("name", name)]);
+            }
+        }
+        let measured = offer.quantities.iter().filter(|_| !offer.is_setting);
+        for quantity in measured.filter_map(|key| wording.quantities.get(key)) {
+            for adjective in quantity.adjectives.iter().take(3) {
+                for template in &templates.read_adjective {
+                    add(template, &[("thing", thing), ("adjective", &adjective.join(" "))]);
+                }
+            }
+        }
+        return;
+    }
+    if !offer.takes_value() {
+        let kinds = offer.verbs.iter().filter_map(|verb| wording.verbs.get(verb));
+        for verb in kinds.flat_map(|words| &words.templates) {
+            for template in &templates.action {
+                add(template, &[("thing", thing), ("verb", verb)]);
+            }
+        }
+        for own in &offer.own {
+            for template in &templates.titled {
+                add(template, &[("thing", thing), ("title", &own.join(" "))]);
+            }
+        }
+        return;
+    }
+    let name = names.first().map_or("", String::as_str);
+    for slot in &offer.slots {
+        if is_text(&slot.schema) {
+            for template in &templates.text {
+                add(template, &[("thing", thing)]);
+            }
+        } else if is_number(&slot.schema) {
+            let code = slot.schema.unit.as_deref().unwrap_or("");
+            let unit = wording.unit_by_code(code).map_or(code, |unit| &unit.codes[0]);
+            for template in &templates.number {
+                add(template, &[("thing", thing), ("name", name), ("unit", unit)]);
+            }
+        }
+        for choice in slot.schema.choices.iter().flat_map(choice_words) {
+            for template in &templates.choice {
+                add(template, &[("thing", thing), ("name", name), ("value", &choice.join(" "))]);
+            }
+        }
+    }
+}
