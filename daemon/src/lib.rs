@@ -1,4 +1,5 @@
 //! The daemon.
 
+pub mod inference;
 pub mod things;
 pub mod understanding;

@@ -1,0 +1,327 @@
+//! Sentences to vectors: tokenize, run the graph, mean over tokens, scale to length 1.
+//!
+//! One thread owns the model. A request is cut into parts of at most [`PART`] sentences that queue one after the other, so
+//! that a person's sentence waits for one part, and not for the hundreds of phrases of a device that has just connected.
+//! Bundle layout: `bert-last-hidden-state` ([`EmbeddingGraph`]).
+
+use std::{
+    collections::BTreeMap,
+    time::{Duration, Instant},
+};
+
+use ort::{
+    session::{Session, SessionInputValue},
+    value::Tensor,
+};
+use tokenizers::{Tokenizer, TruncationParams};
+use tokio::sync::{mpsc, oneshot};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    bundle::Bundle,
+    error::{InferenceError, LoadError},
+    manifest::{EmbeddingGraph, Graph, Task},
+    probe::{self, EmbeddingProbe},
+    runtime::Runtime,
+    session,
+    slot::{Door, Model, Setup},
+    status::LoadStage,
+};
+
+/// Sentences per part, and so the longest that another caller's part delays one: some 40 ms.
+const PART: usize = 8;
+
+/// Most sentences in one request. Chosen because a Thing with 50 affordances makes some 1,000 phrases.
+const TEXTS_MAX: usize = 16_384;
+
+/// Longest sentence in bytes. The model reads 256 tokens; what is beyond 16 kB could only cost time.
+const TEXT_BYTES_MAX: usize = 16 << 10;
+
+/// A sentence as a point: as many numbers as the model has dimensions, of length 1.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Embedding(Box<[f32]>);
+
+impl Embedding {
+    /// The numbers.
+    pub fn as_slice(&self) -> &[f32] {
+        &self.0
+    }
+
+    /// The cosine of the angle to another embedding of the same model: 1 is the same direction, 0 unrelated.
+    pub fn cosine(&self, other: &Self) -> f32 {
+        self.0.iter().zip(&other.0).map(|(a, b)| a * b).sum()
+    }
+}
+
+impl From<Vec<f32>> for Embedding {
+    /// Scales to length 1; a zero vector stays zero.
+    fn from(mut values: Vec<f32>) -> Self {
+        let length = values.iter().map(|value| value * value).sum::<f32>().sqrt();
+        if length > 0.0 {
+            values.iter_mut().for_each(|value| *value /= length);
+        }
+        Self(values.into())
+    }
+}
+
+/// Where the time of a request went.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct EmbedTimings {
+    /// Waiting for the model's thread.
+    pub queue: Duration,
+    /// Text to token ids.
+    pub tokenize: Duration,
+    /// The graph and the pooling.
+    pub infer: Duration,
+}
+
+/// The vectors of a request, in the order of its sentences, and where the time went.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Embedded {
+    /// One per sentence.
+    pub embeddings: Vec<Embedding>,
+    /// Summed over the request.
+    pub timings: EmbedTimings,
+}
+
+/// A cheap, clonable way to the embedding model.
+#[derive(Debug, Clone)]
+pub struct EmbedderHandle(Door<EmbedJob>);
+
+impl EmbedderHandle {
+    pub(super) fn new(door: Door<EmbedJob>) -> Self {
+        Self(door)
+    }
+
+    /// Embeds sentences; the answer has them in the same order. Dropping the future abandons what has not begun.
+    ///
+    /// # Errors
+    /// At once: [`InferenceError::NotReady`], [`InferenceError::Overloaded`] (the queue is full), [`InferenceError::OutOfRange`].
+    /// Later: [`InferenceError::Run`], [`InferenceError::Tokenize`], [`InferenceError::Stopping`].
+    pub async fn embed(&self, texts: Vec<String>) -> Result<Vec<Embedding>, InferenceError> {
+        Ok(self.embed_timed(texts).await?.embeddings)
+    }
+
+    /// [`embed`](Self::embed), and where the time went.
+    ///
+    /// # Errors
+    /// As [`embed`](Self::embed).
+    pub async fn embed_timed(&self, texts: Vec<String>) -> Result<Embedded, InferenceError> {
+        check_range("number of sentences", texts.len(), TEXTS_MAX)?;
+        for text in &texts {
+            check_range("bytes of a sentence", text.len(), TEXT_BYTES_MAX)?;
+        }
+        let mut all = Embedded {
+            embeddings: Vec::with_capacity(texts.len()),
+            timings: EmbedTimings::default(),
+        };
+        let mut texts = texts.into_iter();
+        loop {
+            let part: Vec<String> = texts.by_ref().take(PART).collect();
+            if part.is_empty() {
+                return Ok(all);
+            }
+            let (reply, answer) = oneshot::channel();
+            let job = EmbedJob {
+                texts: part,
+                reply,
+                since: Instant::now(),
+            };
+            if all.embeddings.is_empty() {
+                self.0.try_submit(job)?;
+            } else {
+                self.0.submit(job).await?;
+            }
+            let part = answer.await.map_err(|_| self.0.not_ready())??;
+            all.embeddings.extend(part.embeddings);
+            all.timings.queue += part.timings.queue;
+            all.timings.tokenize += part.timings.tokenize;
+            all.timings.infer += part.timings.infer;
+        }
+    }
+}
+
+fn check_range(what: &'static str, actual: usize, max: usize) -> Result<(), InferenceError> {
+    if (1..=max).contains(&actual) {
+        return Ok(());
+    }
+    Err(InferenceError::OutOfRange {
+        what,
+        actual: actual.to_string(),
+        allowed: format!("1 to {max}"),
+    })
+}
+
+/// One part of a request.
+#[derive(Debug)]
+pub(super) struct EmbedJob {
+    texts: Vec<String>,
+    reply: oneshot::Sender<Result<Embedded, InferenceError>>,
+    since: Instant,
+}
+
+/// The model, owned by its thread.
+pub(super) struct Embedder {
+    session: Session,
+    tokenizer: Tokenizer,
+    graph: EmbeddingGraph,
+}
+
+impl Model for Embedder {
+    type Job = EmbedJob;
+    const TASK: Task = Task::Embedding;
+
+    fn load(
+        bundle: &Bundle,
+        runtime: &Runtime,
+        setup: &Setup,
+        on_stage: &dyn Fn(LoadStage),
+    ) -> Result<Self, LoadError> {
+        let manifest = bundle.manifest();
+        let (Graph::Embedding(graph), Some(facts)) = (&manifest.graph, &manifest.tokenizer) else {
+            unreachable!(
+                "Bundle::open checked that an embedding bundle has its graph and a tokenizer"
+            );
+        };
+        on_stage(LoadStage::Graph);
+        let session = session::open(bundle, runtime, setup.threads)?;
+        let path = bundle.path(&facts.file);
+        let tokenizer = load_tokenizer(&path, graph.max_tokens)
+            .map_err(|source| LoadError::Tokenizer { path, source })?;
+        let mut embedder = Self {
+            session,
+            tokenizer,
+            graph: graph.clone(),
+        };
+        on_stage(LoadStage::Probe);
+        let probe: EmbeddingProbe = probe::read(bundle)?;
+        let embedded = embedder
+            .embed(std::slice::from_ref(&probe.text))
+            .map_err(|source| LoadError::ProbeRun {
+                name: manifest.name.clone(),
+                source: Box::new(source),
+            })?;
+        probe.check(embedded.embeddings.first().map_or(&[], Embedding::as_slice))?;
+        Ok(embedder)
+    }
+
+    fn serve(mut self, jobs: &mut mpsc::Receiver<EmbedJob>, stop: &CancellationToken) {
+        while let Some(job) = jobs.blocking_recv() {
+            if job.reply.is_closed() {
+                continue;
+            }
+            let queue = job.since.elapsed();
+            let result = if stop.is_cancelled() {
+                Err(InferenceError::Stopping)
+            } else {
+                self.embed(&job.texts)
+            };
+            let result = result.map(|mut embedded| {
+                embedded.timings.queue = queue;
+                embedded
+            });
+            // A caller that has gone away in the meantime does not want it.
+            let _ = job.reply.send(result);
+        }
+    }
+}
+
+fn load_tokenizer(
+    path: &std::path::Path,
+    max_length: usize,
+) -> Result<Tokenizer, Box<dyn std::error::Error + Send + Sync>> {
+    let mut tokenizer = Tokenizer::from_file(path)?;
+    // Files from the training side often pad everything to 128 tokens; sentences of equal length are batched here instead.
+    tokenizer.with_padding(None);
+    tokenizer.with_truncation(Some(TruncationParams {
+        max_length,
+        ..TruncationParams::default()
+    }))?;
+    Ok(tokenizer)
+}
+
+impl Embedder {
+    fn embed(&mut self, texts: &[String]) -> Result<Embedded, InferenceError> {
+        let begun = Instant::now();
+        // Sentences of the same length run together, so nothing is padded and every token counts in the mean.
+        let mut by_length: BTreeMap<usize, Vec<(usize, Vec<i64>)>> = BTreeMap::new();
+        for (index, text) in texts.iter().enumerate() {
+            let encoding = self
+                .tokenizer
+                .encode_fast(text.as_str(), true)
+                .map_err(|source| InferenceError::Tokenize { source })?;
+            let ids: Vec<i64> = encoding.get_ids().iter().map(|&id| i64::from(id)).collect();
+            by_length.entry(ids.len()).or_default().push((index, ids));
+        }
+        let tokenized = Instant::now();
+        let mut embeddings = vec![Embedding(Box::default()); texts.len()];
+        for (length, rows) in by_length {
+            for (index, embedding) in self.run(length, &rows)? {
+                embeddings[index] = embedding;
+            }
+        }
+        let timings = EmbedTimings {
+            queue: Duration::ZERO,
+            tokenize: tokenized - begun,
+            infer: tokenized.elapsed(),
+        };
+        Ok(Embedded {
+            embeddings,
+            timings,
+        })
+    }
+
+    /// Runs `rows` of `length` token ids each.
+    fn run(
+        &mut self,
+        length: usize,
+        rows: &[(usize, Vec<i64>)],
+    ) -> Result<Vec<(usize, Embedding)>, InferenceError> {
+        let dimensions = self.graph.dimensions;
+        let shape = [rows.len(), length];
+        let mut inputs: Vec<(&str, SessionInputValue<'_>)> =
+            Vec::with_capacity(self.graph.inputs.len());
+        for name in self.graph.inputs.keys() {
+            let values = match name.as_str() {
+                "input_ids" => rows
+                    .iter()
+                    .flat_map(|(_, ids)| ids.iter().copied())
+                    .collect(),
+                "attention_mask" => vec![1i64; rows.len() * length],
+                _ => vec![0i64; rows.len() * length],
+            };
+            inputs.push((name.as_str(), Tensor::from_array((shape, values))?.into()));
+        }
+        let outputs = self.session.run(inputs)?;
+        const NAME: &str = "last_hidden_state";
+        let expected = rows.len() * length * dimensions;
+        let states = match outputs.get(NAME) {
+            Some(value) => value.try_extract_tensor::<f32>()?.1,
+            None => &[],
+        };
+        if states.len() != expected || expected == 0 {
+            return Err(InferenceError::Output {
+                name: NAME,
+                expected,
+                actual: states.len(),
+            });
+        }
+        let per_sentence = states.chunks_exact(length * dimensions);
+        Ok(rows
+            .iter()
+            .zip(per_sentence)
+            .map(|((index, _), tokens)| (*index, pool(tokens, dimensions)))
+            .collect())
+    }
+}
+
+/// The mean over tokens, scaled to length 1, which makes the division by the number of tokens superfluous.
+fn pool(tokens: &[f32], dimensions: usize) -> Embedding {
+    let mut sum = vec![0f32; dimensions];
+    for token in tokens.chunks_exact(dimensions) {
+        sum.iter_mut()
+            .zip(token)
+            .for_each(|(sum, value)| *sum += value);
+    }
+    Embedding::from(sum)
+}

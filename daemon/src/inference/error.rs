@@ -1,0 +1,234 @@
+//! What can go wrong, by who is to blame: [`LoadError`] for the bundle on disk, [`InferenceError`] for one request.
+
+use std::{error::Error as StdError, path::PathBuf, time::Duration};
+
+use thiserror::Error;
+
+use super::{bundle::BundleError, manifest::Task, probe::ProbeError, status::ModelState};
+
+/// Why a model that is on disk is not served. The model stays disabled until its files change.
+#[derive(Debug, Error)]
+pub enum LoadError {
+    /// The bundle itself is at fault.
+    #[error(transparent)]
+    Bundle(#[from] BundleError),
+    /// The configuration asks this bundle for something that it does not do.
+    #[error("the bundle {name} does {actual}, the configuration names it for {expected}")]
+    WrongTask {
+        /// The bundle's name.
+        name: String,
+        /// The task it is configured for.
+        expected: Task,
+        /// The task it has.
+        actual: Task,
+    },
+    /// ONNX Runtime would not load the graph.
+    #[error("ONNX Runtime refused {}", path.display())]
+    Graph {
+        /// The graph's file.
+        path: PathBuf,
+        /// What ONNX Runtime said.
+        #[source]
+        source: ort::Error,
+    },
+    /// The graph's inputs or outputs are not those that `model.toml` or the layout promises.
+    #[error("{}: {what} {name:?} is {actual}, expected {expected}", path.display())]
+    Signature {
+        /// The graph's file.
+        path: PathBuf,
+        /// `input` or `output`.
+        what: &'static str,
+        /// Its name.
+        name: String,
+        /// Element type that was promised.
+        expected: String,
+        /// Element type that is there, or `absent`.
+        actual: String,
+    },
+    /// The tokenizer file cannot be used.
+    #[error("{} is not a usable tokenizer", path.display())]
+    Tokenizer {
+        /// The file.
+        path: PathBuf,
+        /// What the tokenizer library said.
+        #[source]
+        source: Box<dyn StdError + Send + Sync>,
+    },
+    /// The chat template cannot be used.
+    #[error("{} is not a usable chat template", path.display())]
+    Template {
+        /// The file.
+        path: PathBuf,
+        /// Line and complaint.
+        #[source]
+        source: minijinja::Error,
+    },
+    /// The key-value cache would be larger than allowed.
+    #[error(
+        "a key-value cache of {tokens} tokens needs {bytes} bytes, at most {limit} are allowed"
+    )]
+    CacheTooLarge {
+        /// Context length asked for.
+        tokens: usize,
+        /// Bytes that it would need.
+        bytes: u128,
+        /// Bytes allowed.
+        limit: u128,
+    },
+    /// The model does not compute what its bundle says it computes.
+    #[error(transparent)]
+    Probe(#[from] ProbeError),
+    /// The probe could not be run at all.
+    #[error("the probe of {name} could not be run")]
+    ProbeRun {
+        /// The bundle's name.
+        name: String,
+        /// Why.
+        #[source]
+        source: Box<InferenceError>,
+    },
+    /// The system gave no thread for it.
+    #[error("no thread could be started for the model")]
+    Thread {
+        /// What the system said.
+        #[source]
+        source: std::io::Error,
+    },
+    /// A bug of ours or of a library on the model's thread; the thread has ended.
+    #[error("the model's thread panicked: {message}")]
+    Panicked {
+        /// The panic's message.
+        message: String,
+    },
+}
+
+/// Why one request was not served. The model goes on with the next.
+#[derive(Debug, Error)]
+pub enum InferenceError {
+    /// The model is not there (yet).
+    #[error("the {task} model is not ready: {state}")]
+    NotReady {
+        /// Which model.
+        task: Task,
+        /// What it is doing instead.
+        state: ModelState,
+    },
+    /// Refused at once: the queue is full, or the request could not have met its deadline.
+    #[error(
+        "the {task} model is overloaded: {queued} of {capacity} requests waiting, an estimated {wait_ms} ms"
+    )]
+    Overloaded {
+        /// Which model.
+        task: Task,
+        /// Requests waiting or running.
+        queued: usize,
+        /// Most requests that may wait.
+        capacity: usize,
+        /// Estimated or suffered wait in milliseconds.
+        wait_ms: u64,
+    },
+    /// The request asks for nothing, or for more than one request may.
+    #[error("{what} is {actual}, allowed are {allowed}")]
+    OutOfRange {
+        /// The part of the request.
+        what: &'static str,
+        /// What it is.
+        actual: String,
+        /// What it may be.
+        allowed: String,
+    },
+    /// Even the last message alone is longer than the context.
+    #[error(
+        "the last message needs {tokens} tokens with its frame, the context leaves room for {limit}"
+    )]
+    PromptTooLong {
+        /// Tokens needed.
+        tokens: usize,
+        /// Tokens there is room for.
+        limit: usize,
+    },
+    /// The tokenizer failed on this text.
+    #[error("the text cannot be tokenized")]
+    Tokenize {
+        /// What the tokenizer library said.
+        #[source]
+        source: Box<dyn StdError + Send + Sync>,
+    },
+    /// The chat template refused these messages.
+    #[error("the chat template refused the messages")]
+    Template {
+        /// What the template said.
+        #[source]
+        source: minijinja::Error,
+    },
+    /// ONNX Runtime failed while running the graph.
+    #[error("ONNX Runtime failed")]
+    Run {
+        /// What it said.
+        #[from]
+        source: ort::Error,
+    },
+    /// The graph ran, and what came out has the wrong shape.
+    #[error("the graph's output {name:?} has {actual} values, expected {expected}")]
+    Output {
+        /// The output.
+        name: &'static str,
+        /// Number of values expected.
+        expected: usize,
+        /// Number of values there.
+        actual: usize,
+    },
+    /// The model did not become ready in time.
+    #[error("the {task} model was not ready after {waited_ms} ms: {state}")]
+    WaitTimedOut {
+        /// Which model.
+        task: Task,
+        /// How long was waited.
+        waited_ms: u64,
+        /// What it was doing at the end.
+        state: ModelState,
+    },
+    /// Inference is being stopped.
+    #[error("inference is stopping")]
+    Stopping,
+}
+
+impl InferenceError {
+    pub(super) fn timed_out(task: Task, waited: Duration, state: ModelState) -> Self {
+        Self::WaitTimedOut {
+            task,
+            waited_ms: millis(waited),
+            state,
+        }
+    }
+}
+
+/// Whole milliseconds, saturating.
+pub(super) fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// An error with its whole chain of causes on one line, for states and logs. Of a cause that draws a picture (TOML), the first
+/// and the last line say where and what.
+pub(super) fn chain(error: &(dyn StdError + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let message = error.to_string();
+        let mut lines = message
+            .lines()
+            .map(str::trim)
+            .filter(|line| !line.is_empty());
+        let first = lines.next().unwrap_or_default();
+        if !text.ends_with(first) {
+            text.push_str(": ");
+            text.push_str(first);
+        }
+        if let Some(last) = lines.next_back() {
+            text.push_str(": ");
+            text.push_str(last);
+        }
+        cause = error.source();
+    }
+    text
+}

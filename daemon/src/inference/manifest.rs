@@ -1,0 +1,255 @@
+//! What a bundle's `model.toml` says, as written: the serde side of [`Bundle`](super::bundle::Bundle).
+//!
+//! Nothing here touches the file system or trusts a number; [`bundle`](super::bundle) does the checking and is the only
+//! reader. Unknown keys are refused, so that a misspelt key is an error and not a silently ignored wish. `origin` and
+//! `parity` are for people and for the tool that builds bundles; the daemon keeps them unread.
+
+use std::{collections::BTreeMap, fmt};
+
+use serde::Deserialize;
+
+/// The one format number that this daemon reads.
+pub const FORMAT: u32 = 1;
+
+/// What a model does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Task {
+    /// Sentences to vectors.
+    Embedding,
+    /// Messages to an answer.
+    Chat,
+    /// Sound to the probability of speech.
+    Vad,
+}
+
+impl Task {
+    /// The word that `model.toml`, logs and the status use.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Embedding => "embedding",
+            Self::Chat => "chat",
+            Self::Vad => "vad",
+        }
+    }
+}
+
+impl fmt::Display for Task {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// The whole of `model.toml`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Manifest {
+    /// Format number; only [`FORMAT`] is read.
+    pub format: u32,
+    /// The bundle's name, which is also its directory's name.
+    pub name: String,
+    /// What the model does.
+    pub task: Task,
+    /// A name for people.
+    pub title: String,
+    /// The licence that the weights' package states.
+    pub licence: String,
+    /// Precision of the weights, for people: `int4`, `int8`, `fp32`.
+    pub precision: String,
+    /// Where the weights came from.
+    #[serde(default)]
+    pub origin: Vec<toml::Table>,
+    /// Every file of the bundle but `model.toml` itself, by its path inside the bundle.
+    pub files: BTreeMap<String, FileFacts>,
+    /// The graph and what its inputs and outputs mean.
+    pub graph: Graph,
+    /// The tokenizer, for tasks that read text.
+    pub tokenizer: Option<TokenizerFacts>,
+    /// The chat template, for chat.
+    pub template: Option<FileReference>,
+    /// The input whose output is known.
+    pub probe: FileReference,
+    /// Measured agreement with the original weights, for people.
+    #[serde(default)]
+    pub parity: toml::Table,
+}
+
+/// Size and digest of one file.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FileFacts {
+    /// SHA-256 as 64 hexadecimal digits, lower case.
+    pub sha256: String,
+    /// Size in bytes.
+    pub bytes: u64,
+}
+
+/// A table that names one file of the bundle.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FileReference {
+    /// Path inside the bundle; a key of `[files]`.
+    pub file: String,
+}
+
+/// The tokenizer's file and the tokens that end an answer.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TokenizerFacts {
+    /// A `tokenizer.json` in the format of the `tokenizers` library.
+    pub file: String,
+    /// Token ids that end the model's turn (chat only).
+    #[serde(default)]
+    pub end_of_turn: Vec<u32>,
+}
+
+/// Element type and shape of one input or output. A dimension is a number or the name of a free one.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TensorFacts {
+    /// `f32`, `i64`, `i32` and so on.
+    #[serde(rename = "type")]
+    pub element_type: String,
+    /// Dimensions, outermost first.
+    pub shape: Vec<Dimension>,
+}
+
+/// One dimension of a tensor.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(untagged)]
+pub enum Dimension {
+    /// A fixed number of elements.
+    Fixed(u64),
+    /// A dimension chosen at run time.
+    Free(String),
+}
+
+/// The graph, by the layout that says what its inputs and outputs mean. A new layout is a new variant here and a new
+/// engine beside it; a new model of a known layout is a bundle and no code.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(tag = "layout")]
+pub enum Graph {
+    /// Token ids to logits with the key-value cache bound in place (GroupQueryAttention).
+    #[serde(rename = "gqa-in-place")]
+    Chat(ChatGraph),
+    /// Token ids to one vector per token.
+    #[serde(rename = "bert-last-hidden-state")]
+    Embedding(EmbeddingGraph),
+    /// 16 kHz sound to a probability, with a state handed from chunk to chunk.
+    #[serde(rename = "silero-v5")]
+    Vad(VadGraph),
+}
+
+impl Graph {
+    /// The task that this layout serves.
+    pub fn task(&self) -> Task {
+        match self {
+            Self::Chat(_) => Task::Chat,
+            Self::Embedding(_) => Task::Embedding,
+            Self::Vad(_) => Task::Vad,
+        }
+    }
+
+    /// The graph's file inside the bundle.
+    pub fn file(&self) -> &str {
+        match self {
+            Self::Chat(graph) => &graph.file,
+            Self::Embedding(graph) => &graph.file,
+            Self::Vad(graph) => &graph.file,
+        }
+    }
+
+    /// The inputs that the file declares.
+    pub fn inputs(&self) -> &BTreeMap<String, TensorFacts> {
+        match self {
+            Self::Chat(graph) => &graph.inputs,
+            Self::Embedding(graph) => &graph.inputs,
+            Self::Vad(graph) => &graph.inputs,
+        }
+    }
+
+    /// The outputs that the file declares.
+    pub fn outputs(&self) -> &BTreeMap<String, TensorFacts> {
+        match self {
+            Self::Chat(graph) => &graph.outputs,
+            Self::Embedding(graph) => &graph.outputs,
+            Self::Vad(graph) => &graph.outputs,
+        }
+    }
+}
+
+/// Layout `gqa-in-place`. Inputs `input_ids[B,S] i64`, `seqlens_k[B] i32` (total length - 1), `total_sequence_length i32`,
+/// `logits_pos[n] i64`, `past_key_values.{layer}.{key,value}[B,kv_heads,max,head_dim]`; outputs `logits[n,vocab_size]` and
+/// `present.{layer}.{key,value}`, bound to the same buffers as the past.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ChatGraph {
+    /// The graph's file.
+    pub file: String,
+    /// Number of attention layers.
+    pub layers: usize,
+    /// Key-value heads per layer.
+    pub kv_heads: usize,
+    /// Elements per head.
+    pub head_dim: usize,
+    /// Number of token ids, which is the width of `logits`.
+    pub vocab_size: usize,
+    /// The longest context that the model was made for, in tokens.
+    pub context_tokens: usize,
+    /// Element type of the cache; `f32` is the one that this daemon serves.
+    pub kv_type: String,
+    /// Declared inputs.
+    pub inputs: BTreeMap<String, TensorFacts>,
+    /// Declared outputs.
+    pub outputs: BTreeMap<String, TensorFacts>,
+}
+
+/// Layout `bert-last-hidden-state`. Inputs `input_ids`, `attention_mask` and perhaps `token_type_ids`, all `[B,S] i64`; output
+/// `last_hidden_state[B,S,dimensions] f32`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct EmbeddingGraph {
+    /// The graph's file.
+    pub file: String,
+    /// How token vectors become one sentence vector.
+    pub pooling: Pooling,
+    /// Whether the sentence vector is scaled to length 1.
+    pub normalize: bool,
+    /// Length of the sentence vector.
+    pub dimensions: usize,
+    /// Longest input in tokens; what is beyond is cut off.
+    pub max_tokens: usize,
+    /// Declared inputs.
+    pub inputs: BTreeMap<String, TensorFacts>,
+    /// Declared outputs.
+    pub outputs: BTreeMap<String, TensorFacts>,
+}
+
+/// How token vectors become one sentence vector.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Pooling {
+    /// The mean over all tokens of the sentence.
+    Mean,
+}
+
+/// Layout `silero-v5`. Inputs `input[B, context_samples + chunk_samples] f32` in -1..1, `state` of `state_shape`, and perhaps
+/// `sr i64`; outputs `output` (the probability) and `stateN` (the next state).
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct VadGraph {
+    /// The graph's file.
+    pub file: String,
+    /// Sample rate in Hz.
+    pub sample_rate_hz: u32,
+    /// New samples per run.
+    pub chunk_samples: usize,
+    /// Samples of the previous chunk that are put in front of a chunk.
+    pub context_samples: usize,
+    /// Shape of the recurrent state.
+    pub state_shape: Vec<usize>,
+    /// Declared inputs.
+    pub inputs: BTreeMap<String, TensorFacts>,
+    /// Declared outputs.
+    pub outputs: BTreeMap<String, TensorFacts>,
+}

@@ -1,0 +1,307 @@
+//! Inference: quantised models in ONNX Runtime, each on its own thread, behind typed handles.
+//!
+//! [`Inference::start`] returns at once; ONNX Runtime and the models load in the background, and what is missing or broken
+//! is said in the [status](InferenceStatus), keeps the rest working and recovers by itself. Nothing here knows of devices,
+//! sessions or doors, and nothing here blocks the async runtime: the handles await, the models' threads compute.
+//!
+//! Read in this order: [`manifest`] and [`bundle`] (what a model is on disk), [`runtime`] (ONNX Runtime), [`status`],
+//! `slot` (a model's thread), then the engines [`embedder`], [`chat`] and [`vad`]. [`probe`] is the proof that a loaded model
+//! computes the right thing.
+
+use std::{
+    num::NonZeroUsize,
+    path::PathBuf,
+    sync::{
+        Arc, Weak,
+        mpsc::{SyncSender, sync_channel},
+    },
+    thread,
+    time::{Duration, Instant},
+};
+
+use tokio::{
+    sync::{mpsc, oneshot, watch},
+    time::timeout,
+};
+use tokio_util::sync::{CancellationToken, DropGuard};
+
+use self::{
+    chat::{Chat, ChatHandle, ChatJob},
+    embedder::{EmbedJob, Embedder, EmbedderHandle},
+    error::{InferenceError, LoadError},
+    manifest::Task,
+    slot::{Door, Model, QUEUE, Setup, Slot},
+    status::{InferenceStatus, LoadStage, ModelState, ModelStatus, StatusBoard},
+    vad::{Vad, VadHandle, VadJob},
+};
+
+pub mod bundle;
+pub mod chat;
+pub mod embedder;
+pub mod error;
+pub mod manifest;
+pub mod probe;
+mod recheck;
+pub mod runtime;
+mod session;
+mod slot;
+pub mod status;
+pub mod vad;
+
+/// What to run, and from where.
+#[derive(Debug, Clone)]
+pub struct InferenceConfig {
+    /// ONNX Runtime's library, absolute; `None` looks in [`runtime::standard_places`].
+    pub runtime_path: Option<PathBuf>,
+    /// Directories that hold bundles, searched in order.
+    pub model_dirs: Vec<PathBuf>,
+    /// Name of the embedding bundle.
+    pub embedding: String,
+    /// Name of the chat bundle.
+    pub chat: String,
+    /// Name of the voice activity bundle.
+    pub vad: String,
+    /// Longest chat context in tokens; a model's own limit holds, too. The key-value cache of the default model takes 46 kB
+    /// per token.
+    pub context_tokens: usize,
+    /// Threads inside an operator, for each model.
+    pub threads: NonZeroUsize,
+}
+
+/// The running engine. [`stop`](Self::stop) ends it with a grace period. Dropping it ends it, too, and blocks until the threads
+/// have gone, a second at most: a process that ends while a thread is inside ONNX Runtime crashes in the library's destructors.
+#[derive(Debug)]
+pub struct Inference {
+    owner: Option<Arc<Owner>>,
+    handle: InferenceHandle,
+    threads: Vec<ModelThread>,
+}
+
+#[derive(Debug)]
+struct ModelThread {
+    name: Arc<str>,
+    /// Resolves, with an error, when the thread has ended.
+    ended: oneshot::Receiver<()>,
+    join: thread::JoinHandle<()>,
+}
+
+/// The strong ends. While they live, the models' threads wait for work; dropping them stops the threads.
+#[derive(Debug)]
+struct Owner {
+    _jobs: (
+        mpsc::Sender<EmbedJob>,
+        mpsc::Sender<ChatJob>,
+        mpsc::Sender<VadJob>,
+    ),
+    wakes: Vec<SyncSender<()>>,
+    _stop: DropGuard,
+}
+
+/// A cheap, clonable way to everything the engine does. It does not keep the engine alive.
+#[derive(Debug, Clone)]
+pub struct InferenceHandle {
+    embedder: EmbedderHandle,
+    chat: ChatHandle,
+    vad: VadHandle,
+    board: StatusBoard,
+    owner: Weak<Owner>,
+}
+
+impl Inference {
+    /// Starts one thread per model and returns at once.
+    pub fn start(config: InferenceConfig) -> Self {
+        let stop = CancellationToken::new();
+        let models = [
+            (Task::Embedding, &config.embedding),
+            (Task::Chat, &config.chat),
+            (Task::Vad, &config.vad),
+        ];
+        let board = StatusBoard::new(
+            models
+                .into_iter()
+                .map(|(task, name)| ModelStatus {
+                    name: name.as_str().into(),
+                    task,
+                    state: ModelState::Loading {
+                        since: Instant::now(),
+                        stage: LoadStage::Find,
+                    },
+                })
+                .collect(),
+        );
+        let mut launch = Launch {
+            config: &config,
+            board: &board,
+            stop: &stop,
+            wakes: Vec::new(),
+            threads: Vec::new(),
+        };
+        let embedder = launch.spawn::<Embedder>(&config.embedding);
+        let chat = launch.spawn::<Chat>(&config.chat);
+        let vad = launch.spawn::<Vad>(&config.vad);
+        let Launch { wakes, threads, .. } = launch;
+        let embedder_handle = EmbedderHandle::new(Door::new(Task::Embedding, &embedder, &board));
+        let chat_handle = ChatHandle::new(Door::new(Task::Chat, &chat, &board));
+        let vad_handle = VadHandle::new(Door::new(Task::Vad, &vad, &board));
+        let owner = Arc::new(Owner {
+            _jobs: (embedder, chat, vad),
+            wakes,
+            _stop: stop.drop_guard(),
+        });
+        let handle = InferenceHandle {
+            embedder: embedder_handle,
+            chat: chat_handle,
+            vad: vad_handle,
+            board,
+            owner: Arc::downgrade(&owner),
+        };
+        Self {
+            owner: Some(owner),
+            handle,
+            threads,
+        }
+    }
+
+    /// A handle to hand out.
+    pub fn handle(&self) -> InferenceHandle {
+        self.handle.clone()
+    }
+
+    /// Stops taking requests, ends a running answer at its next token, and waits up to `grace` for the threads.
+    ///
+    /// # Errors
+    /// The names of the models whose threads had not ended in time (a graph that is being loaded cannot be interrupted);
+    /// they end by themselves when they come to it.
+    pub async fn stop(mut self, grace: Duration) -> Result<(), Vec<Arc<str>>> {
+        self.owner = None;
+        let deadline = tokio::time::Instant::now() + grace;
+        let mut stragglers = Vec::new();
+        for ModelThread { name, ended, join } in self.threads.drain(..) {
+            if tokio::time::timeout_at(deadline, ended).await.is_err() {
+                stragglers.push(name);
+            } else {
+                // It has nothing left to do but return, and `Slot::run` caught any panic.
+                let _ = join.join();
+            }
+        }
+        if stragglers.is_empty() {
+            Ok(())
+        } else {
+            Err(stragglers)
+        }
+    }
+}
+
+impl Drop for Inference {
+    fn drop(&mut self) {
+        self.owner = None;
+        for thread in self.threads.drain(..) {
+            let _ = thread.join.join();
+        }
+    }
+}
+
+impl InferenceHandle {
+    /// The embedding model.
+    pub fn embedder(&self) -> &EmbedderHandle {
+        &self.embedder
+    }
+
+    /// The chat model.
+    pub fn chat(&self) -> &ChatHandle {
+        &self.chat
+    }
+
+    /// The voice activity model.
+    pub fn vad(&self) -> &VadHandle {
+        &self.vad
+    }
+
+    /// Where everything stands, now and at every change.
+    pub fn status(&self) -> watch::Receiver<InferenceStatus> {
+        self.board.subscribe()
+    }
+
+    /// Looks for what is missing now, instead of after the next pause.
+    pub fn recheck(&self) {
+        if let Some(owner) = self.owner.upgrade() {
+            for wake in &owner.wakes {
+                // Full means that a look is already due.
+                let _ = wake.try_send(());
+            }
+        }
+    }
+
+    /// Waits until the model for `task` serves, at most for `patience`. Cancel safe.
+    ///
+    /// # Errors
+    /// [`InferenceError::WaitTimedOut`] with the state at the end; at once [`InferenceError::NotReady`] for a disabled model,
+    /// and [`InferenceError::Stopping`].
+    pub async fn wait_ready(&self, task: Task, patience: Duration) -> Result<(), InferenceError> {
+        let begun = Instant::now();
+        let mut status = self.board.subscribe();
+        let settled = status.wait_for(|status| {
+            status.model(task).is_none_or(|model| {
+                matches!(
+                    model.state,
+                    ModelState::Ready { .. } | ModelState::Disabled { .. } | ModelState::Stopped
+                )
+            })
+        });
+        let waited = timeout(patience, settled).await.map(drop);
+        match self.board.state_of(task) {
+            ModelState::Ready { .. } => Ok(()),
+            ModelState::Stopped => Err(InferenceError::Stopping),
+            state if waited.is_ok() => Err(InferenceError::NotReady { task, state }),
+            state => Err(InferenceError::timed_out(task, begun.elapsed(), state)),
+        }
+    }
+}
+
+/// Collects what the threads leave behind while they are started.
+struct Launch<'a> {
+    config: &'a InferenceConfig,
+    board: &'a StatusBoard,
+    stop: &'a CancellationToken,
+    wakes: Vec<SyncSender<()>>,
+    threads: Vec<ModelThread>,
+}
+
+impl Launch<'_> {
+    fn spawn<M: Model + 'static>(&mut self, name: &str) -> mpsc::Sender<M::Job> {
+        let (jobs, queue) = mpsc::channel(QUEUE);
+        let (wake, woken) = sync_channel(1);
+        let (ended_guard, ended) = oneshot::channel::<()>();
+        let name: Arc<str> = name.into();
+        let slot = Slot {
+            name: Arc::clone(&name),
+            runtime_path: self.config.runtime_path.clone(),
+            model_dirs: self.config.model_dirs.clone(),
+            setup: Setup {
+                threads: self.config.threads,
+                context_tokens: self.config.context_tokens,
+            },
+            board: self.board.clone(),
+            stop: self.stop.clone(),
+            wake: woken,
+        };
+        let spawned = thread::Builder::new()
+            .name(format!("model-{}", M::TASK))
+            .spawn(move || {
+                slot.run::<M>(queue);
+                drop(ended_guard);
+            });
+        match spawned {
+            Ok(join) => {
+                self.wakes.push(wake);
+                self.threads.push(ModelThread { name, ended, join });
+            }
+            Err(source) => {
+                let error = Arc::new(LoadError::Thread { source });
+                self.board
+                    .note_model(M::TASK, ModelState::Disabled { error });
+            }
+        }
+        jobs
+    }
+}

@@ -1,0 +1,264 @@
+//! The snapshot that observers read: where the runtime and each model stand.
+//!
+//! Written by the models' threads, read through a `watch` by anybody; a reader never asks a model. A change of state is
+//! logged here, once, by the owner of the decision.
+
+use std::{
+    fmt,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use tokio::sync::watch;
+
+use super::{
+    error::{LoadError, chain},
+    manifest::Task,
+    runtime::{self, Runtime, RuntimeError},
+};
+
+/// Where ONNX Runtime and every configured model stand.
+#[derive(Debug, Clone)]
+pub struct InferenceStatus {
+    /// ONNX Runtime.
+    pub runtime: RuntimeState,
+    /// One entry per configured model.
+    pub models: Vec<ModelStatus>,
+}
+
+impl InferenceStatus {
+    /// The model for a task, if one is configured.
+    pub fn model(&self, task: Task) -> Option<&ModelStatus> {
+        self.models.iter().find(|model| model.task == task)
+    }
+}
+
+/// Where ONNX Runtime stands.
+#[derive(Debug, Clone)]
+pub enum RuntimeState {
+    /// Nobody has needed it yet.
+    Unloaded,
+    /// It was not found or could not be loaded; it is tried again.
+    Missing {
+        /// Why, naming the file.
+        error: Arc<RuntimeError>,
+        /// What a person can do.
+        remedy: &'static str,
+    },
+    /// Loaded, for as long as the process lives.
+    Loaded {
+        /// The file.
+        path: Arc<Path>,
+        /// Its own description of its build.
+        build: Arc<str>,
+    },
+}
+
+impl fmt::Display for RuntimeState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unloaded => f.write_str("not loaded"),
+            Self::Missing { error, remedy } => {
+                write!(f, "missing: {}; {remedy}", chain(error.as_ref()))
+            }
+            Self::Loaded { path, .. } => write!(f, "loaded from {}", path.display()),
+        }
+    }
+}
+
+/// Where one model stands.
+#[derive(Debug, Clone)]
+pub struct ModelStatus {
+    /// The bundle's name as configured.
+    pub name: Arc<str>,
+    /// What it is for.
+    pub task: Task,
+    /// Where it stands.
+    pub state: ModelState,
+}
+
+/// The states of a model. `Missing` and `Disabled` are looked at again by themselves.
+#[derive(Debug, Clone)]
+pub enum ModelState {
+    /// Its bundle, or ONNX Runtime, is not there.
+    Missing {
+        /// The places that were looked at.
+        looked: Vec<PathBuf>,
+        /// What a person can do.
+        remedy: &'static str,
+    },
+    /// It is on its way.
+    Loading {
+        /// When it began.
+        since: Instant,
+        /// What it is doing.
+        stage: LoadStage,
+    },
+    /// It serves.
+    Ready {
+        /// How long loading took, from the first byte to the passed probe.
+        load_time: Duration,
+        /// What it runs on.
+        provider: Provider,
+    },
+    /// It is there and cannot be used; tried again when its files change.
+    Disabled {
+        /// Why.
+        error: Arc<LoadError>,
+    },
+    /// Inference was stopped.
+    Stopped,
+}
+
+impl ModelState {
+    /// Whether requests are taken.
+    pub fn is_ready(&self) -> bool {
+        matches!(self, Self::Ready { .. })
+    }
+}
+
+impl fmt::Display for ModelState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Missing { looked, remedy } => {
+                f.write_str("missing")?;
+                for (index, path) in looked.iter().enumerate() {
+                    write!(
+                        f,
+                        "{}{}",
+                        if index == 0 { " (looked for " } else { ", " },
+                        path.display()
+                    )?;
+                }
+                write!(f, "{}; {remedy}", if looked.is_empty() { "" } else { ")" })
+            }
+            Self::Loading { stage, .. } => write!(f, "loading ({stage})"),
+            Self::Ready {
+                load_time,
+                provider,
+            } => write!(f, "ready on {provider} after {} ms", load_time.as_millis()),
+            Self::Disabled { error } => write!(f, "disabled: {}", chain(error.as_ref())),
+            Self::Stopped => f.write_str("stopped"),
+        }
+    }
+}
+
+/// What a loading model is doing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LoadStage {
+    /// Looking for the bundle and for ONNX Runtime.
+    Find,
+    /// Comparing the files' digests.
+    Verify,
+    /// ONNX Runtime reads and optimises the graph.
+    Graph,
+    /// The probe runs.
+    Probe,
+}
+
+impl fmt::Display for LoadStage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Find => "looking for files",
+            Self::Verify => "checking files",
+            Self::Graph => "loading the graph",
+            Self::Probe => "running the probe",
+        })
+    }
+}
+
+/// What a model runs on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Provider {
+    /// ONNX Runtime's own CPU provider.
+    Cpu,
+}
+
+impl fmt::Display for Provider {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Cpu => "CPU",
+        })
+    }
+}
+
+/// The writing end of the snapshot.
+#[derive(Debug, Clone)]
+pub(super) struct StatusBoard(Arc<watch::Sender<InferenceStatus>>);
+
+impl StatusBoard {
+    pub(super) fn new(models: Vec<ModelStatus>) -> Self {
+        Self(Arc::new(watch::Sender::new(InferenceStatus {
+            runtime: RuntimeState::Unloaded,
+            models,
+        })))
+    }
+
+    pub(super) fn subscribe(&self) -> watch::Receiver<InferenceStatus> {
+        self.0.subscribe()
+    }
+
+    pub(super) fn state_of(&self, task: Task) -> ModelState {
+        self.0
+            .borrow()
+            .model(task)
+            .map_or(ModelState::Stopped, |model| model.state.clone())
+    }
+
+    pub(super) fn is_ready(&self, task: Task) -> bool {
+        self.0
+            .borrow()
+            .model(task)
+            .is_some_and(|model| model.state.is_ready())
+    }
+
+    /// Notes how a load of ONNX Runtime went; logs when that differs from the last time.
+    pub(super) fn note_runtime(&self, result: Result<&Runtime, &Arc<RuntimeError>>) {
+        let state = match result {
+            Ok(runtime) => RuntimeState::Loaded {
+                path: runtime.path().into(),
+                build: runtime.build().into(),
+            },
+            Err(error) => RuntimeState::Missing {
+                error: Arc::clone(error),
+                remedy: runtime::REMEDY,
+            },
+        };
+        self.0.send_if_modified(|status| {
+            if status.runtime.to_string() == state.to_string() {
+                return false;
+            }
+            match &state {
+                RuntimeState::Missing { .. } => tracing::error!(state = %state, "ONNX Runtime"),
+                _ => tracing::info!(state = %state, "ONNX Runtime"),
+            }
+            status.runtime = state;
+            true
+        });
+    }
+
+    /// Notes a model's state; logs when that differs from the last one.
+    pub(super) fn note_model(&self, task: Task, state: ModelState) {
+        self.0.send_if_modified(|status| {
+            let Some(model) = status.models.iter_mut().find(|model| model.task == task) else {
+                return false;
+            };
+            if model.state.to_string() == state.to_string() {
+                return false;
+            }
+            let (name, from) = (&model.name, &model.state);
+            match &state {
+                ModelState::Missing { .. } | ModelState::Disabled { .. } => {
+                    tracing::error!(model = %name, %task, %from, to = %state, "model");
+                }
+                ModelState::Loading { .. } => {
+                    tracing::debug!(model = %name, %task, %from, to = %state, "model")
+                }
+                _ => tracing::info!(model = %name, %task, %from, to = %state, "model"),
+            }
+            model.state = state;
+            true
+        });
+    }
+}

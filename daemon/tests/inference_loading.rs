@@ -1,0 +1,393 @@
+//! What is missing or broken is named, the rest works, and it recovers by itself. On the real ONNX Runtime and real bundles.
+
+mod bundles;
+
+use std::{
+    fs::{self, OpenOptions},
+    io::{Seek, SeekFrom, Write},
+    path::Path,
+    sync::Arc,
+};
+
+use autoglm_edge::inference::{
+    Inference, InferenceConfig, InferenceHandle,
+    bundle::BundleError,
+    error::{InferenceError, LoadError},
+    manifest::Task,
+    probe::ProbeError,
+    status::ModelState,
+    vad::VadState,
+};
+
+/// A private copy of a bundle, to be damaged.
+fn copied(dir: &Path, name: &str) {
+    let target = dir.join(name);
+    fs::create_dir(&target).unwrap();
+    for entry in fs::read_dir(bundles::bundle(name)).unwrap() {
+        let entry = entry.unwrap();
+        fs::copy(entry.path(), target.join(entry.file_name())).unwrap();
+    }
+}
+
+fn config_in(dir: &Path) -> InferenceConfig {
+    InferenceConfig {
+        model_dirs: vec![dir.into()],
+        ..bundles::config()
+    }
+}
+
+/// Waits until the state of a model satisfies `wanted`.
+async fn until(
+    handle: &InferenceHandle,
+    task: Task,
+    wanted: impl Fn(&ModelState) -> bool,
+) -> ModelState {
+    let mut status = handle.status();
+    let reached = status.wait_for(|status| wanted(&status.model(task).unwrap().state));
+    let status = tokio::time::timeout(bundles::PATIENCE, reached)
+        .await
+        .expect("the state is reached")
+        .unwrap();
+    status.model(task).unwrap().state.clone()
+}
+
+/// Why the voice activity bundle in `dir` is refused.
+async fn refusal(dir: &Path) -> (Inference, Arc<LoadError>) {
+    let inference = Inference::start(config_in(dir));
+    let handle = inference.handle();
+    let state = until(&handle, Task::Vad, |state| {
+        matches!(state, ModelState::Disabled { .. })
+    })
+    .await;
+    println!("{state}");
+    let error = handle
+        .wait_ready(Task::Vad, bundles::PATIENCE)
+        .await
+        .unwrap_err();
+    assert!(
+        matches!(
+            error,
+            InferenceError::NotReady {
+                task: Task::Vad,
+                ..
+            }
+        ),
+        "{error}"
+    );
+    match state {
+        ModelState::Disabled { error } => (inference, error),
+        other => panic!("{other}"),
+    }
+}
+
+fn edit(path: &Path, from: &str, to: &str) {
+    let text = fs::read_to_string(path).unwrap();
+    assert!(text.contains(from), "{from:?} is in {}", path.display());
+    fs::write(path, text.replace(from, to)).unwrap();
+}
+
+#[tokio::test]
+async fn a_missing_model_is_said_the_others_work_and_it_recovers() {
+    let dir = tempfile::tempdir().unwrap();
+    let inference = Inference::start(bundles::config_of(dir.path(), &[bundles::VAD]));
+    let handle = inference.handle();
+    handle
+        .wait_ready(Task::Vad, bundles::PATIENCE)
+        .await
+        .expect("the model that is there works");
+    let state = until(&handle, Task::Embedding, |state| {
+        matches!(state, ModelState::Missing { .. })
+    })
+    .await;
+    let text = state.to_string();
+    assert!(
+        text.contains(bundles::EMBEDDING) && text.contains("make models"),
+        "{text}"
+    );
+    let error = handle
+        .embedder()
+        .embed(vec!["hello".into()])
+        .await
+        .unwrap_err();
+    assert!(
+        matches!(
+            error,
+            InferenceError::NotReady {
+                task: Task::Embedding,
+                ..
+            }
+        ),
+        "{error}"
+    );
+
+    std::os::unix::fs::symlink(
+        bundles::bundle(bundles::EMBEDDING),
+        dir.path().join(bundles::EMBEDDING),
+    )
+    .unwrap();
+    handle.recheck();
+    handle
+        .wait_ready(Task::Embedding, bundles::PATIENCE)
+        .await
+        .expect("it recovers");
+    assert_eq!(
+        handle
+            .embedder()
+            .embed(vec!["hello".into()])
+            .await
+            .unwrap()
+            .len(),
+        1
+    );
+}
+
+#[tokio::test]
+async fn a_corrupted_file_is_named_and_the_model_recovers_when_it_is_replaced() {
+    let dir = tempfile::tempdir().unwrap();
+    copied(dir.path(), bundles::VAD);
+    let graph = dir.path().join(bundles::VAD).join("model.onnx");
+    let mut file = OpenOptions::new().write(true).open(&graph).unwrap();
+    file.seek(SeekFrom::Start(1000)).unwrap();
+    file.write_all(b"damage").unwrap();
+    drop(file);
+    let (inference, error) = refusal(dir.path()).await;
+    let LoadError::Bundle(BundleError::Digest {
+        path,
+        expected,
+        actual,
+    }) = error.as_ref()
+    else {
+        panic!("{error}")
+    };
+    assert_eq!(path, &graph);
+    assert_ne!(expected, actual);
+
+    fs::copy(bundles::bundle(bundles::VAD).join("model.onnx"), &graph).unwrap();
+    let handle = inference.handle();
+    handle.recheck();
+    until(&handle, Task::Vad, ModelState::is_ready).await;
+}
+
+#[tokio::test]
+async fn an_interrupted_copy_is_named_with_both_sizes() {
+    let dir = tempfile::tempdir().unwrap();
+    copied(dir.path(), bundles::VAD);
+    let graph = dir.path().join(bundles::VAD).join("model.onnx");
+    OpenOptions::new()
+        .write(true)
+        .open(&graph)
+        .unwrap()
+        .set_len(5000)
+        .unwrap();
+    let (_inference, error) = refusal(dir.path()).await;
+    let LoadError::Bundle(BundleError::Size {
+        path,
+        expected,
+        actual: 5000,
+    }) = error.as_ref()
+    else {
+        panic!("{error}")
+    };
+    assert_eq!(path, &graph);
+    assert!(*expected > 5000);
+}
+
+#[tokio::test]
+async fn a_file_name_that_leads_out_of_the_bundle_is_refused() {
+    for escape in ["../outside", "/etc/hostname", "./model.onnx", "linked"] {
+        let dir = tempfile::tempdir().unwrap();
+        copied(dir.path(), bundles::VAD);
+        let bundle = dir.path().join(bundles::VAD);
+        fs::write(dir.path().join("outside"), "x").unwrap();
+        std::os::unix::fs::symlink("../outside", bundle.join("linked")).unwrap();
+        let mut text = fs::read_to_string(bundle.join("model.toml")).unwrap();
+        text.push_str(&format!(
+            "\n[files.{escape:?}]\nsha256 = \"00\"\nbytes = 1\n"
+        ));
+        fs::write(bundle.join("model.toml"), text).unwrap();
+        let (_inference, error) = refusal(dir.path()).await;
+        assert!(
+            matches!(
+                error.as_ref(),
+                LoadError::Bundle(BundleError::Escapes { .. })
+            ),
+            "{escape}: {error}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_model_that_fails_its_probe_is_disabled() {
+    let dir = tempfile::tempdir().unwrap();
+    copied(dir.path(), bundles::VAD);
+    let bundle = dir.path().join(bundles::VAD);
+    // A probe that another model would pass: the same file with the loudest sample's sign turned is right about sizes and
+    // digests, only the model's answer differs.
+    let probe = bundle.join("probe.json");
+    let mut value: serde_json::Value = serde_json::from_slice(&fs::read(&probe).unwrap()).unwrap();
+    let expected = value["probabilities"][0].as_f64().unwrap();
+    value["probabilities"][0] = (if expected > 0.5 {
+        expected - 0.4
+    } else {
+        expected + 0.4
+    })
+    .into();
+    let (old, new) = (
+        fs::read(&probe).unwrap(),
+        serde_json::to_vec(&value).unwrap(),
+    );
+    fs::write(&probe, &new).unwrap();
+    let manifest = bundle.join("model.toml");
+    edit(&manifest, &digest(&old), &digest(&new));
+    edit(
+        &manifest,
+        &format!("bytes = {}\n", old.len()),
+        &format!("bytes = {}\n", new.len()),
+    );
+    let (_inference, error) = refusal(dir.path()).await;
+    assert!(
+        matches!(
+            error.as_ref(),
+            LoadError::Probe(ProbeError::Value { index: 0, .. })
+        ),
+        "{error}"
+    );
+}
+
+#[tokio::test]
+async fn what_model_toml_gets_wrong_is_named() {
+    for (from, to, named) in [
+        ("format = 1", "format = 2", "format 2"),
+        (
+            "layout = \"silero-v5\"",
+            "layout = \"perpetuum\"",
+            "perpetuum",
+        ),
+        ("chunk_samples = 512", "chunk_samples = 0", "chunk_samples"),
+        ("chunk_samples = 512", "chunk_sample = 512", "chunk_sample"),
+        ("task = \"vad\"", "task = \"chat\"", "graph.layout"),
+        (
+            "name = \"silero-vad\"",
+            "name = \"golden-vad\"",
+            "golden-vad",
+        ),
+        (
+            "state_shape = [2, 1, 128]",
+            "state_shape = [1048576, 1048576]",
+            "state_shape",
+        ),
+    ] {
+        let dir = tempfile::tempdir().unwrap();
+        copied(dir.path(), bundles::VAD);
+        edit(&dir.path().join(bundles::VAD).join("model.toml"), from, to);
+        let (inference, error) = refusal(dir.path()).await;
+        assert!(
+            matches!(error.as_ref(), LoadError::Bundle(_)),
+            "{to}: {error}"
+        );
+        let state = inference
+            .handle()
+            .status()
+            .borrow()
+            .model(Task::Vad)
+            .unwrap()
+            .state
+            .to_string();
+        assert!(state.contains(named), "{named:?} is in {state}");
+    }
+}
+
+#[tokio::test]
+async fn a_bundle_configured_for_another_task_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = InferenceConfig {
+        vad: bundles::EMBEDDING.into(),
+        ..bundles::config_of(dir.path(), &[bundles::EMBEDDING])
+    };
+    let inference = Inference::start(config);
+    let state = until(&inference.handle(), Task::Vad, |state| {
+        matches!(state, ModelState::Disabled { .. })
+    })
+    .await;
+    let ModelState::Disabled { error } = state else {
+        panic!("{state}")
+    };
+    assert!(
+        matches!(
+            error.as_ref(),
+            LoadError::WrongTask {
+                expected: Task::Vad,
+                actual: Task::Embedding,
+                ..
+            }
+        ),
+        "{error}"
+    );
+}
+
+#[tokio::test]
+async fn a_name_that_is_a_path_finds_nothing() {
+    let config = InferenceConfig {
+        vad: format!("../models/{}", bundles::VAD),
+        ..bundles::config()
+    };
+    let inference = Inference::start(config);
+    until(&inference.handle(), Task::Vad, |state| {
+        matches!(state, ModelState::Missing { .. })
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn the_voice_model_tells_silence_and_remembers_between_calls() {
+    let dir = tempfile::tempdir().unwrap();
+    let inference = Inference::start(bundles::config_of(dir.path(), &[bundles::VAD]));
+    let handle = inference.handle();
+    handle
+        .wait_ready(Task::Vad, bundles::PATIENCE)
+        .await
+        .unwrap();
+    let (silence, _) = handle
+        .vad()
+        .score(vec![0.0; 512 * 10], VadState::default())
+        .await
+        .unwrap();
+    assert!(
+        silence.iter().all(|probability| *probability < 0.2),
+        "{silence:?}"
+    );
+
+    let probe = fs::read(bundles::bundle(bundles::VAD).join("probe.json")).unwrap();
+    let probe: serde_json::Value = serde_json::from_slice(&probe).unwrap();
+    let samples: Vec<f32> = serde_json::from_value(probe["samples"].clone()).unwrap();
+    let (whole, _) = handle
+        .vad()
+        .score(samples.clone(), VadState::default())
+        .await
+        .unwrap();
+    let mut state = VadState::default();
+    let mut parts = Vec::new();
+    for chunk in samples.chunks(512) {
+        let (part, next) = handle.vad().score(chunk.to_vec(), state).await.unwrap();
+        parts.extend(part);
+        state = next;
+    }
+    assert_eq!(parts, whole);
+    let error = handle
+        .vad()
+        .score(vec![0.0; 500], VadState::default())
+        .await
+        .unwrap_err();
+    assert!(
+        matches!(error, InferenceError::OutOfRange { .. }),
+        "{error}"
+    );
+}
+
+fn digest(bytes: &[u8]) -> String {
+    use sha2::{Digest, Sha256};
+    Sha256::digest(bytes)
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect()
+}
