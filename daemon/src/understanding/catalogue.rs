@@ -10,7 +10,7 @@ use super::lexicon::Lexicon;
 use super::phrases::{Offers, Phrase};
 use super::text::{Token, recognise_numbers, tokenise};
 use super::wording::Wording;
-use super::{Focus, Resolution, StateSnapshot};
+use super::{Call, Focus, Resolution, StateSnapshot};
 
 /// The most clauses of a sentence that are acted on; what a person says in one breath.
 pub const CLAUSES_MAX: usize = 8;
@@ -52,6 +52,17 @@ impl Prepared {
     pub fn texts(&self) -> &[String] {
         &self.texts
     }
+}
+
+/// See [`Catalogue::nearest`].
+#[derive(Debug, Clone)]
+pub struct Nearest {
+    /// What it stands for; a value that it needs is left out or null.
+    pub call: Option<Call>,
+    /// Its text.
+    pub phrase: String,
+    /// Cosine similarity, -1 to 1.
+    pub similarity: f32,
 }
 
 /// A thing that cannot be taken into the catalogue.
@@ -140,8 +151,28 @@ impl Catalogue {
         self.lexicon = Lexicon::new(things, &self.wording);
     }
 
+    /// The phrase that is nearest to a vector, whatever the words say. For debugging, and the
+    /// peer that [`Self::resolve`] is measured against.
+    pub fn nearest(&self, vector: &[f32]) -> Option<Nearest> {
+        let phrases = self.things.values().flat_map(|entry| {
+            let scored = |(phrase, embedded): &(Phrase, Vec<f32>)| Nearest {
+                call: entry.offers.offers.get(phrase.operation).and_then(|offer| {
+                    let fixed = super::pending::fixed_input(offer);
+                    match fixed {
+                        Some(input) => super::matcher::call(&entry.offers.id, offer, Some(input)),
+                        None => super::pending::template(&entry.offers.id, offer),
+                    }
+                }),
+                phrase: phrase.text.clone(),
+                similarity: super::matcher::dot(vector, embedded),
+            };
+            entry.phrases.iter().map(scored)
+        });
+        phrases.max_by(|a, b| a.similarity.total_cmp(&b.similarity))
+    }
+
     /// Takes a sentence apart. Any text is allowed; what is beyond
-    /// [`super::text::UTTERANCE_BYTES_MAX`] bytes or [`CLAUSES_MAX`] clauses is not looked at.
+    /// 2000 bytes or [`CLAUSES_MAX`] clauses is not looked at.
     pub fn prepare(&self, utterance: &str, focus: &Focus) -> Prepared {
         let mut corrections = 0;
         let words: Vec<Token> = tokenise(utterance, &self.wording)

@@ -115,7 +115,9 @@ pub(super) struct Piece {
 pub(super) fn split(tokens: &[Token], wording: &Wording) -> Vec<Piece> {
     let has_group = |clause: &[Token]| {
         let references = &wording.references;
-        let groups = |token: &Token| references.everything.has(&token.text) || references.all.has(&token.text);
+        let groups = |token: &Token| {
+            references.everything.has(&token.text) || references.all.has(&token.text)
+        };
         clause.iter().any(groups)
     };
     let mut pieces: Vec<Piece> = Vec::new();
@@ -123,7 +125,8 @@ pub(super) fn split(tokens: &[Token], wording: &Wording) -> Vec<Piece> {
     let mut continues = false;
     let mut at = 0;
     while at < tokens.len() {
-        let excepts = wording.references.except.prefix_len(&tokens[at..]) > 0 && has_group(&current);
+        let excepts =
+            wording.references.except.prefix_len(&tokens[at..]) > 0 && has_group(&current);
         let stops = tokens[at].kind == TokenKind::Break;
         let joins = wording.grammar.conjunctions.prefix_len(&tokens[at..]);
         if stops || joins > 0 && !excepts {
@@ -140,7 +143,10 @@ pub(super) fn split(tokens: &[Token], wording: &Wording) -> Vec<Piece> {
         }
     }
     if !current.is_empty() {
-        pieces.push(Piece { tokens: current, continues });
+        pieces.push(Piece {
+            tokens: current,
+            continues,
+        });
     }
     pieces
 }
@@ -178,10 +184,6 @@ impl Clause {
     /// Whether the whole clause is in the list.
     pub(super) fn is_only(&self, list: &PhraseList) -> bool {
         is_only(&self.tokens, list)
-    }
-
-    pub(super) fn has_change_verb(&self) -> bool {
-        self.verbs.contains(&Verb::Raise) || self.verbs.contains(&Verb::Lower)
     }
 }
 
@@ -259,7 +261,10 @@ fn act(tokens: &mut Vec<Token>, opening: Opening, wording: &Wording) -> Act {
         }
     } else if anywhere(tokens, &grammar.copulas) {
         return Act::Aside("states something");
-    } else if tokens.iter().any(|token| verb_stem(token, &grammar.past, wording).is_some()) {
+    } else if tokens
+        .iter()
+        .any(|token| verb_stem(token, &grammar.past, wording).is_some())
+    {
         return Act::Aside("reports something");
     }
     if let Some(first) = tokens.first_mut() {
@@ -276,7 +281,9 @@ fn is_deferred(tokens: &[Token], wording: &Wording) -> bool {
     let grammar = &wording.grammar;
     (0..tokens.len()).any(|at| {
         let later = match &tokens[at].kind {
-            TokenKind::Number { unit: Some(unit), .. } => wording
+            TokenKind::Number {
+                unit: Some(unit), ..
+            } => wording
                 .units
                 .get(unit)
                 .is_some_and(|unit| unit.dimensions.iter().any(|dimension| dimension == "time")),
@@ -300,7 +307,10 @@ fn verb_stem(token: &Token, endings: &[String], wording: &Wording) -> Option<Str
 }
 
 fn restore(token: &mut Token, endings: &[String], wording: &Wording) {
-    let is_particle = wording.verbs.values().any(|verb| verb.particles.has(&token.text));
+    let is_particle = wording
+        .verbs
+        .values()
+        .any(|verb| verb.particles.has(&token.text));
     if token.is_word()
         && !is_particle
         && let Some(stem) = verb_stem(token, endings, wording)
@@ -338,7 +348,8 @@ impl<'a> Reader<'a> {
         }
         let change = self.change(&verbs);
         let numbers = self.numbers(&verbs);
-        let also = (0..self.tokens.len()).any(|at| self.prefix(&self.wording.references.also, at) > 0);
+        let also =
+            (0..self.tokens.len()).any(|at| self.prefix(&self.wording.references.also, at) > 0);
         let last = self.tokens.last().map_or("", |token| token.text.as_str());
         Clause {
             dangling: self.wording.grammar.value_prepositions.has(last)
@@ -399,7 +410,9 @@ impl<'a> Reader<'a> {
     }
 
     fn determiner(&self, at: usize) -> bool {
-        self.tokens.get(at).is_some_and(|token| self.wording.grammar.determiners.has(&token.text))
+        self.tokens
+            .get(at)
+            .is_some_and(|token| self.wording.grammar.determiners.has(&token.text))
     }
 
     fn noun_at(&self, at: usize) -> bool {
@@ -477,17 +490,28 @@ impl<'a> Reader<'a> {
         at == 0
             && len == 1
             && self.tokens.len() > 1
-            && self.wording.verbs.values().any(|verb| verb.phrases.iter().any(starts))
+            && self
+                .wording
+                .verbs
+                .values()
+                .any(|verb| verb.phrases.iter().any(starts))
     }
 
     fn all_before(&self, at: usize) -> bool {
         let all = &self.wording.references.all;
         (0..at).any(|start| start + self.prefix(all, start) == at)
-            || at > 0 && self.determiner(at - 1) && (0..at - 1).any(|start| start + self.prefix(all, start) == at - 1)
+            || at > 0
+                && self.determiner(at - 1)
+                && (0..at - 1).any(|start| start + self.prefix(all, start) == at - 1)
     }
 
     fn indefinite_before(&self, at: usize) -> bool {
-        at > 0 && self.wording.grammar.indefinite.has(&self.tokens[at - 1].text)
+        at > 0
+            && self
+                .wording
+                .grammar
+                .indefinite
+                .has(&self.tokens[at - 1].text)
     }
 
     /// The second value: one of them only carries a particle ("turn" of "turn it on").
@@ -605,7 +629,9 @@ impl<'a> Reader<'a> {
             let TokenKind::Number { amount, unit, said } = &self.tokens[at].kind else {
                 continue;
             };
-            let before = at.checked_sub(1).map_or("", |i| self.tokens[i].text.as_str());
+            let before = at
+                .checked_sub(1)
+                .map_or("", |i| self.tokens[i].text.as_str());
             let compared = at + 1 < self.tokens.len()
                 && self.wording.quantities.values().any(|quantity| {
                     self.prefix(&quantity.up, at + 1) + self.prefix(&quantity.down, at + 1) > 0
@@ -636,19 +662,30 @@ impl<'a> Reader<'a> {
         let grammar = &self.wording.grammar;
         let numbers = &self.wording.numbers;
         let lists = [
-            &grammar.stop, &grammar.determiners, &grammar.indefinite, &grammar.prepositions,
-            &grammar.copulas, &grammar.questions, &grammar.harmless, &numbers.largest,
-            &numbers.smallest, &self.wording.references.all,
+            &grammar.stop,
+            &grammar.determiners,
+            &grammar.indefinite,
+            &grammar.prepositions,
+            &grammar.copulas,
+            &grammar.questions,
+            &grammar.harmless,
+            &numbers.largest,
+            &numbers.smallest,
+            &self.wording.references.all,
         ];
         self.used[at]
             || !self.tokens[at].is_word()
             || lists.iter().any(|list| list.has(word))
             || self.wording.references.ordinals.contains(word)
             || self.lexicon.is_affordance_word(word)
-            || self.wording.quantities.values().any(|quantity| {
-                quantity.names.has(word) || quantity.adjectives.has(word)
-            })
-            || stems_of(word, self.wording).iter().any(|stem| self.lexicon.is_affordance_word(stem))
+            || self
+                .wording
+                .quantities
+                .values()
+                .any(|quantity| quantity.names.has(word) || quantity.adjectives.has(word))
+            || stems_of(word, self.wording)
+                .iter()
+                .any(|stem| self.lexicon.is_affordance_word(stem))
     }
 
     fn unknown(&self) -> Vec<Unknown> {
@@ -657,7 +694,8 @@ impl<'a> Reader<'a> {
             .filter(|at| !self.is_explained(*at))
             .map(|at| {
                 let mut before = at;
-                while before > 0 && (self.determiner(before - 1) || !self.is_explained(before - 1)) {
+                while before > 0 && (self.determiner(before - 1) || !self.is_explained(before - 1))
+                {
                     before -= 1;
                 }
                 Unknown {

@@ -139,7 +139,11 @@ fn conclude(
     for verdict in verdicts {
         match verdict {
             Verdict::Calls(more) => calls.extend(more),
-            Verdict::Ask { kind, candidates, question } if asked.is_none() => {
+            Verdict::Ask {
+                kind,
+                candidates,
+                question,
+            } if asked.is_none() => {
                 asked = Some((kind, candidates, question));
             }
             Verdict::Refuse(refusal) if refused.is_none() => refused = Some(refusal),
@@ -178,8 +182,9 @@ pub(super) fn confirmed_or_asked(
     calls: Vec<Call>,
     explanations: Vec<Explanation>,
 ) -> Resolution {
-    let (dangerous, ready): (Vec<Call>, Vec<Call>) =
-        calls.into_iter().partition(|call| needs_yes(catalogue, call));
+    let (dangerous, ready): (Vec<Call>, Vec<Call>) = calls
+        .into_iter()
+        .partition(|call| needs_yes(catalogue, call));
     let understanding = if dangerous.is_empty() {
         focus.calls.clone_from(&ready);
         Understanding::Calls(ready)
@@ -191,7 +196,11 @@ pub(super) fn confirmed_or_asked(
             kind: PendingKind::Confirm,
         });
         Understanding::Ask {
-            question: say(&catalogue.wording, "ask_confirm", &[("commands", &commands)]),
+            question: say(
+                &catalogue.wording,
+                "ask_confirm",
+                &[("commands", &commands)],
+            ),
             candidates: dangerous,
         }
     };
@@ -204,13 +213,16 @@ pub(super) fn confirmed_or_asked(
 
 fn needs_yes(catalogue: &Catalogue, call: &Call) -> bool {
     let description = catalogue.description(&call.thing);
-    let confirm = |description: &crate::things::description::ThingDescription| match &call.operation {
-        Operation::Invoke { action, .. } => {
-            description.actions.get(action).is_some_and(|action| action.confirm)
-        }
-        Operation::Write { property, .. } => {
-            description.properties.get(property).is_some_and(|property| property.confirm)
-        }
+    let confirm = |description: &crate::things::description::ThingDescription| match &call.operation
+    {
+        Operation::Invoke { action, .. } => description
+            .actions
+            .get(action)
+            .is_some_and(|action| action.confirm),
+        Operation::Write { property, .. } => description
+            .properties
+            .get(property)
+            .is_some_and(|property| property.confirm),
         Operation::Read { .. } => false,
     };
     description.is_none_or(confirm)
@@ -257,7 +269,13 @@ impl Context<'_> {
 
     /// The things that a clause is about, and whether it says so.
     fn scope(&self, clause: &Clause) -> (BTreeSet<ThingId>, bool) {
-        let everything = || self.catalogue.things.keys().cloned().collect::<BTreeSet<_>>();
+        let everything = || {
+            self.catalogue
+                .things
+                .keys()
+                .cloned()
+                .collect::<BTreeSet<_>>()
+        };
         let mention = &clause.mention;
         let mut things = match clause.reference {
             _ if mention.everything && mention.things.is_empty() => everything(),
@@ -276,12 +294,21 @@ impl Context<'_> {
 
     /// The things of the same kind as the one in focus, without it.
     fn others(&self) -> BTreeSet<ThingId> {
-        let Some(entry) = self.focus.things.first().and_then(|id| self.catalogue.things.get(id)) else {
+        let Some(entry) = self
+            .focus
+            .things
+            .first()
+            .and_then(|id| self.catalogue.things.get(id))
+        else {
             return BTreeSet::new();
         };
         let alike = |other: &&super::catalogue::Entry| {
             !self.focus.things.contains(&other.offers.id)
-                && other.offers.kinds.iter().any(|kind| entry.offers.kinds.contains(kind))
+                && other
+                    .offers
+                    .kinds
+                    .iter()
+                    .any(|kind| entry.offers.kinds.contains(kind))
         };
         let others = self.catalogue.things.values().filter(alike);
         others.map(|entry| entry.offers.id.clone()).collect()
@@ -304,12 +331,26 @@ impl Context<'_> {
         };
         let strangers = clause.unknown.len();
         if strangers > 1 || strangers == 1 && (!named || best.name_said == 0.0) {
-            return Decided::of(Verdict::Nothing, "speaks of what is unknown here", best, 0.0);
+            return Decided::of(
+                Verdict::Nothing,
+                "speaks of what is unknown here",
+                best,
+                0.0,
+            );
         }
         if best.similarity < thresholds.question || !named && best.name_said == 0.0 {
-            return Decided::of(Verdict::Nothing, "is like no question about a thing", best, 0.0);
+            return Decided::of(
+                Verdict::Nothing,
+                "is like no question about a thing",
+                best,
+                0.0,
+            );
         }
-        let rivals = rivals(&found, thresholds.margin, named && !clause.mention.by_location);
+        let rivals = rivals(
+            &found,
+            thresholds.margin,
+            named && !clause.mention.by_location,
+        );
         self.call_or_ask(best, &rivals, &found)
     }
 
@@ -338,7 +379,11 @@ impl Context<'_> {
             && clause.numbers.is_empty()
             && clause.quotes.is_empty()
             && clause.change.is_none();
-        if says_nothing && !found.iter().any(|candidate| candidate.is_said(self.catalogue)) {
+        if says_nothing
+            && !found
+                .iter()
+                .any(|candidate| candidate.is_said(self.catalogue))
+        {
             let question = self.question(clause, vector);
             let named_property = self
                 .find(clause, vector, &scope, Wanted::Reading)
@@ -351,10 +396,17 @@ impl Context<'_> {
         if clause.mention.indefinite && !clause.unknown.is_empty() {
             return Decided::plain(Verdict::Nothing, "speaks of such things in general");
         }
-        if clause.mention.is_group || clause.mention.everything || clause.reference == Some(Reference::Both) {
+        if clause.mention.is_group
+            || clause.mention.everything
+            || clause.reference == Some(Reference::Both)
+        {
             return self.group(&scope, &found);
         }
-        if clause.reference == Some(Reference::It) && named && scope.len() > 1 && clause.mention.things.is_empty() {
+        if clause.reference == Some(Reference::It)
+            && named
+            && scope.len() > 1
+            && clause.mention.things.is_empty()
+        {
             return self.group(&scope, &found);
         }
         let Some(best) = found.first() else {
@@ -368,31 +420,52 @@ impl Context<'_> {
         if !asks_something {
             return Decided::plain(Verdict::Nothing, "names no action");
         }
-        let title = scope.first().and_then(|thing| self.catalogue.things.get(thing));
+        let title = scope
+            .first()
+            .and_then(|thing| self.catalogue.things.get(thing));
         match title.filter(|_| named) {
             Some(entry) => {
                 let thing = entry.offers.title.clone();
-                Decided::plain(Verdict::Refuse(Refusal::NotOffered { thing }), "not offered")
+                Decided::plain(
+                    Verdict::Refuse(Refusal::NotOffered { thing }),
+                    "not offered",
+                )
             }
             None => self.unknown_thing(clause),
         }
     }
 
     fn unknown_thing(&self, clause: &Clause) -> Decided {
-        let words: Vec<&str> = clause.unknown.iter().map(|unknown| unknown.word.as_str()).collect();
+        let words: Vec<&str> = clause
+            .unknown
+            .iter()
+            .map(|unknown| unknown.word.as_str())
+            .collect();
         let is_command = !clause.verbs.is_empty();
         if !is_command || words.is_empty() {
             return Decided::plain(Verdict::Nothing, "names no thing");
         }
         let name = words.join(" ");
-        Decided::plain(Verdict::Refuse(Refusal::UnknownThing { name }), "no such thing")
+        Decided::plain(
+            Verdict::Refuse(Refusal::UnknownThing { name }),
+            "no such thing",
+        )
     }
 
-    fn judge(&self, clause: &Clause, best: &Candidate, found: &[Candidate], named: bool) -> Decided {
+    fn judge(
+        &self,
+        clause: &Clause,
+        best: &Candidate,
+        found: &[Candidate],
+        named: bool,
+    ) -> Decided {
         let thresholds = &self.catalogue.wording.thresholds;
         let said = best.is_said(self.catalogue);
         let missing = matches!(best.outcome, Outcome::Missing(_));
-        let foreign = clause.unknown.iter().any(|unknown| unknown.modifies || unknown.is_place && !missing);
+        let foreign = clause
+            .unknown
+            .iter()
+            .any(|unknown| unknown.modifies || unknown.is_place && !missing);
         if named && (foreign || clause.mention.elsewhere) && !(missing && !foreign) {
             if !said && best.similarity < thresholds.verb_unknown {
                 return Decided::of(Verdict::Nothing, "is like no command", best, 0.0);
@@ -461,7 +534,9 @@ impl Context<'_> {
                     ("thing", entry.offers.title.to_lowercase()),
                     ("allowed", allowed),
                 ];
-                let places = places.each_ref().map(|(place, value)| (*place, value.as_str()));
+                let places = places
+                    .each_ref()
+                    .map(|(place, value)| (*place, value.as_str()));
                 Verdict::Ask {
                     kind: PendingKind::Value,
                     candidates: pending::template(&best.thing, offer).into_iter().collect(),
@@ -496,12 +571,19 @@ impl Context<'_> {
                 Verdict::Ask {
                     kind: PendingKind::Confirm,
                     candidates: calls,
-                    question: say(&self.catalogue.wording, "ask_one", &[("commands", &commands)]),
+                    question: say(
+                        &self.catalogue.wording,
+                        "ask_one",
+                        &[("commands", &commands)],
+                    ),
                 }
             }
             Outcome::Refused(refusal) => Verdict::Refuse(refusal.clone()),
             Outcome::Missing(_) => {
-                let thing = self.catalogue.things[&best.thing].offers.title.to_lowercase();
+                let thing = self.catalogue.things[&best.thing]
+                    .offers
+                    .title
+                    .to_lowercase();
                 Verdict::Ask {
                     kind: PendingKind::Choose,
                     candidates: Vec::new(),
@@ -520,7 +602,11 @@ impl Context<'_> {
             let of_thing = |candidate: &&Candidate| {
                 candidate.thing == *thing && candidate.is_said(self.catalogue)
             };
-            match found.iter().find(of_thing).map(|candidate| &candidate.outcome) {
+            match found
+                .iter()
+                .find(of_thing)
+                .map(|candidate| &candidate.outcome)
+            {
                 Some(Outcome::Call(call)) => calls.push(call.clone()),
                 Some(Outcome::Refused(refusal)) => refused = refused.or(Some(refusal.clone())),
                 _ => {}
@@ -539,7 +625,12 @@ impl Context<'_> {
 
     /// "the fan too", "and the other one", "... and the ceiling light": the command before,
     /// on other things.
-    fn repetition(&self, clause: &Clause, scope: &BTreeSet<ThingId>, named: bool) -> Option<Decided> {
+    fn repetition(
+        &self,
+        clause: &Clause,
+        scope: &BTreeSet<ThingId>,
+        named: bool,
+    ) -> Option<Decided> {
         let bare = clause.verbs.is_empty()
             && clause.numbers.is_empty()
             && clause.quotes.is_empty()
@@ -555,7 +646,10 @@ impl Context<'_> {
         if !bare || !named || clause.mention.things.is_empty() && clause.reference.is_none() {
             return None;
         }
-        let calls: Vec<Call> = scope.iter().filter_map(|thing| self.transfer(last, thing)).collect();
+        let calls: Vec<Call> = scope
+            .iter()
+            .filter_map(|thing| self.transfer(last, thing))
+            .collect();
         let ambiguous = scope.len() > 1 && !clause.mention.is_group && clause.reference.is_none();
         let verdict = match calls.as_slice() {
             [] => return None,
@@ -578,8 +672,20 @@ impl Context<'_> {
             call(&last.thing, offer, input.clone()).as_ref() == Some(last)
                 && (!fixed || pending::fixed_input(offer) == input)
         };
-        let verbs: BTreeSet<Verb> = from.offers.offers.iter().filter(same).flat_map(|offer| offer.verbs.clone()).collect();
-        let names: Vec<_> = from.offers.offers.iter().filter(same).flat_map(|offer| offer.names.clone()).collect();
+        let verbs: BTreeSet<Verb> = from
+            .offers
+            .offers
+            .iter()
+            .filter(same)
+            .flat_map(|offer| offer.verbs.clone())
+            .collect();
+        let names: Vec<_> = from
+            .offers
+            .offers
+            .iter()
+            .filter(same)
+            .flat_map(|offer| offer.names.clone())
+            .collect();
         let to = self.catalogue.things.get(thing)?;
         let reads = matches!(last.operation, Operation::Read { .. });
         to.offers.offers.iter().find_map(|offer| {
@@ -588,7 +694,11 @@ impl Context<'_> {
             } else {
                 !reads && offer.verbs.intersection(&verbs).next().is_some()
             };
-            let input = if offer.fixed.is_some() { pending::fixed_input(offer) } else { offer.takes_value().then(|| input.clone()).flatten() };
+            let input = if offer.fixed.is_some() {
+                pending::fixed_input(offer)
+            } else {
+                offer.takes_value().then(|| input.clone()).flatten()
+            };
             let call = call(thing, offer, input).filter(|_| alike)?;
             check(self.catalogue, &call).is_ok().then_some(call)
         })
@@ -607,7 +717,8 @@ impl Context<'_> {
                 things.push(call.thing.clone());
             }
         }
-        if things.is_empty() && !aside && clause.act == Act::Question && !clause.mention.by_location {
+        if things.is_empty() && !aside && clause.act == Act::Question && !clause.mention.by_location
+        {
             things.extend(clause.mention.things.iter().cloned());
         }
         if !things.is_empty() {
@@ -623,7 +734,9 @@ impl Context<'_> {
 
 /// How far the best is ahead of the next different call.
 fn margin(found: &[Candidate]) -> f32 {
-    let Some(best) = found.first() else { return 0.0 };
+    let Some(best) = found.first() else {
+        return 0.0;
+    };
     let next = found.iter().find(|other| other.outcome != best.outcome);
     next.map_or(best.score, |next| best.score - next.score)
 }
@@ -644,7 +757,11 @@ fn rivals(found: &[Candidate], margin: f32, alike: bool) -> Vec<&Candidate> {
         };
         other.outcome != best.outcome
             && other.call().is_some()
-            && (best.score - other.score < within || evidence && best.verb_said && other.call().is_some() && other.thing != best.thing)
+            && (best.score - other.score < within
+                || evidence
+                    && best.verb_said
+                    && other.call().is_some()
+                    && other.thing != best.thing)
     };
     found.iter().skip(1).filter(near).collect()
 }

@@ -87,14 +87,28 @@ impl Lexicon {
     fn words(&self) -> BTreeSet<String> {
         let names = self.names.iter().flat_map(|entry| &entry.words);
         let locations = self.locations.iter().flat_map(|(words, _)| words);
-        names.chain(locations).chain(&self.affordances).cloned().collect()
+        names
+            .chain(locations)
+            .chain(&self.affordances)
+            .cloned()
+            .collect()
     }
 
     /// The longest name at the start of `tokens`.
     pub(super) fn name_at(&self, tokens: &[Token]) -> Option<Named> {
         let fits = |entry: &&Entry| starts_with(tokens, &entry.words);
-        let len = self.names.iter().filter(fits).map(|entry| entry.words.len()).max()?;
-        let longest = || self.names.iter().filter(fits).filter(|entry| entry.words.len() == len);
+        let len = self
+            .names
+            .iter()
+            .filter(fits)
+            .map(|entry| entry.words.len())
+            .max()?;
+        let longest = || {
+            self.names
+                .iter()
+                .filter(fits)
+                .filter(|entry| entry.words.len() == len)
+        };
         Some(Named {
             things: longest().map(|entry| entry.thing.clone()).collect(),
             len,
@@ -106,8 +120,17 @@ impl Lexicon {
     /// The things at the location whose name starts `tokens`, and its length.
     pub(super) fn location_at(&self, tokens: &[Token]) -> Option<(BTreeSet<ThingId>, usize)> {
         let fits = |(words, _): &&(Words, ThingId)| starts_with(tokens, words);
-        let len = self.locations.iter().filter(fits).map(|(words, _)| words.len()).max()?;
-        let things = self.locations.iter().filter(fits).filter(|(words, _)| words.len() == len);
+        let len = self
+            .locations
+            .iter()
+            .filter(fits)
+            .map(|(words, _)| words.len())
+            .max()?;
+        let things = self
+            .locations
+            .iter()
+            .filter(fits)
+            .filter(|(words, _)| words.len() == len);
         Some((things.map(|(_, thing)| thing.clone()).collect(), len))
     }
 
@@ -124,7 +147,11 @@ impl Lexicon {
         if length < CORRECTED_CHARS_MIN || !word.chars().all(char::is_alphabetic) {
             return None;
         }
-        if self.known.contains(word) || stems(word, wording).iter().any(|stem| self.known.contains(stem)) {
+        if self.known.contains(word)
+            || stems(word, wording)
+                .iter()
+                .any(|stem| self.known.contains(stem))
+        {
             return None;
         }
         let mut meant = self.targets.iter().filter(|target| is_slip(word, target));
@@ -153,7 +180,11 @@ fn is_slip(word: &str, target: &str) -> bool {
 /// What a word may be a form of: without its plural, gerund or past ending.
 pub(super) fn stems(word: &str, wording: &Wording) -> Vec<String> {
     let grammar = &wording.grammar;
-    let endings = grammar.plural.iter().chain(&grammar.gerund).chain(&grammar.past);
+    let endings = grammar
+        .plural
+        .iter()
+        .chain(&grammar.gerund)
+        .chain(&grammar.past);
     let mut stems = Vec::new();
     for ending in endings {
         stems.extend(stems_without(word, ending, wording));
@@ -163,7 +194,10 @@ pub(super) fn stems(word: &str, wording: &Wording) -> Vec<String> {
 
 /// As [`stems`], for one ending: "switching" -> "switch", "switche"; "stopped" -> "stop".
 pub(super) fn stems_without(word: &str, ending: &str, wording: &Wording) -> Vec<String> {
-    let Some(stem) = word.strip_suffix(ending).filter(|stem| stem.chars().count() >= 2) else {
+    let Some(stem) = word
+        .strip_suffix(ending)
+        .filter(|stem| stem.chars().count() >= 2)
+    else {
         return Vec::new();
     };
     let restores = wording.grammar.stem_restores.iter();

@@ -12,8 +12,8 @@ use crate::things::description::ThingId;
 use super::catalogue::Catalogue;
 use super::clause::Clause;
 use super::lexicon::stems;
-use super::phrases::{Offer, Target, contains, is_text, whole_input};
-use super::slots::{Filled, changed, fill};
+use super::phrases::{Offer, Target, contains, is_text};
+use super::slots::{Filled, changed, fill, whole_input};
 use super::text::Token;
 use super::wording::{Verb, Words};
 use super::{Call, Operation, Refusal, StateSnapshot};
@@ -65,7 +65,12 @@ impl Candidate {
 
 /// The offer of a candidate.
 pub(super) fn offer<'a>(catalogue: &'a Catalogue, candidate: &Candidate) -> Option<&'a Offer> {
-    catalogue.things.get(&candidate.thing)?.offers.offers.get(candidate.offer)
+    catalogue
+        .things
+        .get(&candidate.thing)?
+        .offers
+        .offers
+        .get(candidate.offer)
 }
 
 /// What is looked for.
@@ -97,16 +102,21 @@ pub(super) fn candidates(
             let verb_said = verb_said(offer, clause, entry.offers.offers.as_slice(), catalogue);
             let name_said = name_said(offer, clause, catalogue);
             let outcome = match wanted {
-                Wanted::Reading => clause.numbers.is_empty().then(|| {
-                    call(thing, offer, None).map_or(Outcome::Missing(0), Outcome::Call)
-                }),
-                Wanted::Change => change(catalogue, clause, thing, offer, verb_said, name_said, state),
+                Wanted::Reading => clause
+                    .numbers
+                    .is_empty()
+                    .then(|| call(thing, offer, None).map_or(Outcome::Missing(0), Outcome::Call)),
+                Wanted::Change => {
+                    change(catalogue, clause, thing, offer, verb_said, name_said, state)
+                }
             };
             let Some(outcome) = outcome else { continue };
             let (similarity, phrase) = nearest
                 .get(index)
                 .and_then(|best| *best)
-                .map_or((0.0, None), |(similarity, phrase)| (similarity, Some(phrase.to_owned())));
+                .map_or((0.0, None), |(similarity, phrase)| {
+                    (similarity, Some(phrase.to_owned()))
+                });
             let valued = offer.takes_value() && matches!(outcome, Outcome::Call(_));
             let score = similarity
                 + VERB_WEIGHT * f32::from(u8::from(verb_said))
@@ -146,7 +156,7 @@ fn nearest<'a>(entry: &'a super::catalogue::Entry, vector: Option<&Vec<f32>>) ->
 }
 
 /// The cosine of two unit vectors; 0 where they cannot be compared.
-fn dot(a: &[f32], b: &[f32]) -> f32 {
+pub(super) fn dot(a: &[f32], b: &[f32]) -> f32 {
     if a.len() != b.len() {
         return 0.0;
     }
@@ -155,7 +165,11 @@ fn dot(a: &[f32], b: &[f32]) -> f32 {
 }
 
 fn verb_said(offer: &Offer, clause: &Clause, siblings: &[Offer], catalogue: &Catalogue) -> bool {
-    if offer.own.iter().any(|own| says_own(own, &clause.tokens, catalogue)) {
+    if offer
+        .own
+        .iter()
+        .any(|own| says_own(own, &clause.tokens, catalogue))
+    {
         return true;
     }
     if offer.verbs.intersection(&clause.verbs).next().is_some() {
@@ -163,7 +177,9 @@ fn verb_said(offer: &Offer, clause: &Clause, siblings: &[Offer], catalogue: &Cat
     }
     // What opens and closes is raised and lowered, unless it can be moved by degrees too.
     let moves = |verb| offer.verbs.contains(&verb) && clause.change.is_some();
-    let opens = siblings.iter().any(|offer| offer.verbs.contains(&Verb::Open));
+    let opens = siblings
+        .iter()
+        .any(|offer| offer.verbs.contains(&Verb::Open));
     opens
         && (clause.verbs.contains(&Verb::Raise) && moves(Verb::Open)
             || clause.verbs.contains(&Verb::Lower) && moves(Verb::Close))
@@ -181,7 +197,11 @@ fn says_own(own: &[String], tokens: &[Token], catalogue: &Catalogue) -> bool {
 }
 
 fn said_words(clause: &Clause) -> Words {
-    clause.tokens.iter().map(|token| token.text.clone()).collect()
+    clause
+        .tokens
+        .iter()
+        .map(|token| token.text.clone())
+        .collect()
 }
 
 fn name_said(offer: &Offer, clause: &Clause, catalogue: &Catalogue) -> f32 {
@@ -202,7 +222,10 @@ fn name_said(offer: &Offer, clause: &Clause, catalogue: &Catalogue) -> f32 {
                 quantity.names.prefix_len(rest) + quantity.adjectives.prefix_len(rest) > 0
             })
         };
-        let changes = clause.change.as_ref().and_then(|change| change.quantity.as_ref());
+        let changes = clause
+            .change
+            .as_ref()
+            .and_then(|change| change.quantity.as_ref());
         changes == Some(key) || catalogue.wording.quantities.get(key).is_some_and(named)
     };
     match offer.quantities.iter().any(speaks_of) {
@@ -236,12 +259,20 @@ fn change(
     let entry = catalogue.things.get(thing)?;
     let title = entry.offers.title.as_str();
     let absolute = clause.numbers.iter().any(|number| !number.is_change);
-    if let Some(change) = clause.change.as_ref().filter(|_| !absolute && offer.takes_value()) {
+    if let Some(change) = clause
+        .change
+        .as_ref()
+        .filter(|_| !absolute && offer.takes_value())
+    {
         let concerns = match &change.quantity {
             Some(quantity) => offer.quantities.contains(quantity),
             None => !offer.quantities.is_empty(),
         };
-        let opens = entry.offers.offers.iter().any(|offer| offer.verbs.contains(&Verb::Open));
+        let opens = entry
+            .offers
+            .offers
+            .iter()
+            .any(|offer| offer.verbs.contains(&Verb::Open));
         if let ([slot], Some(property)) = (offer.slots.as_slice(), &offer.sets)
             && concerns
             && !(opens && change.quantity.is_none() && clause.numbers.is_empty())

@@ -42,7 +42,13 @@ pub(super) fn answer(
     if all(&answers.yes) && pending.candidates.len() == 1 && pending.kind != PendingKind::Value
         || all(&answers.yes) && pending.kind == PendingKind::Confirm
     {
-        return Some(execute(catalogue, focus, pending, pending.candidates.clone(), true));
+        return Some(execute(
+            catalogue,
+            focus,
+            pending,
+            pending.candidates.clone(),
+            true,
+        ));
     }
     let [part] = prepared.clauses.as_slice() else {
         return None;
@@ -130,8 +136,8 @@ fn value(
 ) -> Option<Resolution> {
     let waiting = pending.candidates.first()?;
     let entry = catalogue.things.get(&waiting.thing)?;
-    let other_thing = !clause.mention.things.is_empty()
-        && !clause.mention.things.contains(&waiting.thing);
+    let other_thing =
+        !clause.mention.things.is_empty() && !clause.mention.things.contains(&waiting.thing);
     let other_verb = clause.verbs.iter().any(|verb| *verb != Verb::Set);
     if other_thing || other_verb {
         return None;
@@ -152,7 +158,11 @@ fn value(
 /// The candidates that the answer names: by thing, place, value, number in the list, or all.
 fn choose(catalogue: &Catalogue, pending: &Pending, clause: &Clause) -> Option<Vec<Call>> {
     let references = &catalogue.wording.references;
-    let said: Vec<String> = clause.tokens.iter().map(|token| token.text.clone()).collect();
+    let said: Vec<String> = clause
+        .tokens
+        .iter()
+        .map(|token| token.text.clone())
+        .collect();
     let candidates = &pending.candidates;
     let things: BTreeSet<&ThingId> = candidates.iter().map(|call| &call.thing).collect();
     let all = clause.is_only(&references.both)
@@ -162,18 +172,33 @@ fn choose(catalogue: &Catalogue, pending: &Pending, clause: &Clause) -> Option<V
         return Some(candidates.clone());
     }
     let same_action = clause.verbs.is_empty() || clause.verbs == [Verb::Set].into();
-    if !same_action || !clause.numbers.is_empty() || !clause.unknown.is_empty() && clause.tokens.len() > 6 {
+    if !same_action
+        || !clause.numbers.is_empty()
+        || !clause.unknown.is_empty() && clause.tokens.len() > 6
+    {
         return None;
     }
-    if let Some(at) = references.ordinals.iter().position(|ordinal| said.contains(ordinal)) {
+    if let Some(at) = references
+        .ordinals
+        .iter()
+        .position(|ordinal| said.contains(ordinal))
+    {
         return candidates.get(at).map(|call| vec![call.clone()]);
     }
     let scores: Vec<usize> = candidates
         .iter()
-        .map(|call| catalogue.things.get(&call.thing).map_or(0, |entry| fit(entry, call, &said, catalogue)))
+        .map(|call| {
+            catalogue
+                .things
+                .get(&call.thing)
+                .map_or(0, |entry| fit(entry, call, &said, catalogue))
+        })
         .collect();
     let best = *scores.iter().max()?;
-    let mut winners = scores.iter().zip(candidates).filter(|(score, _)| **score == best);
+    let mut winners = scores
+        .iter()
+        .zip(candidates)
+        .filter(|(score, _)| **score == best);
     match (best, winners.next(), winners.next()) {
         (1.., Some((_, winner)), None) => Some(vec![winner.clone()]),
         _ => None,
@@ -182,7 +207,12 @@ fn choose(catalogue: &Catalogue, pending: &Pending, clause: &Clause) -> Option<V
 
 /// How many words of the answer speak of this candidate.
 fn fit(entry: &Entry, call: &Call, said: &[String], catalogue: &Catalogue) -> usize {
-    let mut known: BTreeSet<String> = entry.offers.names.iter().flat_map(|name| name.words.clone()).collect();
+    let mut known: BTreeSet<String> = entry
+        .offers
+        .names
+        .iter()
+        .flat_map(|name| name.words.clone())
+        .collect();
     known.extend(entry.offers.location.iter().flatten().cloned());
     let action = match &call.operation {
         Operation::Invoke { action, .. } => action,
@@ -190,7 +220,10 @@ fn fit(entry: &Entry, call: &Call, said: &[String], catalogue: &Catalogue) -> us
     };
     known.extend(words(action));
     let stop = &catalogue.wording.grammar.stop;
-    let named = said.iter().filter(|word| known.contains(*word) && !stop.has(word)).count();
+    let named = said
+        .iter()
+        .filter(|word| known.contains(*word) && !stop.has(word))
+        .count();
     let is_call = |offer: &&Offer| match (&offer.target, &call.operation) {
         (Target::Action(a), Operation::Invoke { action, .. }) => a == action,
         (Target::Write(a), Operation::Write { property, .. }) => a == property,

@@ -219,7 +219,11 @@ fn add_action(
     wording: &Wording,
 ) {
     let slots = slots(action.input.as_ref(), name);
-    let title = action.naming.title.clone().unwrap_or_else(|| words(name).join(" "));
+    let title = action
+        .naming
+        .title
+        .clone()
+        .unwrap_or_else(|| words(name).join(" "));
     let sets = action
         .sets
         .clone()
@@ -249,7 +253,10 @@ fn add_action(
             push_new(&mut names, words(&slot.title));
         }
     }
-    if let Some(property) = sets.as_ref().and_then(|sets| description.properties.get(sets)) {
+    if let Some(property) = sets
+        .as_ref()
+        .and_then(|sets| description.properties.get(sets))
+    {
         let sets = sets.as_deref().unwrap_or_default();
         for said in affordance_names(&property.naming, sets) {
             push_new(&mut names, said);
@@ -282,7 +289,11 @@ fn set_by_shape(description: &ThingDescription, name: &str, slots: &[Slot]) -> O
 }
 
 fn add_property(offers: &mut Vec<Offer>, name: &str, property: &Property, wording: &Wording) {
-    let title = property.naming.title.clone().unwrap_or_else(|| words(name).join(" "));
+    let title = property
+        .naming
+        .title
+        .clone()
+        .unwrap_or_else(|| words(name).join(" "));
     let names = affordance_names(&property.naming, name);
     let quantities = quantities(&names, Some(&property.schema), wording);
     let offer = |target, verbs, slots, fixed, sets| Offer {
@@ -300,7 +311,13 @@ fn add_property(offers: &mut Vec<Offer>, name: &str, property: &Property, wordin
     };
     if !property.schema.write_only {
         let target = Target::Read(name.to_owned());
-        let read = offer(target, BTreeSet::new(), Vec::new(), None, Some(name.to_owned()));
+        let read = offer(
+            target,
+            BTreeSet::new(),
+            Vec::new(),
+            None,
+            Some(name.to_owned()),
+        );
         offers.push(Offer {
             confirm: false,
             ..read
@@ -312,18 +329,35 @@ fn add_property(offers: &mut Vec<Offer>, name: &str, property: &Property, wordin
     let write = || Target::Write(name.to_owned());
     let sets = || Some(name.to_owned());
     let slots = slots(Some(&property.schema), &title);
-    let verb = if is_text(&property.schema) { Verb::Show } else { Verb::Set };
+    let verb = if is_text(&property.schema) {
+        Verb::Show
+    } else {
+        Verb::Set
+    };
     offers.push(offer(write(), [verb].into(), slots.clone(), None, sets()));
     if property.schema.data_type == Some(DataType::Boolean) {
         let says = |verb: &Verb| {
             let particles = wording.verbs.get(verb).map(|words| &words.particles);
-            particles.is_some_and(|list| names.iter().any(|name| list.prefix_len(name) == name.len()))
+            particles
+                .is_some_and(|list| names.iter().any(|name| list.prefix_len(name) == name.len()))
         };
         for (yes, no) in OPPOSITES {
             if says(yes) {
                 let value = |value: bool| Some(Value::Bool(value));
-                offers.push(offer(write(), [*yes].into(), slots.clone(), value(true), sets()));
-                offers.push(offer(write(), [*no].into(), slots.clone(), value(false), sets()));
+                offers.push(offer(
+                    write(),
+                    [*yes].into(),
+                    slots.clone(),
+                    value(true),
+                    sets(),
+                ));
+                offers.push(offer(
+                    write(),
+                    [*no].into(),
+                    slots.clone(),
+                    value(false),
+                    sets(),
+                ));
             }
         }
     }
@@ -341,7 +375,11 @@ pub(super) const OPPOSITES: &[(Verb, Verb)] = &[
 /// A thing that has no on and off of its own may have an enumeration with an "off" in it.
 fn add_switches(offers: &mut Vec<Offer>, wording: &Wording) {
     let has = |offers: &[Offer], verb| offers.iter().any(|offer| offer.verbs.contains(&verb));
-    let Some(off_words) = wording.verbs.get(&Verb::TurnOff).map(|words| &words.particles) else {
+    let Some(off_words) = wording
+        .verbs
+        .get(&Verb::TurnOff)
+        .map(|words| &words.particles)
+    else {
         return;
     };
     if has(offers, Verb::TurnOff) {
@@ -349,13 +387,23 @@ fn add_switches(offers: &mut Vec<Offer>, wording: &Wording) {
     }
     let mut switches = Vec::new();
     for offer in offers.iter().filter(|offer| offer.takes_value()) {
-        let [slot] = offer.slots.as_slice() else { continue };
-        let is_off = |choice: &Choice| choice_words(choice).iter().any(|said| off_words.prefix_len(said) == said.len());
+        let [slot] = offer.slots.as_slice() else {
+            continue;
+        };
+        let is_off = |choice: &Choice| {
+            choice_words(choice)
+                .iter()
+                .any(|said| off_words.prefix_len(said) == said.len())
+        };
         if !slot.schema.choices.iter().any(is_off) {
             continue;
         }
         for choice in &slot.schema.choices {
-            let verb = if is_off(choice) { Verb::TurnOff } else { Verb::TurnOn };
+            let verb = if is_off(choice) {
+                Verb::TurnOff
+            } else {
+                Verb::TurnOn
+            };
             switches.push(Offer {
                 verbs: [verb].into(),
                 fixed: Some(choice.value.clone()),
@@ -385,18 +433,28 @@ pub(super) fn is_number(schema: &DataSchema) -> bool {
 }
 
 fn slots(input: Option<&DataSchema>, title: &str) -> Vec<Slot> {
-    let Some(schema) = input else { return Vec::new() };
+    let Some(schema) = input else {
+        return Vec::new();
+    };
     if schema.data_type != Some(DataType::Object) {
         return vec![Slot {
             member: None,
-            title: schema.naming.title.clone().unwrap_or_else(|| words(title).join(" ")),
+            title: schema
+                .naming
+                .title
+                .clone()
+                .unwrap_or_else(|| words(title).join(" ")),
             schema: schema.clone(),
             required: true,
         }];
     }
     let slot = |(name, member): (&String, &DataSchema)| Slot {
         member: Some(name.clone()),
-        title: member.naming.title.clone().unwrap_or_else(|| words(name).join(" ")),
+        title: member
+            .naming
+            .title
+            .clone()
+            .unwrap_or_else(|| words(name).join(" ")),
         schema: member.clone(),
         required: schema.required.contains(name),
     };
@@ -473,7 +531,9 @@ fn quantities(names: &[Words], schema: Option<&DataSchema>, wording: &Wording) -
     let unit = schema
         .and_then(|schema| schema.unit.as_deref())
         .and_then(|code| wording.unit_by_code(code));
-    let dimensions = unit.map(|unit| unit.dimensions.as_slice()).unwrap_or_default();
+    let dimensions = unit
+        .map(|unit| unit.dimensions.as_slice())
+        .unwrap_or_default();
     dimensions
         .iter()
         .filter(|dimension| wording.quantities.contains_key(*dimension))
@@ -502,14 +562,20 @@ fn offer_texts(offer: &Offer, thing: &str, wording: &Wording, texts: &mut BTreeS
         for quantity in measured.filter_map(|key| wording.quantities.get(key)) {
             for adjective in quantity.adjectives.iter().take(3) {
                 for template in &templates.read_adjective {
-                    add(template, &[("thing", thing), ("adjective", &adjective.join(" "))]);
+                    add(
+                        template,
+                        &[("thing", thing), ("adjective", &adjective.join(" "))],
+                    );
                 }
             }
         }
         return;
     }
     if !offer.takes_value() {
-        let kinds = offer.verbs.iter().filter_map(|verb| wording.verbs.get(verb));
+        let kinds = offer
+            .verbs
+            .iter()
+            .filter_map(|verb| wording.verbs.get(verb));
         for verb in kinds.flat_map(|words| &words.templates) {
             for template in &templates.action {
                 add(template, &[("thing", thing), ("verb", verb)]);
@@ -530,14 +596,26 @@ fn offer_texts(offer: &Offer, thing: &str, wording: &Wording, texts: &mut BTreeS
             }
         } else if is_number(&slot.schema) {
             let code = slot.schema.unit.as_deref().unwrap_or("");
-            let unit = wording.unit_by_code(code).map_or(code, |unit| &unit.codes[0]);
+            let unit = wording
+                .unit_by_code(code)
+                .map_or(code, |unit| &unit.codes[0]);
             for template in &templates.number {
-                add(template, &[("thing", thing), ("name", name), ("unit", unit)]);
+                add(
+                    template,
+                    &[("thing", thing), ("name", name), ("unit", unit)],
+                );
             }
         }
         for choice in slot.schema.choices.iter().flat_map(choice_words) {
             for template in &templates.choice {
-                add(template, &[("thing", thing), ("name", name), ("value", &choice.join(" "))]);
+                add(
+                    template,
+                    &[
+                        ("thing", thing),
+                        ("name", name),
+                        ("value", &choice.join(" ")),
+                    ],
+                );
             }
         }
     }

@@ -12,11 +12,40 @@ use super::{Call, Operation, Refusal};
 
 /// The templates that a wording must have.
 pub const TEMPLATES: &[&str] = &[
-    "ask_confirm", "ask_choose", "ask_one", "ask_value", "ask_unclear", "ask_which_thing", "or",
-    "and", "command_action", "command_input", "command_write", "command_read", "unknown_thing",
-    "not_offered", "out_of_range", "not_a_multiple", "not_in_enum", "wrong_type", "missing",
-    "unexpected", "wrong_unit", "at_limit", "state_unknown", "deferred", "other", "between",
-    "at_least", "at_most", "any", "answer_value", "answer_done", "answer_result", "yes", "no",
+    "ask_confirm",
+    "ask_choose",
+    "ask_one",
+    "ask_value",
+    "ask_unclear",
+    "ask_which_thing",
+    "or",
+    "and",
+    "command_action",
+    "command_input",
+    "command_write",
+    "command_read",
+    "unknown_thing",
+    "not_offered",
+    "out_of_range",
+    "not_a_multiple",
+    "not_in_enum",
+    "wrong_type",
+    "missing",
+    "unexpected",
+    "wrong_unit",
+    "at_limit",
+    "state_unknown",
+    "deferred",
+    "other",
+    "between",
+    "at_least",
+    "at_most",
+    "any",
+    "answer_value",
+    "answer_done",
+    "answer_result",
+    "yes",
+    "no",
 ];
 
 /// Puts values into the `{places}` of a template.
@@ -57,7 +86,12 @@ pub fn value_words(value: &Value, schema: &DataSchema, wording: &Wording) -> Str
             .iter()
             .map(|(name, value)| match schema.members.get(name) {
                 Some(member) => {
-                    let title = member.naming.title.as_deref().unwrap_or(name).to_lowercase();
+                    let title = member
+                        .naming
+                        .title
+                        .as_deref()
+                        .unwrap_or(name)
+                        .to_lowercase();
                     format!("{title} {}", value_words(value, member, wording))
                 }
                 None => format!("{name} {value}"),
@@ -78,7 +112,10 @@ fn number_words(number: Option<f64>) -> String {
 }
 
 fn unit_words(schema: &DataSchema) -> String {
-    schema.unit.as_ref().map_or_else(String::new, |unit| format!(" {unit}"))
+    schema
+        .unit
+        .as_ref()
+        .map_or_else(String::new, |unit| format!(" {unit}"))
 }
 
 /// What a schema allows: "between 0 and 100 percent", "low, medium or high".
@@ -98,7 +135,11 @@ fn range_words(min: Option<f64>, max: Option<f64>, unit: &str, wording: &Wording
         (None, Some(_)) => "at_most",
         (None, None) => "any",
     };
-    say(wording, name, &[("min", &low), ("max", &high), ("unit", unit)])
+    say(
+        wording,
+        name,
+        &[("min", &low), ("max", &high), ("unit", unit)],
+    )
 }
 
 pub(super) fn join(names: &[String], last: &str) -> String {
@@ -115,16 +156,28 @@ pub fn refusal(refusal: &Refusal, wording: &Wording) -> String {
     match refusal {
         Refusal::UnknownThing { name } => say("unknown_thing", &[("name", name)]),
         Refusal::NotOffered { thing } => say("not_offered", &[("thing", &thing.to_lowercase())]),
-        Refusal::WrongUnit { thing, expected, actual } => say(
+        Refusal::WrongUnit {
+            thing,
+            expected,
+            actual,
+        } => say(
             "wrong_unit",
-            &[("thing", &thing.to_lowercase()), ("expected", expected), ("actual", actual)],
+            &[
+                ("thing", &thing.to_lowercase()),
+                ("expected", expected),
+                ("actual", actual),
+            ],
         ),
-        Refusal::AtLimit { thing, limit } => {
-            say("at_limit", &[("thing", &thing.to_lowercase()), ("limit", limit)])
-        }
+        Refusal::AtLimit { thing, limit } => say(
+            "at_limit",
+            &[("thing", &thing.to_lowercase()), ("limit", limit)],
+        ),
         Refusal::StateUnknown { thing, property } => say(
             "state_unknown",
-            &[("thing", &thing.to_lowercase()), ("name", &property.to_lowercase())],
+            &[
+                ("thing", &thing.to_lowercase()),
+                ("name", &property.to_lowercase()),
+            ],
         ),
         Refusal::Deferred => say("deferred", &[]),
         Refusal::Value(error) => value_error(error, wording),
@@ -150,11 +203,21 @@ pub fn value_error(error: &ValueError, wording: &Wording) -> String {
         other => other.to_string(),
     };
     match &error.fault {
-        ValueFault::OutOfRange { min, max, actual, unit } => {
-            let unit = unit.as_ref().map_or_else(String::new, |unit| format!(" {unit}"));
+        ValueFault::OutOfRange {
+            min,
+            max,
+            actual,
+            unit,
+        } => {
+            let unit = unit
+                .as_ref()
+                .map_or_else(String::new, |unit| format!(" {unit}"));
             let allowed = range_words(*min, *max, &unit, wording);
             let actual = number_words(Some(*actual));
-            say("out_of_range", &[("allowed", &allowed), ("actual", &actual)])
+            say(
+                "out_of_range",
+                &[("allowed", &allowed), ("actual", &actual)],
+            )
         }
         ValueFault::NotAMultiple { step, actual } => {
             let (step, actual) = (number_words(Some(*step)), number_words(Some(*actual)));
@@ -162,7 +225,10 @@ pub fn value_error(error: &ValueError, wording: &Wording) -> String {
         }
         ValueFault::NotInEnum { allowed, actual } => {
             let or = wording.replies.get("or").map_or(" ", String::as_str);
-            say("not_in_enum", &[("allowed", &join(allowed, or)), ("actual", &plain(actual))])
+            say(
+                "not_in_enum",
+                &[("allowed", &join(allowed, or)), ("actual", &plain(actual))],
+            )
         }
         ValueFault::WrongType { actual, .. } => say("wrong_type", &[("actual", &plain(actual))]),
         ValueFault::Missing { member } => say("missing", &[("name", member)]),
@@ -175,7 +241,10 @@ pub fn value_error(error: &ValueError, wording: &Wording) -> String {
 pub fn call_words(call: &Call, description: &ThingDescription, wording: &Wording) -> String {
     let thing = description.title.to_lowercase();
     let titled = |title: &Option<String>, name: &str| {
-        title.clone().unwrap_or_else(|| name.replace('_', " ")).to_lowercase()
+        title
+            .clone()
+            .unwrap_or_else(|| name.replace('_', " "))
+            .to_lowercase()
     };
     let (template, title, value) = match &call.operation {
         Operation::Invoke { action, input } => {
@@ -211,7 +280,11 @@ pub fn call_words(call: &Call, description: &ThingDescription, wording: &Wording
             ("command_write", titled(&title, property), value)
         }
     };
-    let places = [("title", title.as_str()), ("thing", thing.as_str()), ("value", value.as_str())];
+    let places = [
+        ("title", title.as_str()),
+        ("thing", thing.as_str()),
+        ("value", value.as_str()),
+    ];
     say(wording, template, &places)
 }
 
@@ -234,16 +307,26 @@ pub fn answer(
         Operation::Invoke { action, .. } => {
             let known = description.actions.get(action);
             let title = known.and_then(|action| action.naming.title.clone());
-            let title = title.unwrap_or_else(|| action.replace('_', " ")).to_lowercase();
+            let title = title
+                .unwrap_or_else(|| action.replace('_', " "))
+                .to_lowercase();
             let schema = known.and_then(|action| action.output.as_ref());
             match reply.filter(|reply| !reply.is_null()) {
-                None => say(wording, "answer_done", &[("thing", thing), ("title", &title)]),
+                None => say(
+                    wording,
+                    "answer_done",
+                    &[("thing", thing), ("title", &title)],
+                ),
                 Some(reply) => {
                     let value = schema.map_or_else(
                         || reply.to_string(),
                         |schema| value_words(reply, schema, wording),
                     );
-                    let places = [("thing", thing), ("title", title.as_str()), ("value", value.as_str())];
+                    let places = [
+                        ("thing", thing),
+                        ("title", title.as_str()),
+                        ("value", value.as_str()),
+                    ];
                     say(wording, "answer_result", &places)
                 }
             }
@@ -255,13 +338,21 @@ pub fn answer(
                 .unwrap_or_else(|| property.replace('_', " "))
                 .to_lowercase();
             let Some(reply) = reply.filter(|reply| !reply.is_null()) else {
-                return say(wording, "answer_done", &[("thing", thing), ("title", &name)]);
+                return say(
+                    wording,
+                    "answer_done",
+                    &[("thing", thing), ("title", &name)],
+                );
             };
             let value = known.map_or_else(
                 || reply.to_string(),
                 |property| value_words(reply, &property.schema, wording),
             );
-            say(wording, "answer_value", &[("thing", thing), ("name", &name), ("value", &value)])
+            say(
+                wording,
+                "answer_value",
+                &[("thing", thing), ("name", &name), ("value", &value)],
+            )
         }
     }
 }

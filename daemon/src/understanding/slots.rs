@@ -90,11 +90,17 @@ fn chosen(slot: &Slot, clause: &Clause) -> Option<Value> {
     let said = |choice: &Choice| {
         choice_words(choice)
             .iter()
-            .filter(|said| (0..clause.tokens.len()).any(|at| starts_with(&clause.tokens[at..], said)))
+            .filter(|said| {
+                (0..clause.tokens.len()).any(|at| starts_with(&clause.tokens[at..], said))
+            })
             .map(Vec::len)
             .max()
     };
-    let found = slot.schema.choices.iter().filter_map(|choice| Some((said(choice)?, choice)));
+    let found = slot
+        .schema
+        .choices
+        .iter()
+        .filter_map(|choice| Some((said(choice)?, choice)));
     let (_, choice) = found.max_by_key(|(length, _)| *length)?;
     Some(choice.value.clone())
 }
@@ -136,7 +142,10 @@ fn take_number(
         let said = &numbers[0].said;
         return Err(Refusal::WrongUnit {
             thing: thing.to_owned(),
-            expected: schema.unit.clone().unwrap_or_else(|| slot.title.to_lowercase()),
+            expected: schema
+                .unit
+                .clone()
+                .unwrap_or_else(|| slot.title.to_lowercase()),
             actual: said.clone(),
         });
     };
@@ -156,14 +165,23 @@ fn in_unit_of(number: &Number, schema: &DataSchema, wording: &Wording) -> Option
     let Some(said) = number.unit.as_ref().and_then(|key| wording.units.get(key)) else {
         return Some(value);
     };
-    let wanted = schema.unit.as_deref().and_then(|code| wording.unit_by_code(code))?;
-    if !said.dimensions.iter().any(|dimension| wanted.dimensions.contains(dimension)) {
+    let wanted = schema
+        .unit
+        .as_deref()
+        .and_then(|code| wording.unit_by_code(code))?;
+    if !said
+        .dimensions
+        .iter()
+        .any(|dimension| wanted.dimensions.contains(dimension))
+    {
         return None;
     }
     if is_loose(said) || is_loose(wanted) {
         return Some(value);
     }
-    Some(tidy((value + said.offset) * said.factor / wanted.factor - wanted.offset))
+    Some(tidy(
+        (value + said.offset) * said.factor / wanted.factor - wanted.offset,
+    ))
 }
 
 /// "degrees" takes the scale of whatever it is compared with.
@@ -201,7 +219,10 @@ pub(super) fn changed(
         limit: super::reply::value_words(value, schema, wording),
     };
     if !schema.choices.is_empty() {
-        let at = schema.choices.iter().position(|choice| choice.value == *present);
+        let at = schema
+            .choices
+            .iter()
+            .position(|choice| choice.value == *present);
         let next = at.and_then(|at| at.checked_add_signed(change.sign as isize));
         return next
             .and_then(|next| schema.choices.get(next))
@@ -248,12 +269,23 @@ pub(super) fn changed(
 /// One step: the quantity's own, else a tenth of the range to one significant digit,
 /// because 50 mm/s is what a person expects where the range is 490.
 fn step(schema: &DataSchema, change: &Change, wording: &Wording) -> Option<f64> {
-    let unit = schema.unit.as_deref().and_then(|code| wording.unit_by_code(code));
+    let unit = schema
+        .unit
+        .as_deref()
+        .and_then(|code| wording.unit_by_code(code));
     let by_unit = |unit: &Unit| {
-        unit.dimensions.iter().find_map(|dimension| wording.quantities.get(dimension)?.step)
+        unit.dimensions
+            .iter()
+            .find_map(|dimension| wording.quantities.get(dimension)?.step)
     };
-    let quantity = change.quantity.as_ref().and_then(|key| wording.quantities.get(key));
-    if let Some(step) = quantity.and_then(|quantity| quantity.step).or_else(|| by_unit(unit?)) {
+    let quantity = change
+        .quantity
+        .as_ref()
+        .and_then(|key| wording.quantities.get(key));
+    if let Some(step) = quantity
+        .and_then(|quantity| quantity.step)
+        .or_else(|| by_unit(unit?))
+    {
         return Some(step / unit.map_or(1.0, |unit| unit.factor));
     }
     let tenth = (schema.maximum? - schema.minimum?) / 10.0;

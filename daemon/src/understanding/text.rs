@@ -5,13 +5,13 @@
 use super::wording::{Numbers, Wording};
 
 /// The longest sentence that is looked at, in bytes; spoken commands have under 200.
-pub const UTTERANCE_BYTES_MAX: usize = 2000;
+pub(super) const UTTERANCE_BYTES_MAX: usize = 2000;
 /// The most tokens of a sentence; the embedding model reads 256 word pieces.
-pub const TOKENS_MAX: usize = 200;
+pub(super) const TOKENS_MAX: usize = 200;
 
 /// How much, as it was said.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub enum Amount {
+pub(super) enum Amount {
     /// A plain number.
     Number(f64),
     /// A part of the range, 0 to 1 ("half").
@@ -20,7 +20,7 @@ pub enum Amount {
 
 /// One piece of a sentence.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Token {
+pub(super) struct Token {
     /// The normal form; `#` for numbers and quotations.
     pub text: String,
     /// What it is.
@@ -29,7 +29,7 @@ pub struct Token {
 
 /// What a token is.
 #[derive(Debug, Clone, PartialEq)]
-pub enum TokenKind {
+pub(super) enum TokenKind {
     /// A word.
     Word,
     /// A number with the name of its unit in the wording.
@@ -56,7 +56,7 @@ impl Token {
     }
 
     /// Whether it is a word.
-    pub fn is_word(&self) -> bool {
+    pub(super) fn is_word(&self) -> bool {
         self.kind == TokenKind::Word
     }
 }
@@ -70,7 +70,7 @@ impl AsRef<str> for Token {
 
 /// Splits a sentence into words, raw numbers, quotations and breaks; contractions expanded,
 /// possessive endings dropped. Numbers in words are still words.
-pub fn tokenise(utterance: &str, wording: &Wording) -> Vec<Token> {
+pub(super) fn tokenise(utterance: &str, wording: &Wording) -> Vec<Token> {
     let mut end = utterance.len().min(UTTERANCE_BYTES_MAX);
     while !utterance.is_char_boundary(end) {
         end -= 1;
@@ -188,7 +188,7 @@ fn push_word(word: &str, wording: &Wording, tokens: &mut Vec<Token>) {
 }
 
 /// Turns numbers in words into number tokens and attaches units.
-pub fn recognise_numbers(tokens: Vec<Token>, wording: &Wording) -> Vec<Token> {
+pub(super) fn recognise_numbers(tokens: Vec<Token>, wording: &Wording) -> Vec<Token> {
     let mut found = Vec::with_capacity(tokens.len());
     let mut at = 0;
     while at < tokens.len() {

@@ -41,7 +41,9 @@ impl PhraseList {
 
     /// Whether this single word is in the list.
     pub fn has(&self, word: &str) -> bool {
-        self.0.iter().any(|words| words.len() == 1 && words[0] == word)
+        self.0
+            .iter()
+            .any(|words| words.len() == 1 && words[0] == word)
     }
 
     /// How many words of `text` at its start are in the list; 0 if none.
@@ -384,26 +386,66 @@ impl Wording {
         let r = &self.references;
         let n = &self.numbers;
         let mut lists: Vec<&PhraseList> = vec![
-            &g.fillers, &g.polite, &g.polite_gerund, &g.wish, &g.conjunctions, &g.determiners,
-            &g.indefinite, &g.subjects, &g.copulas, &g.negations, &g.questions, &g.requests,
-            &g.conversation, &g.deferred, &g.deferred_before, &g.after_particle, &g.prepositions,
-            &g.value_prepositions, &g.change_prepositions, &g.stop, &g.harmless,
-            &g.never_correct, &r.pronouns, &r.other, &r.both, &r.all, &r.everything, &r.except,
-            &r.also, &r.slightly, &r.much, &self.answers.yes, &self.answers.no, &n.minus,
-            &n.largest, &n.smallest,
+            &g.fillers,
+            &g.polite,
+            &g.polite_gerund,
+            &g.wish,
+            &g.conjunctions,
+            &g.determiners,
+            &g.indefinite,
+            &g.subjects,
+            &g.copulas,
+            &g.negations,
+            &g.questions,
+            &g.requests,
+            &g.conversation,
+            &g.deferred,
+            &g.deferred_before,
+            &g.after_particle,
+            &g.prepositions,
+            &g.value_prepositions,
+            &g.change_prepositions,
+            &g.stop,
+            &g.harmless,
+            &g.never_correct,
+            &r.pronouns,
+            &r.other,
+            &r.both,
+            &r.all,
+            &r.everything,
+            &r.except,
+            &r.also,
+            &r.slightly,
+            &r.much,
+            &self.answers.yes,
+            &self.answers.no,
+            &n.minus,
+            &n.largest,
+            &n.smallest,
         ];
         for verb in self.verbs.values() {
             lists.extend([&verb.phrases, &verb.particles]);
         }
         for quantity in self.quantities.values() {
-            lists.extend([&quantity.names, &quantity.adjectives, &quantity.up, &quantity.down]);
+            lists.extend([
+                &quantity.names,
+                &quantity.adjectives,
+                &quantity.up,
+                &quantity.down,
+            ]);
         }
         lists.extend(self.units.values().map(|unit| &unit.words));
         let mut words: BTreeSet<String> = lists
             .iter()
             .flat_map(|list| list.iter().flatten().cloned())
             .collect();
-        words.extend(n.words.keys().chain(n.multipliers.keys()).chain(n.fractions.keys()).cloned());
+        words.extend(
+            n.words
+                .keys()
+                .chain(n.multipliers.keys())
+                .chain(n.fractions.keys())
+                .cloned(),
+        );
         words.extend([n.and.clone(), n.point.clone(), n.pronoun.clone()]);
         words.extend(r.ordinals.iter().cloned());
         words
@@ -412,9 +454,11 @@ impl Wording {
     /// The unit of a description, by its code.
     pub fn unit_by_code(&self, code: &str) -> Option<&Unit> {
         let wanted = code.trim();
-        self.units
-            .values()
-            .find(|unit| unit.codes.iter().any(|code| code.eq_ignore_ascii_case(wanted)))
+        self.units.values().find(|unit| {
+            unit.codes
+                .iter()
+                .any(|code| code.eq_ignore_ascii_case(wanted))
+        })
     }
 }
 
@@ -432,6 +476,9 @@ mod tests {
     #[test]
     fn a_misspelt_key_is_refused() {
         let text = ENGLISH.replacen("polite =", "polight =", 1);
-        assert!(matches!(Wording::parse(&text), Err(WordingError::Malformed(_))));
+        assert!(matches!(
+            Wording::parse(&text),
+            Err(WordingError::Malformed(_))
+        ));
     }
 }
