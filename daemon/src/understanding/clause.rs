@@ -89,7 +89,10 @@ pub(super) struct Clause {
     pub act: Act,
     pub mention: Mention,
     pub reference: Option<Reference>,
+    /// Kinds that its verbs mean, first or second.
     pub verbs: BTreeSet<Verb>,
+    /// Kinds that its verbs mean first.
+    pub exact: BTreeSet<Verb>,
     pub numbers: Vec<Number>,
     pub quotes: Vec<String>,
     pub change: Option<Change>,
@@ -176,7 +179,7 @@ impl Clause {
         let act = if chat {
             Act::Aside("starts as conversation does")
         } else {
-            act(&mut tokens, opening, wording)
+            act(&mut tokens, opening, lexicon, wording)
         };
         Some(Reader::new(tokens, lexicon, wording).read(act, corrected))
     }
@@ -224,7 +227,7 @@ fn strip_opening(tokens: &mut Vec<Token>, wording: &Wording) -> (Opening, bool) 
             prefix(&grammar.requests),
         ];
         let longest = lengths.into_iter().max().unwrap_or(0);
-        if prefix(&grammar.conversation) >= longest.max(1) {
+        if prefix(&grammar.conversation) >= longest.max(1) || prefix(&grammar.negations) > longest {
             return (opening, true);
         }
         if longest == 0 {
@@ -237,7 +240,7 @@ fn strip_opening(tokens: &mut Vec<Token>, wording: &Wording) -> (Opening, bool) 
     }
 }
 
-fn act(tokens: &mut Vec<Token>, opening: Opening, wording: &Wording) -> Act {
+fn act(tokens: &mut Vec<Token>, opening: Opening, lexicon: &Lexicon, wording: &Wording) -> Act {
     let grammar = &wording.grammar;
     let anywhere = |tokens: &[Token], list: &PhraseList| {
         (0..tokens.len()).any(|at| list.prefix_len(&tokens[at..]) > 0)
@@ -267,7 +270,8 @@ fn act(tokens: &mut Vec<Token>, opening: Opening, wording: &Wording) -> Act {
     {
         return Act::Aside("reports something");
     }
-    if let Some(first) = tokens.first_mut() {
+    let starts_with_name = lexicon.name_at(tokens).is_some();
+    if let Some(first) = tokens.first_mut().filter(|_| !starts_with_name) {
         if opening.gerund {
             restore(first, &grammar.gerund, wording);
         } else if verb_stem(first, &grammar.gerund, wording).is_some() {
@@ -319,6 +323,10 @@ fn restore(token: &mut Token, endings: &[String], wording: &Wording) {
     }
 }
 
+fn is_particle(word: &str, wording: &Wording) -> bool {
+    wording.verbs.values().any(|verb| verb.particles.has(word))
+}
+
 /// Gives each token its part; `used` marks those that are explained.
 struct Reader<'a> {
     tokens: Vec<Token>,
@@ -342,10 +350,15 @@ impl<'a> Reader<'a> {
     fn read(mut self, act: Act, corrected: bool) -> Clause {
         let reference = self.reference();
         let mention = self.mention();
-        let (mut verbs, carrier) = self.verbs();
-        if self.particles(&mut verbs) && carrier {
+        let (mut verbs, mut exact) = self.verbs();
+        let particles = self.particles();
+        if !particles.is_empty() {
+            // "turn" of "turn it on" only carries the particle.
             verbs.remove(&Verb::Set);
+            exact.remove(&Verb::Set);
         }
+        verbs.extend(&particles);
+        exact.extend(&particles);
         let change = self.change(&verbs);
         let numbers = self.numbers(&verbs);
         let also =
@@ -361,6 +374,7 @@ impl<'a> Reader<'a> {
             mention,
             reference,
             verbs,
+            exact,
             numbers,
             change,
             also,
@@ -393,20 +407,25 @@ impl<'a> Reader<'a> {
             return Some(Reference::Other);
         }
         // "both lights" names what "both" refers to; "that lamp" is a name, not a reference.
-        let followed_by_name = |reader: &Self, list: &PhraseList| {
-            (0..reader.tokens.len()).any(|at| {
-                let len = reader.prefix(list, at);
-                let next = at + len + usize::from(len > 0 && reader.determiner(at + len));
-                len > 0 && next < reader.tokens.len() && reader.noun_at(next)
-            })
-        };
-        if !followed_by_name(self, &references.both) && self.find(&references.both) {
+        if !self.precedes_noun(&references.both) && self.find(&references.both) {
             return Some(Reference::Both);
         }
-        if !followed_by_name(self, &references.pronouns) && self.find(&references.pronouns) {
+        if !self.precedes_noun(&references.pronouns) && self.find(&references.pronouns) {
             return Some(Reference::It);
         }
         None
+    }
+
+    /// Whether one of the list stands before a noun, as a determiner does.
+    fn precedes_noun(&self, list: &PhraseList) -> bool {
+        (0..self.tokens.len()).any(|at| {
+            let len = self.prefix(list, at);
+            let mut next = at + len;
+            next += usize::from(len > 0 && self.determiner(next));
+            let determines =
+                self.determiner(at) || self.prefix(&self.wording.references.all, at) > 0;
+            len > 0 && determines && next < self.tokens.len() && self.noun_at(next)
+        })
     }
 
     fn determiner(&self, at: usize) -> bool {
@@ -419,6 +438,7 @@ impl<'a> Reader<'a> {
         let token = &self.tokens[at];
         self.lexicon.name_at(&self.tokens[at..]).is_some()
             || self.lexicon.is_affordance_word(&token.text)
+                && !is_particle(&token.text, self.wording)
             || token.is_word() && !self.is_explained(at)
     }
 
@@ -514,29 +534,33 @@ impl<'a> Reader<'a> {
                 .has(&self.tokens[at - 1].text)
     }
 
-    /// The second value: one of them only carries a particle ("turn" of "turn it on").
-    fn verbs(&mut self) -> (BTreeSet<Verb>, bool) {
-        let mut found: Vec<(Vec<usize>, Verb)> = Vec::new();
+    /// The kinds that are meant at all, and those meant first.
+    fn verbs(&mut self) -> (BTreeSet<Verb>, BTreeSet<Verb>) {
+        let mut found: Vec<(Vec<usize>, Verb, bool)> = Vec::new();
         for (verb, words) in &self.wording.verbs {
-            for phrase in words.phrases.iter() {
-                found.extend(self.place(phrase).map(|places| (places, *verb)));
+            for (list, exact) in [(&words.phrases, true), (&words.near, false)] {
+                let placed = list.iter().filter_map(|phrase| self.place(phrase));
+                found.extend(placed.map(|places| (places, *verb, exact)));
             }
         }
-        found.sort_by_key(|(places, _)| (std::cmp::Reverse(places.len()), places[0]));
+        found.sort_by_key(|(places, ..)| (std::cmp::Reverse(places.len()), places[0]));
         let mut taken: Vec<Vec<usize>> = Vec::new();
-        let mut verbs = BTreeSet::new();
-        for (places, verb) in found {
+        let (mut verbs, mut exacts) = (BTreeSet::new(), BTreeSet::new());
+        for (places, verb, exact) in found {
             let same = taken.contains(&places);
-            if same || !places.iter().any(|at| self.used[*at]) {
-                if !same {
-                    places.iter().for_each(|at| self.used[*at] = true);
-                    taken.push(places);
-                }
-                verbs.insert(verb);
+            if !same && places.iter().any(|at| self.used[*at]) {
+                continue;
+            }
+            if !same {
+                places.iter().for_each(|at| self.used[*at] = true);
+                taken.push(places);
+            }
+            verbs.insert(verb);
+            if exact {
+                exacts.insert(verb);
             }
         }
-        let carrier = verbs.contains(&Verb::Set);
-        (verbs, carrier)
+        (verbs, exacts)
     }
 
     /// Where the words of a verb phrase stand, the leftmost.
@@ -565,8 +589,8 @@ impl<'a> Reader<'a> {
     }
 
     /// "on" and "off" that stand as adverbs, not before a noun.
-    fn particles(&mut self, verbs: &mut BTreeSet<Verb>) -> bool {
-        let mut found = false;
+    fn particles(&mut self) -> BTreeSet<Verb> {
+        let mut found = BTreeSet::new();
         for at in 0..self.tokens.len() {
             let ends = at + 1 == self.tokens.len()
                 || self.prefix(&self.wording.grammar.after_particle, at + 1) > 0;
@@ -575,9 +599,8 @@ impl<'a> Reader<'a> {
             }
             for (verb, words) in &self.wording.verbs {
                 if words.particles.has(&self.tokens[at].text) {
-                    verbs.insert(*verb);
+                    found.insert(*verb);
                     self.used[at] = true;
-                    found = true;
                 }
             }
         }
@@ -688,10 +711,21 @@ impl<'a> Reader<'a> {
                 .any(|stem| self.lexicon.is_affordance_word(stem))
     }
 
+    /// A word between "the" and a name says which one, whatever else it may mean
+    /// ("the back door").
+    fn singles_out(&self, at: usize) -> bool {
+        at > 0
+            && self.determiner(at - 1)
+            && self.name_starts.contains(&(at + 1))
+            && !self.used[at]
+            && self.tokens[at].is_word()
+            && !self.wording.grammar.harmless.has(&self.tokens[at].text)
+    }
+
     fn unknown(&self) -> Vec<Unknown> {
         let grammar = &self.wording.grammar;
         (0..self.tokens.len())
-            .filter(|at| !self.is_explained(*at))
+            .filter(|at| !self.is_explained(*at) || self.singles_out(*at))
             .map(|at| {
                 let mut before = at;
                 while before > 0 && (self.determiner(before - 1) || !self.is_explained(before - 1))

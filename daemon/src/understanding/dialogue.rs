@@ -11,7 +11,7 @@ use crate::things::description::ThingId;
 
 use super::catalogue::{Catalogue, Prepared};
 use super::clause::{Act, Clause, Reference};
-use super::matcher::{Candidate, Outcome, Wanted, call, candidates, check, offer};
+use super::matcher::{Candidate, Outcome, Wanted, call, candidates, check, is_near, offer};
 use super::pending;
 use super::reply::{self, say};
 use super::slots::wrong_word;
@@ -400,18 +400,34 @@ impl Context<'_> {
             || clause.mention.everything
             || clause.reference == Some(Reference::Both)
         {
-            return self.group(&scope, &found);
+            return self.group(clause, &scope, &found);
         }
         if clause.reference == Some(Reference::It)
             && named
             && scope.len() > 1
             && clause.mention.things.is_empty()
         {
-            return self.group(&scope, &found);
+            return self.group(clause, &scope, &found);
         }
         let Some(best) = found.first() else {
             return self.no_candidate(clause, named, &scope);
         };
+        if !named {
+            // What was spoken of last is meant before anything else that fits as well.
+            let in_focus = |candidate: &&Candidate| self.focus.things.contains(&candidate.thing);
+            let alike = |candidate: &&Candidate| {
+                (candidate.verb_said, candidate.name_said) == (best.verb_said, best.name_said)
+            };
+            let focused: Vec<Candidate> = found
+                .iter()
+                .filter(in_focus)
+                .filter(alike)
+                .cloned()
+                .collect();
+            if let Some(best) = focused.first() {
+                return self.judge(clause, best, &focused, named);
+            }
+        }
         self.judge(clause, best, &found, named)
     }
 
@@ -501,6 +517,14 @@ impl Context<'_> {
         }
         let alike = named && clause.mention.except.is_empty();
         let rivals = rivals(found, thresholds.margin, alike);
+        if clause.corrected && rivals.is_empty() && best.similarity < thresholds.verb_unknown {
+            return self.ask_one(best, found, "was understood only after corrections");
+        }
+        if matches!(best.outcome, Outcome::Refused(Refusal::AtLimit { .. }))
+            && let Some(other) = rivals.first()
+        {
+            return self.ask_one(other, found, "another thing is at its limit");
+        }
         self.call_or_ask(best, &rivals, found)
     }
 
@@ -595,12 +619,20 @@ impl Context<'_> {
     }
 
     /// The best call of each thing; things that cannot do it are passed over.
-    fn group(&self, scope: &BTreeSet<ThingId>, found: &[Candidate]) -> Decided {
+    fn group(&self, clause: &Clause, scope: &BTreeSet<ThingId>, found: &[Candidate]) -> Decided {
+        let near = |candidate: &Candidate| {
+            offer(self.catalogue, candidate).is_some_and(|offer| is_near(offer, clause))
+        };
+        let any_exact = found
+            .iter()
+            .any(|candidate| candidate.verb_said && !near(candidate));
         let mut calls = Vec::new();
         let mut refused = None;
         for thing in scope {
             let of_thing = |candidate: &&Candidate| {
-                candidate.thing == *thing && candidate.is_said(self.catalogue)
+                candidate.thing == *thing
+                    && candidate.is_said(self.catalogue)
+                    && !(any_exact && near(candidate))
             };
             match found
                 .iter()

@@ -21,6 +21,8 @@ use super::{Call, Operation, Refusal, StateSnapshot};
 /// What certain evidence is worth beside a similarity of -1 to 1. Chosen so that a verb outweighs any
 /// difference between the similarities of antonyms, which embeddings place within 0.2 of each other.
 const VERB_WEIGHT: f32 = 0.3;
+/// A verb that means another kind first; see [`VERB_WEIGHT`].
+const NEAR_VERB_WEIGHT: f32 = 0.2;
 /// See [`VERB_WEIGHT`].
 const NAME_WEIGHT: f32 = 0.25;
 /// See [`VERB_WEIGHT`].
@@ -118,9 +120,22 @@ pub(super) fn candidates(
                     (similarity, Some(phrase.to_owned()))
                 });
             let valued = offer.takes_value() && matches!(outcome, Outcome::Call(_));
+            let verb = match (verb_said, is_near(offer, clause)) {
+                (false, _) => 0.0,
+                (true, true) => NEAR_VERB_WEIGHT,
+                (true, false) => VERB_WEIGHT,
+            };
+            // "what is it set to" asks for what was set, not for what is measured.
+            let asked_setting =
+                wanted == Wanted::Reading && offer.is_setting && clause.verbs.contains(&Verb::Set);
             let score = similarity
-                + VERB_WEIGHT * f32::from(u8::from(verb_said))
-                + NAME_WEIGHT * name_said
+                + verb
+                + NAME_WEIGHT
+                    * if asked_setting {
+                        name_said.max(0.6)
+                    } else {
+                        name_said
+                    }
                 + VALUE_WEIGHT * f32::from(u8::from(valued));
             found.push(Candidate {
                 thing: thing.clone(),
@@ -183,6 +198,12 @@ fn verb_said(offer: &Offer, clause: &Clause, siblings: &[Offer], catalogue: &Cat
     opens
         && (clause.verbs.contains(&Verb::Raise) && moves(Verb::Open)
             || clause.verbs.contains(&Verb::Lower) && moves(Verb::Close))
+}
+
+/// Whether the clause's verbs mean something else first.
+pub(super) fn is_near(offer: &Offer, clause: &Clause) -> bool {
+    let second = offer.verbs.intersection(&clause.verbs).next().is_some();
+    second && offer.verbs.intersection(&clause.exact).next().is_none()
 }
 
 /// All words of an action's own name, in any form, in this order.

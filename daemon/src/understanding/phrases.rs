@@ -71,7 +71,6 @@ pub(super) struct Offer {
     /// The value where the verb alone says it ("turn off" a fan speed).
     pub fixed: Option<Value>,
     pub sets: Option<String>,
-    pub confirm: bool,
     /// Something that a person sets, as against what is measured.
     pub is_setting: bool,
 }
@@ -272,7 +271,6 @@ fn add_action(
         slots,
         fixed: None,
         sets,
-        confirm: action.confirm,
         is_setting: true,
     });
 }
@@ -306,7 +304,6 @@ fn add_property(offers: &mut Vec<Offer>, name: &str, property: &Property, wordin
         slots,
         fixed,
         sets,
-        confirm: property.confirm,
         is_setting: !property.schema.read_only,
     };
     if !property.schema.write_only {
@@ -318,10 +315,7 @@ fn add_property(offers: &mut Vec<Offer>, name: &str, property: &Property, wordin
             None,
             Some(name.to_owned()),
         );
-        offers.push(Offer {
-            confirm: false,
-            ..read
-        });
+        offers.push(read);
     }
     if property.schema.read_only {
         return;

@@ -106,6 +106,10 @@ pub enum Verb {
 pub struct VerbWords {
     /// Verbs and verb phrases.
     pub phrases: PhraseList,
+    /// Those that mean another kind first, and this one where a thing has no such action
+    /// ("start the fan" turns it on).
+    #[serde(default)]
+    pub near: PhraseList,
     /// Words that mean it where no noun follows ("the lamp *on*").
     #[serde(default)]
     pub particles: PhraseList,
@@ -424,7 +428,7 @@ impl Wording {
             &n.smallest,
         ];
         for verb in self.verbs.values() {
-            lists.extend([&verb.phrases, &verb.particles]);
+            lists.extend([&verb.phrases, &verb.near, &verb.particles]);
         }
         for quantity in self.quantities.values() {
             lists.extend([
