@@ -70,6 +70,8 @@ pub(super) struct Change {
     pub quantity: Option<String>,
     /// Steps: 0.5 for "a bit", 2 for "a lot".
     pub steps: f64,
+    /// Its size was said, so that it is no change to the very end.
+    pub by_degrees: bool,
 }
 
 /// A word that nothing here explains.
@@ -80,6 +82,8 @@ pub(super) struct Unknown {
     pub modifies: bool,
     /// It follows a preposition, as "garage" in "in the garage".
     pub is_place: bool,
+    /// It stands before the verb, where a command has nothing but names.
+    pub is_subject: bool,
 }
 
 /// A clause and its parts.
@@ -332,6 +336,7 @@ struct Reader<'a> {
     tokens: Vec<Token>,
     used: Vec<bool>,
     name_starts: BTreeSet<usize>,
+    first_verb: Option<usize>,
     lexicon: &'a Lexicon,
     wording: &'a Wording,
 }
@@ -341,6 +346,7 @@ impl<'a> Reader<'a> {
         Self {
             used: vec![false; tokens.len()],
             name_starts: BTreeSet::new(),
+            first_verb: None,
             tokens,
             lexicon,
             wording,
@@ -553,6 +559,8 @@ impl<'a> Reader<'a> {
             }
             if !same {
                 places.iter().for_each(|at| self.used[*at] = true);
+                let first = places[0];
+                self.first_verb = Some(self.first_verb.map_or(first, |known| known.min(first)));
                 taken.push(places);
             }
             verbs.insert(verb);
@@ -626,20 +634,24 @@ impl<'a> Reader<'a> {
                             sign,
                             quantity: Some(key.clone()),
                             steps,
+                            by_degrees: true,
                         });
                     }
                 }
             }
         }
-        let sign = match (verbs.contains(&Verb::Raise), verbs.contains(&Verb::Lower)) {
-            (true, false) => 1.0,
-            (false, true) => -1.0,
-            _ => return None,
-        };
+        let by_degrees = steps != 1.0;
+        let has = |verb| verbs.contains(&verb);
+        let up = has(Verb::Raise) || by_degrees && has(Verb::Open);
+        let down = has(Verb::Lower) || by_degrees && has(Verb::Close);
+        if up == down {
+            return None;
+        }
         Some(Change {
-            sign,
+            sign: if up { 1.0 } else { -1.0 },
             quantity: None,
             steps,
+            by_degrees,
         })
     }
 
@@ -735,6 +747,7 @@ impl<'a> Reader<'a> {
                 Unknown {
                     word: self.tokens[at].text.clone(),
                     modifies: self.name_starts.contains(&(at + 1)),
+                    is_subject: self.first_verb.is_some_and(|verb| at < verb),
                     is_place: before > 0 && grammar.prepositions.has(&self.tokens[before - 1].text),
                 }
             })

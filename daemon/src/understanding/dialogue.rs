@@ -9,7 +9,7 @@ use std::collections::BTreeSet;
 
 use crate::things::description::ThingId;
 
-use super::catalogue::{Catalogue, Prepared};
+use super::catalogue::{Catalogue, Prepared, PreparedClause};
 use super::clause::{Act, Clause, Reference};
 use super::matcher::{Candidate, Outcome, Wanted, call, candidates, check, is_near, offer};
 use super::pending;
@@ -100,6 +100,12 @@ pub(super) fn resolve(
     let mut aside = false;
     for (index, part) in prepared.clauses.iter().enumerate() {
         let vector = vectors.get(index);
+        let shared = shared_value(
+            &part.clause,
+            prepared.clauses.get(index + 1),
+            &catalogue.wording,
+        );
+        let clause = shared.as_ref().unwrap_or(&part.clause);
         aside = aside && part.continues || matches!(part.clause.act, Act::Aside(_));
         let outcome = if aside {
             let reason = match part.clause.act {
@@ -108,7 +114,7 @@ pub(super) fn resolve(
             };
             Decided::plain(Verdict::Nothing, reason)
         } else {
-            context.decide(&part.clause, vector)
+            context.decide(clause, vector)
         };
         context.remember(&part.clause, &outcome.verdict, aside);
         decided.push(outcome);
@@ -124,6 +130,29 @@ pub(super) fn resolve(
     let explanations = explanations.collect();
     let verdicts = decided.into_iter().map(|decided| decided.verdict).collect();
     conclude(catalogue, context.focus, verdicts, explanations)
+}
+
+/// "set the desk lamp and the ceiling light to 40 percent": a setting without a value takes that of
+/// the noun that goes on.
+fn shared_value(
+    clause: &Clause,
+    next: Option<&PreparedClause>,
+    wording: &super::wording::Wording,
+) -> Option<Clause> {
+    let next = next.filter(|next| next.continues && next.clause.act == Act::Command)?;
+    let lacks =
+        clause.verbs.contains(&Verb::Set) && clause.numbers.is_empty() && clause.unknown.is_empty();
+    let gives = next.clause.verbs.is_empty() && !next.clause.mention.things.is_empty();
+    // "set the fan to medium and the lamp to 10": the first has its own.
+    let to = &wording.grammar.value_prepositions;
+    let complete = clause.tokens.iter().any(|token| to.has(&token.text));
+    if !(lacks && gives) || complete || clause.act != Act::Command {
+        return None;
+    }
+    let mut clause = clause.clone();
+    clause.numbers.clone_from(&next.clause.numbers);
+    clause.tokens.extend(next.clause.tokens.iter().cloned());
+    Some(clause)
 }
 
 /// Puts the clauses' verdicts together.
@@ -379,6 +408,9 @@ impl Context<'_> {
             && clause.numbers.is_empty()
             && clause.quotes.is_empty()
             && clause.change.is_none();
+        if says_nothing && let Some(decided) = self.carried_verb(clause, vector, &scope) {
+            return decided;
+        }
         if says_nothing
             && !found
                 .iter()
@@ -482,6 +514,9 @@ impl Context<'_> {
             .unknown
             .iter()
             .any(|unknown| unknown.modifies || unknown.is_place && !missing);
+        if named && clause.unknown.iter().any(|unknown| unknown.is_subject) {
+            return self.ask_one(best, found, "someone else is to do it");
+        }
         if named && (foreign || clause.mention.elsewhere) && !(missing && !foreign) {
             if !said && best.similarity < thresholds.verb_unknown {
                 return Decided::of(Verdict::Nothing, "is like no command", best, 0.0);
@@ -689,6 +724,37 @@ impl Context<'_> {
             _ => Verdict::Calls(calls),
         };
         Some(Decided::plain(verdict, "repeats the command before"))
+    }
+
+    /// "turn off the lamp and the fan", where the fan is a part of a thing: the verb before,
+    /// on the part.
+    fn carried_verb(
+        &self,
+        clause: &Clause,
+        vector: Option<&Vec<f32>>,
+        scope: &BTreeSet<ThingId>,
+    ) -> Option<Decided> {
+        let Previous::Clause(calls) = &self.previous else {
+            return None;
+        };
+        let last = calls.first()?;
+        let from = self.catalogue.things.get(&last.thing)?;
+        let Operation::Invoke { input: None, .. } = &last.operation else {
+            return None;
+        };
+        let is_last =
+            |offer: &&super::phrases::Offer| call(&last.thing, offer, None).as_ref() == Some(last);
+        let verbs = from.offers.offers.iter().find(is_last)?.verbs.clone();
+        let carried = Clause {
+            exact: verbs.clone(),
+            verbs,
+            ..clause.clone()
+        };
+        let mut found = self.find(&carried, vector, scope, Wanted::Change);
+        found.retain(|candidate| candidate.verb_said && candidate.name_said > 0.5);
+        let best = found.first()?;
+        let rivals = rivals(&found, self.catalogue.wording.thresholds.margin, true);
+        Some(self.call_or_ask(best, &rivals, &found))
     }
 
     /// The same call on another thing, if that offers the like.

@@ -296,7 +296,7 @@ fn change(
             .any(|offer| offer.verbs.contains(&Verb::Open));
         if let ([slot], Some(property)) = (offer.slots.as_slice(), &offer.sets)
             && concerns
-            && !(opens && change.quantity.is_none() && clause.numbers.is_empty())
+            && (!opens || change.by_degrees || !clause.numbers.is_empty())
         {
             let Some(present) = state.value(thing, property) else {
                 return Some(Outcome::Refused(Refusal::StateUnknown {
@@ -314,6 +314,14 @@ fn change(
         if !verb_said {
             return None;
         }
+    }
+    if clause
+        .change
+        .as_ref()
+        .is_some_and(|change| change.by_degrees)
+        && !offer.takes_value()
+    {
+        return None;
     }
     let filled = fill(offer, clause, title, &catalogue.wording);
     let other_verb = !clause.verbs.is_empty() && !verb_said;

@@ -12,6 +12,7 @@ use anyhow::{Context, Result};
 use autoglm_edge::inference::manifest::Task;
 use autoglm_edge::inference::{Inference, InferenceConfig, runtime};
 use autoglm_edge::understanding::Understanding;
+use autoglm_edge::understanding::wording::{Thresholds, Wording};
 use autoglm_tests::sentences::{
     Embeddings, Part, Scene, Verdict, judge, nearest_phrase, sentences,
 };
@@ -34,6 +35,9 @@ struct Arguments {
     /// Show the failures of the tuning part
     #[arg(long)]
     failures: bool,
+    /// Instead, try each threshold over a range with the others as they are, on the tuning part
+    #[arg(long)]
+    calibrate: bool,
     /// Show the failures of the report part; whoever tunes must not
     #[arg(long)]
     report_failures: bool,
@@ -71,12 +75,17 @@ async fn main() -> Result<()> {
         .context("the embedding model")?;
     let embeddings = Embeddings::new(handle.embedder().clone());
     let begun = Instant::now();
-    let scenes = Scene::all(&embeddings).await?;
+    let scenes = Scene::all(&embeddings, &Wording::english()).await?;
     println!(
         "phrases of all scenes embedded in {:.1} s",
         begun.elapsed().as_secs_f64()
     );
 
+    if arguments.calibrate {
+        calibrate(&embeddings).await?;
+        drop(inference);
+        return Ok(());
+    }
     for part in [Part::Tuning, Part::Report] {
         let show = match part {
             Part::Tuning => arguments.failures,
@@ -118,6 +127,37 @@ async fn main() -> Result<()> {
         );
     }
     drop(inference);
+    Ok(())
+}
+
+type Threshold = fn(&mut Thresholds) -> &mut f32;
+
+/// Prints what each value of each threshold does to the tuning part. The report part is not read.
+async fn calibrate(embeddings: &Embeddings) -> Result<()> {
+    let thresholds: [(&str, Threshold); 6] = [
+        ("named", |all| &mut all.named),
+        ("verb_unknown", |all| &mut all.verb_unknown),
+        ("nothing_named", |all| &mut all.nothing_named),
+        ("noun_unknown", |all| &mut all.noun_unknown),
+        ("question", |all| &mut all.question),
+        ("margin", |all| &mut all.margin),
+    ];
+    let tuning = sentences(Part::Tuning)?;
+    for (name, threshold) in thresholds {
+        for step in 0..20 {
+            let mut wording = Wording::english();
+            let scale = if name == "margin" { 0.01 } else { 0.05 };
+            *threshold(&mut wording.thresholds) = step as f32 * scale;
+            let scenes = Scene::all(embeddings, &wording).await?;
+            let mut tally = Tally::default();
+            for sentence in &tuning {
+                let scene = scenes.get(&sentence.scene).context("a sentence's scene")?;
+                let said = scene.say(sentence, embeddings).await?;
+                tally.count(judge(sentence, &said.resolution.understanding));
+            }
+            println!("{name:14} {:.2} {tally}", step as f32 * scale);
+        }
+    }
     Ok(())
 }
 
