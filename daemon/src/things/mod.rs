@@ -8,3 +8,5 @@
 
 pub mod description;
 pub mod schema;
+
+mod raw;

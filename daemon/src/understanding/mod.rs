@@ -17,11 +17,14 @@ pub mod reply;
 pub mod wording;
 
 mod clause;
+mod decide;
 mod dialogue;
 mod lexicon;
 mod matcher;
 mod pending;
+mod repetition;
 mod slots;
+mod speech;
 mod text;
 
 use serde::{Deserialize, Serialize};

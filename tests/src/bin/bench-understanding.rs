@@ -138,15 +138,19 @@ async fn calibrate(embeddings: &Embeddings) -> Result<()> {
         ("named", |all| &mut all.named),
         ("verb_unknown", |all| &mut all.verb_unknown),
         ("nothing_named", |all| &mut all.nothing_named),
-        ("noun_unknown", |all| &mut all.noun_unknown),
         ("question", |all| &mut all.question),
         ("margin", |all| &mut all.margin),
+        ("lead", |all| &mut all.lead),
     ];
     let tuning = sentences(Part::Tuning)?;
     for (name, threshold) in thresholds {
         for step in 0..20 {
             let mut wording = Wording::english();
-            let scale = if name == "margin" { 0.01 } else { 0.05 };
+            let scale = if ["margin", "lead"].contains(&name) {
+                0.01
+            } else {
+                0.05
+            };
             *threshold(&mut wording.thresholds) = step as f32 * scale;
             let scenes = Scene::all(embeddings, &wording).await?;
             let mut tally = Tally::default();
