@@ -76,9 +76,16 @@ async fn main() -> Result<()> {
     let embeddings = Embeddings::new(handle.embedder().clone());
     let begun = Instant::now();
     let scenes = Scene::all(&embeddings, &Wording::english()).await?;
+    let mut counts: Vec<usize> = Vec::new();
+    for scene in scenes.values() {
+        let count = |thing| scene.catalogue.phrases_for(thing).len();
+        counts.extend(scene.catalogue.descriptions().map(count));
+    }
     println!(
-        "phrases of all scenes embedded in {:.1} s",
-        begun.elapsed().as_secs_f64()
+        "phrases embedded in {:.1} s, {} to {} for a thing",
+        begun.elapsed().as_secs_f64(),
+        counts.iter().min().unwrap_or(&0),
+        counts.iter().max().unwrap_or(&0)
     );
 
     if arguments.calibrate {
