@@ -25,6 +25,7 @@ mod pending;
 mod repetition;
 mod slots;
 mod speech;
+mod templates;
 mod text;
 
 use serde::{Deserialize, Serialize};
