@@ -16,6 +16,8 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::raw::{self, RawThing};
+
 /// The most affordances of one class (properties, actions or events) that a description may
 /// have. Chosen because each costs some twenty embedded phrases; real devices have under 50.
 pub const AFFORDANCES_MAX: usize = 128;
@@ -26,7 +28,7 @@ pub const NAME_BYTES_MAX: usize = 200;
 /// The most other names that one thing, affordance or choice may list.
 pub const ALIASES_MAX: usize = 32;
 /// How deep schemas may nest. serde_json itself stops at 128 levels.
-const SCHEMA_DEPTH_MAX: usize = 16;
+pub(super) const SCHEMA_DEPTH_MAX: usize = 16;
 
 /// The identifier of a Thing: the description's `id`, usually a URN.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -283,11 +285,24 @@ impl ThingDescription {
     /// # Errors
     /// [`DescriptionError`] names the path of the first thing that is wrong.
     pub fn from_json(text: &str) -> Result<Self, DescriptionError> {
+<<<<<<< HEAD
         let document = serde_json::from_str(text).map_err(|source| DescriptionError::Malformed {
             path: ".".into(),
             source,
         })?;
         Self::from_value(document)
+=======
+        let mut deserializer = serde_json::Deserializer::from_str(text);
+        let thing: RawThing =
+            serde_path_to_error::deserialize(&mut deserializer).map_err(raw::malformed)?;
+        deserializer
+            .end()
+            .map_err(|source| DescriptionError::Malformed {
+                path: ".".into(),
+                source,
+            })?;
+        raw::validate(thing)
+>>>>>>> understanding
     }
 
     /// Reads a description from JSON that is already parsed.
@@ -295,6 +310,7 @@ impl ThingDescription {
     /// # Errors
     /// As [`Self::from_json`].
     pub fn from_value(value: Value) -> Result<Self, DescriptionError> {
+<<<<<<< HEAD
         let raw = serde_path_to_error::deserialize(&value).map_err(malformed)?;
         validate(raw, value)
     }
@@ -645,3 +661,8 @@ fn choices(
     at_most(&path, choices.len(), CHOICES_MAX)?;
     Ok(choices)
 }
+=======
+        raw::validate(serde_path_to_error::deserialize(value).map_err(raw::malformed)?)
+    }
+}
+>>>>>>> understanding

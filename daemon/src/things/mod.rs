@@ -10,4 +10,9 @@
 pub mod description;
 pub mod registry;
 pub mod schema;
+<<<<<<< HEAD
 pub mod value;
+=======
+
+mod raw;
+>>>>>>> understanding

@@ -128,7 +128,11 @@ impl ThingSchemas {
                 name: action.to_owned(),
             })?;
         let whole = |fault| ValueError {
+<<<<<<< HEAD
             subject: self.subject(&compiled.title, None),
+=======
+            subject: Box::new(self.subject(&compiled.title, None)),
+>>>>>>> understanding
             fault,
         };
         let member = || compiled.title.clone();
@@ -199,7 +203,11 @@ impl ThingSchemas {
         let member = path.split('/').next().filter(|step| !step.is_empty());
         let part = member.and_then(|name| schema.members.get(name));
         Err(ValueError {
+<<<<<<< HEAD
             subject: self.subject(title, member.map(str::to_owned)),
+=======
+            subject: Box::new(self.subject(title, member.map(str::to_owned))),
+>>>>>>> understanding
             fault: fault(&error, part.unwrap_or(schema)),
         })
     }
@@ -294,8 +302,8 @@ pub struct Subject {
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 #[error("{}: {}: {fault}", subject.thing, subject.affordance)]
 pub struct ValueError {
-    /// Whose value it is.
-    pub subject: Subject,
+    /// Whose value it is. Boxed, because errors should be small where all is well.
+    pub subject: Box<Subject>,
     /// What is wrong with it.
     pub fault: ValueFault,
 }

@@ -7,6 +7,7 @@ use std::collections::BTreeSet;
 
 use crate::things::description::ThingId;
 
+<<<<<<< HEAD
 use super::lexicon::{Lexicon, stems_without};
 use super::text::{Amount, Token, TokenKind};
 use super::wording::{GAP_TOKENS_MAX, PhraseList, Verb, Wording, Words};
@@ -24,6 +25,13 @@ pub(super) enum Act {
     Deferred,
 }
 
+=======
+use super::lexicon::Lexicon;
+use super::speech::{Act, act, is_particle, strip_opening, without};
+use super::text::{Amount, Token, TokenKind};
+use super::wording::{GAP_TOKENS_MAX, PhraseList, Verb, Wording, Words};
+
+>>>>>>> understanding
 /// How a clause points at things without naming them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Reference {
@@ -70,6 +78,11 @@ pub(super) struct Change {
     pub quantity: Option<String>,
     /// Steps: 0.5 for "a bit", 2 for "a lot".
     pub steps: f64,
+<<<<<<< HEAD
+=======
+    /// Its size was said, so that it is no change to the very end.
+    pub by_degrees: bool,
+>>>>>>> understanding
 }
 
 /// A word that nothing here explains.
@@ -80,6 +93,11 @@ pub(super) struct Unknown {
     pub modifies: bool,
     /// It follows a preposition, as "garage" in "in the garage".
     pub is_place: bool,
+<<<<<<< HEAD
+=======
+    /// It stands before the verb, where a command has nothing but names.
+    pub is_subject: bool,
+>>>>>>> understanding
 }
 
 /// A clause and its parts.
@@ -105,6 +123,7 @@ pub(super) struct Clause {
     pub corrected: bool,
 }
 
+<<<<<<< HEAD
 /// A clause before it is read.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Piece {
@@ -162,6 +181,8 @@ struct Opening {
     requests: bool,
 }
 
+=======
+>>>>>>> understanding
 impl Clause {
     /// Reads one clause; `None` if it is only politeness.
     pub(super) fn read(
@@ -199,6 +220,7 @@ pub(super) fn is_only(tokens: &[Token], list: &PhraseList) -> bool {
     !words.is_empty() && list.prefix_len(&words) == words.len()
 }
 
+<<<<<<< HEAD
 fn without(tokens: &[Token], list: &PhraseList) -> Vec<Token> {
     let mut kept = Vec::with_capacity(tokens.len());
     let mut at = 0;
@@ -327,11 +349,17 @@ fn is_particle(word: &str, wording: &Wording) -> bool {
     wording.verbs.values().any(|verb| verb.particles.has(word))
 }
 
+=======
+>>>>>>> understanding
 /// Gives each token its part; `used` marks those that are explained.
 struct Reader<'a> {
     tokens: Vec<Token>,
     used: Vec<bool>,
     name_starts: BTreeSet<usize>,
+<<<<<<< HEAD
+=======
+    first_verb: Option<usize>,
+>>>>>>> understanding
     lexicon: &'a Lexicon,
     wording: &'a Wording,
 }
@@ -341,6 +369,10 @@ impl<'a> Reader<'a> {
         Self {
             used: vec![false; tokens.len()],
             name_starts: BTreeSet::new(),
+<<<<<<< HEAD
+=======
+            first_verb: None,
+>>>>>>> understanding
             tokens,
             lexicon,
             wording,
@@ -553,6 +585,11 @@ impl<'a> Reader<'a> {
             }
             if !same {
                 places.iter().for_each(|at| self.used[*at] = true);
+<<<<<<< HEAD
+=======
+                let first = places[0];
+                self.first_verb = Some(self.first_verb.map_or(first, |known| known.min(first)));
+>>>>>>> understanding
                 taken.push(places);
             }
             verbs.insert(verb);
@@ -626,11 +663,16 @@ impl<'a> Reader<'a> {
                             sign,
                             quantity: Some(key.clone()),
                             steps,
+<<<<<<< HEAD
+=======
+                            by_degrees: true,
+>>>>>>> understanding
                         });
                     }
                 }
             }
         }
+<<<<<<< HEAD
         let sign = match (verbs.contains(&Verb::Raise), verbs.contains(&Verb::Lower)) {
             (true, false) => 1.0,
             (false, true) => -1.0,
@@ -640,6 +682,20 @@ impl<'a> Reader<'a> {
             sign,
             quantity: None,
             steps,
+=======
+        let by_degrees = steps != 1.0;
+        let has = |verb| verbs.contains(&verb);
+        let up = has(Verb::Raise) || by_degrees && has(Verb::Open);
+        let down = has(Verb::Lower) || by_degrees && has(Verb::Close);
+        if up == down {
+            return None;
+        }
+        Some(Change {
+            sign: if up { 1.0 } else { -1.0 },
+            quantity: None,
+            steps,
+            by_degrees,
+>>>>>>> understanding
         })
     }
 
@@ -735,6 +791,10 @@ impl<'a> Reader<'a> {
                 Unknown {
                     word: self.tokens[at].text.clone(),
                     modifies: self.name_starts.contains(&(at + 1)),
+<<<<<<< HEAD
+=======
+                    is_subject: self.first_verb.is_some_and(|verb| at < verb),
+>>>>>>> understanding
                     is_place: before > 0 && grammar.prepositions.has(&self.tokens[before - 1].text),
                 }
             })

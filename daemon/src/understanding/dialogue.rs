@@ -1,6 +1,7 @@
 //! From clauses to a [`Resolution`]: what is meant, in the light of what was said before.
 //!
 //! A sentence is done whole or not at all: if one clause must be asked about, what was clear waits with
+<<<<<<< HEAD
 //! the question; if one is refused, nothing is done. Thresholds apply by how much the words
 //! say for certain ([`super::wording::Thresholds`]); the more they say, the less the
 //! embedding has to.
@@ -74,6 +75,27 @@ impl Decided {
     }
 }
 
+=======
+//! the question; if one is refused, nothing is done.
+
+use crate::things::description::{ThingDescription, ThingId};
+
+use super::catalogue::{Catalogue, Prepared, PreparedClause};
+use super::clause::Clause;
+use super::decide::{Context, Decided, Previous, Verdict};
+use super::pending;
+use super::reply::{self, say};
+use super::speech::Act;
+use super::wording::{Verb, Wording};
+use super::{
+    Call, Explanation, Focus, Operation, Pending, PendingKind, Resolution, StateSnapshot,
+    Understanding,
+};
+
+/// How many things "it" may stand for.
+const FOCUS_MAX: usize = 8;
+
+>>>>>>> understanding
 /// See [`Catalogue::resolve`].
 pub(super) fn resolve(
     catalogue: &Catalogue,
@@ -100,6 +122,15 @@ pub(super) fn resolve(
     let mut aside = false;
     for (index, part) in prepared.clauses.iter().enumerate() {
         let vector = vectors.get(index);
+<<<<<<< HEAD
+=======
+        let shared = shared_value(
+            &part.clause,
+            prepared.clauses.get(index + 1),
+            &catalogue.wording,
+        );
+        let clause = shared.as_ref().unwrap_or(&part.clause);
+>>>>>>> understanding
         aside = aside && part.continues || matches!(part.clause.act, Act::Aside(_));
         let outcome = if aside {
             let reason = match part.clause.act {
@@ -108,7 +139,11 @@ pub(super) fn resolve(
             };
             Decided::plain(Verdict::Nothing, reason)
         } else {
+<<<<<<< HEAD
             context.decide(&part.clause, vector)
+=======
+            context.decide(clause, vector)
+>>>>>>> understanding
         };
         context.remember(&part.clause, &outcome.verdict, aside);
         decided.push(outcome);
@@ -126,6 +161,32 @@ pub(super) fn resolve(
     conclude(catalogue, context.focus, verdicts, explanations)
 }
 
+<<<<<<< HEAD
+=======
+/// "set the desk lamp and the ceiling light to 40 percent": a setting without a value takes that of
+/// the noun that goes on.
+fn shared_value(
+    clause: &Clause,
+    next: Option<&PreparedClause>,
+    wording: &Wording,
+) -> Option<Clause> {
+    let next = next.filter(|next| next.continues && next.clause.act == Act::Command)?;
+    let lacks =
+        clause.verbs.contains(&Verb::Set) && clause.numbers.is_empty() && clause.unknown.is_empty();
+    let gives = next.clause.verbs.is_empty() && !next.clause.mention.things.is_empty();
+    // "set the fan to medium and the lamp to 10": the first has its own.
+    let to = &wording.grammar.value_prepositions;
+    let complete = clause.tokens.iter().any(|token| to.has(&token.text));
+    if !(lacks && gives) || complete || clause.act != Act::Command {
+        return None;
+    }
+    let mut clause = clause.clone();
+    clause.numbers.clone_from(&next.clause.numbers);
+    clause.tokens.extend(next.clause.tokens.iter().cloned());
+    Some(clause)
+}
+
+>>>>>>> understanding
 /// Puts the clauses' verdicts together.
 fn conclude(
     catalogue: &Catalogue,
@@ -213,8 +274,12 @@ pub(super) fn confirmed_or_asked(
 
 fn needs_yes(catalogue: &Catalogue, call: &Call) -> bool {
     let description = catalogue.description(&call.thing);
+<<<<<<< HEAD
     let confirm = |description: &crate::things::description::ThingDescription| match &call.operation
     {
+=======
+    let confirm = |description: &ThingDescription| match &call.operation {
+>>>>>>> understanding
         Operation::Invoke { action, .. } => description
             .actions
             .get(action)
@@ -228,7 +293,11 @@ fn needs_yes(catalogue: &Catalogue, call: &Call) -> bool {
     description.is_none_or(confirm)
 }
 
+<<<<<<< HEAD
 fn commands_words(catalogue: &Catalogue, calls: &[Call], join: &str) -> String {
+=======
+pub(super) fn commands_words(catalogue: &Catalogue, calls: &[Call], join: &str) -> String {
+>>>>>>> understanding
     let words: Vec<String> = calls
         .iter()
         .filter_map(|call| {
@@ -239,6 +308,7 @@ fn commands_words(catalogue: &Catalogue, calls: &[Call], join: &str) -> String {
     reply::join(&words, &say(&catalogue.wording, join, &[]))
 }
 
+<<<<<<< HEAD
 /// Which command a clause without a verb repeats.
 #[derive(Debug, Clone, PartialEq)]
 enum Previous {
@@ -736,6 +806,9 @@ impl Context<'_> {
         })
     }
 
+=======
+impl Context<'_> {
+>>>>>>> understanding
     /// What the next clause may refer to.
     fn remember(&mut self, clause: &Clause, verdict: &Verdict, aside: bool) {
         let mut things: Vec<ThingId> = Vec::new();
@@ -763,6 +836,7 @@ impl Context<'_> {
         };
     }
 }
+<<<<<<< HEAD
 
 /// How far the best is ahead of the next different call.
 fn margin(found: &[Candidate]) -> f32 {
@@ -804,3 +878,5 @@ impl Candidate {
         self.verb_said && offer(catalogue, self).is_some_and(|offer| !offer.own.is_empty())
     }
 }
+=======
+>>>>>>> understanding

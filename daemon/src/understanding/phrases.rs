@@ -153,7 +153,11 @@ impl Offers {
         for (operation, offer) in self.offers.iter().enumerate() {
             let mut texts = BTreeSet::new();
             for name in &names {
+<<<<<<< HEAD
                 offer_texts(offer, name, wording, &mut texts);
+=======
+                super::templates::offer_texts(offer, name, wording, &mut texts);
+>>>>>>> understanding
             }
             phrases.extend(texts.into_iter().map(|text| Phrase { text, operation }));
         }
@@ -534,6 +538,7 @@ fn quantities(names: &[Words], schema: Option<&DataSchema>, wording: &Wording) -
         .cloned()
         .collect()
 }
+<<<<<<< HEAD
 
 fn offer_texts(offer: &Offer, thing: &str, wording: &Wording, texts: &mut BTreeSet<String>) {
     let templates = &wording.phrases;
@@ -614,3 +619,5 @@ fn offer_texts(offer: &Offer, thing: &str, wording: &Wording, texts: &mut BTreeS
         }
     }
 }
+=======
+>>>>>>> understanding

@@ -12,6 +12,10 @@ use anyhow::{Context, Result};
 use autoglm_edge::inference::manifest::Task;
 use autoglm_edge::inference::{Inference, InferenceConfig, runtime};
 use autoglm_edge::understanding::Understanding;
+<<<<<<< HEAD
+=======
+use autoglm_edge::understanding::wording::{Thresholds, Wording};
+>>>>>>> understanding
 use autoglm_tests::sentences::{
     Embeddings, Part, Scene, Verdict, judge, nearest_phrase, sentences,
 };
@@ -34,6 +38,12 @@ struct Arguments {
     /// Show the failures of the tuning part
     #[arg(long)]
     failures: bool,
+<<<<<<< HEAD
+=======
+    /// Instead, try each threshold over a range with the others as they are, on the tuning part
+    #[arg(long)]
+    calibrate: bool,
+>>>>>>> understanding
     /// Show the failures of the report part; whoever tunes must not
     #[arg(long)]
     report_failures: bool,
@@ -71,12 +81,33 @@ async fn main() -> Result<()> {
         .context("the embedding model")?;
     let embeddings = Embeddings::new(handle.embedder().clone());
     let begun = Instant::now();
+<<<<<<< HEAD
     let scenes = Scene::all(&embeddings).await?;
     println!(
         "phrases of all scenes embedded in {:.1} s",
         begun.elapsed().as_secs_f64()
     );
 
+=======
+    let scenes = Scene::all(&embeddings, &Wording::english()).await?;
+    let mut counts: Vec<usize> = Vec::new();
+    for scene in scenes.values() {
+        let count = |thing| scene.catalogue.phrases_for(thing).len();
+        counts.extend(scene.catalogue.descriptions().map(count));
+    }
+    println!(
+        "phrases embedded in {:.1} s, {} to {} for a thing",
+        begun.elapsed().as_secs_f64(),
+        counts.iter().min().unwrap_or(&0),
+        counts.iter().max().unwrap_or(&0)
+    );
+
+    if arguments.calibrate {
+        calibrate(&embeddings).await?;
+        drop(inference);
+        return Ok(());
+    }
+>>>>>>> understanding
     for part in [Part::Tuning, Part::Report] {
         let show = match part {
             Part::Tuning => arguments.failures,
@@ -121,6 +152,44 @@ async fn main() -> Result<()> {
     Ok(())
 }
 
+<<<<<<< HEAD
+=======
+type Threshold = fn(&mut Thresholds) -> &mut f32;
+
+/// Prints what each value of each threshold does to the tuning part. The report part is not read.
+async fn calibrate(embeddings: &Embeddings) -> Result<()> {
+    let thresholds: [(&str, Threshold); 6] = [
+        ("named", |all| &mut all.named),
+        ("verb_unknown", |all| &mut all.verb_unknown),
+        ("nothing_named", |all| &mut all.nothing_named),
+        ("question", |all| &mut all.question),
+        ("margin", |all| &mut all.margin),
+        ("lead", |all| &mut all.lead),
+    ];
+    let tuning = sentences(Part::Tuning)?;
+    for (name, threshold) in thresholds {
+        for step in 0..20 {
+            let mut wording = Wording::english();
+            let scale = if ["margin", "lead"].contains(&name) {
+                0.01
+            } else {
+                0.05
+            };
+            *threshold(&mut wording.thresholds) = step as f32 * scale;
+            let scenes = Scene::all(embeddings, &wording).await?;
+            let mut tally = Tally::default();
+            for sentence in &tuning {
+                let scene = scenes.get(&sentence.scene).context("a sentence's scene")?;
+                let said = scene.say(sentence, embeddings).await?;
+                tally.count(judge(sentence, &said.resolution.understanding));
+            }
+            println!("{name:14} {:.2} {tally}", step as f32 * scale);
+        }
+    }
+    Ok(())
+}
+
+>>>>>>> understanding
 fn short(understanding: &Understanding) -> String {
     match understanding {
         Understanding::Calls(calls) => {
