@@ -256,32 +256,19 @@ impl Scene {
     ///
     /// # Errors
     /// A file is wrong, or the model fails.
-<<<<<<< HEAD
-    pub async fn all(embeddings: &Embeddings) -> Result<BTreeMap<String, Self>> {
-=======
     pub async fn all(embeddings: &Embeddings, wording: &Wording) -> Result<BTreeMap<String, Self>> {
->>>>>>> understanding
         let path = folder("sentences/scenes.toml");
         let text = std::fs::read_to_string(&path).with_context(|| path.display().to_string())?;
         let raw: BTreeMap<String, RawScene> = toml::from_str(&text)?;
         let mut scenes = BTreeMap::new();
         for (name, raw) in raw {
-<<<<<<< HEAD
-            scenes.insert(name, Self::new(raw, embeddings).await?);
-=======
             scenes.insert(name, Self::new(raw, embeddings, wording).await?);
->>>>>>> understanding
         }
         Ok(scenes)
     }
 
-<<<<<<< HEAD
-    async fn new(raw: RawScene, embeddings: &Embeddings) -> Result<Self> {
-        let mut catalogue = Catalogue::new(Wording::english());
-=======
     async fn new(raw: RawScene, embeddings: &Embeddings, wording: &Wording) -> Result<Self> {
         let mut catalogue = Catalogue::new(wording.clone());
->>>>>>> understanding
         let mut state = BTreeMap::new();
         for slug in &raw.things {
             let description = thing(slug)?;

@@ -10,9 +10,6 @@
 pub mod description;
 pub mod registry;
 pub mod schema;
-<<<<<<< HEAD
 pub mod value;
-=======
 
 mod raw;
->>>>>>> understanding

@@ -135,7 +135,7 @@ struct RawChoice {
     aliases: OneOrMany,
 }
 
-pub(super) fn validate(raw: RawThing) -> Result<ThingDescription, DescriptionError> {
+pub(super) fn validate(raw: RawThing, document: Value) -> Result<ThingDescription, DescriptionError> {
     let id = ThingId::new(raw.id).map_err(|error| invalid("id", error.into()))?;
     let properties = affordances("properties", raw.properties, property)?;
     let actions = affordances("actions", raw.actions, action)?;
@@ -161,6 +161,7 @@ pub(super) fn validate(raw: RawThing) -> Result<ThingDescription, DescriptionErr
         properties,
         actions,
         events: affordances("events", raw.events, event)?,
+        document,
     })
 }
 

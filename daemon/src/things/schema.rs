@@ -128,11 +128,7 @@ impl ThingSchemas {
                 name: action.to_owned(),
             })?;
         let whole = |fault| ValueError {
-<<<<<<< HEAD
-            subject: self.subject(&compiled.title, None),
-=======
             subject: Box::new(self.subject(&compiled.title, None)),
->>>>>>> understanding
             fault,
         };
         let member = || compiled.title.clone();
@@ -203,11 +199,7 @@ impl ThingSchemas {
         let member = path.split('/').next().filter(|step| !step.is_empty());
         let part = member.and_then(|name| schema.members.get(name));
         Err(ValueError {
-<<<<<<< HEAD
-            subject: self.subject(title, member.map(str::to_owned)),
-=======
             subject: Box::new(self.subject(title, member.map(str::to_owned))),
->>>>>>> understanding
             fault: fault(&error, part.unwrap_or(schema)),
         })
     }

@@ -5,16 +5,10 @@ use std::collections::BTreeMap;
 use crate::things::description::{ThingDescription, ThingId};
 use crate::things::schema::{SchemaError, ThingSchemas};
 
-<<<<<<< HEAD
-use super::clause::{self, Clause, Piece};
-use super::lexicon::Lexicon;
-use super::phrases::{Offers, Phrase};
-=======
 use super::clause::{self, Clause};
 use super::lexicon::Lexicon;
 use super::phrases::{Offers, Phrase};
 use super::speech::{self, Piece};
->>>>>>> understanding
 use super::text::{Token, recognise_numbers, tokenise};
 use super::wording::Wording;
 use super::{Call, Focus, Resolution, StateSnapshot};
@@ -187,11 +181,7 @@ impl Catalogue {
             .map(|token| self.correct(token, &mut corrections))
             .collect();
         let tokens = recognise_numbers(words, &self.wording);
-<<<<<<< HEAD
-        let pieces = clause::split(&tokens, &self.wording);
-=======
         let pieces = speech::split(&tokens, &self.wording);
->>>>>>> understanding
         let mut clauses = Vec::new();
         let mut texts = Vec::new();
         let mut referent = focus.things.first().cloned();

@@ -296,11 +296,7 @@ fn change(
             .any(|offer| offer.verbs.contains(&Verb::Open));
         if let ([slot], Some(property)) = (offer.slots.as_slice(), &offer.sets)
             && concerns
-<<<<<<< HEAD
-            && !(opens && change.quantity.is_none() && clause.numbers.is_empty())
-=======
             && (!opens || change.by_degrees || !clause.numbers.is_empty())
->>>>>>> understanding
         {
             let Some(present) = state.value(thing, property) else {
                 return Some(Outcome::Refused(Refusal::StateUnknown {
@@ -319,8 +315,6 @@ fn change(
             return None;
         }
     }
-<<<<<<< HEAD
-=======
     if clause
         .change
         .as_ref()
@@ -329,7 +323,6 @@ fn change(
     {
         return None;
     }
->>>>>>> understanding
     let filled = fill(offer, clause, title, &catalogue.wording);
     let other_verb = !clause.verbs.is_empty() && !verb_said;
     let may_value = clause.verbs.iter().any(|verb| VALUE_VERBS.contains(verb));

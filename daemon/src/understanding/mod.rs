@@ -17,22 +17,15 @@ pub mod reply;
 pub mod wording;
 
 mod clause;
-<<<<<<< HEAD
-=======
 mod decide;
->>>>>>> understanding
 mod dialogue;
 mod lexicon;
 mod matcher;
 mod pending;
-<<<<<<< HEAD
-mod slots;
-=======
 mod repetition;
 mod slots;
 mod speech;
 mod templates;
->>>>>>> understanding
 mod text;
 
 use serde::{Deserialize, Serialize};

@@ -300,19 +300,11 @@ fn step(schema: &DataSchema, change: &Change, wording: &Wording) -> Option<f64> 
 pub(super) fn wrong_word(slot: &Slot, thing: &str, affordance: &str, said: &str) -> Refusal {
     let actual = Value::String(said.to_owned());
     Refusal::Value(ValueError {
-<<<<<<< HEAD
-        subject: Subject {
-            thing: thing.to_owned(),
-            affordance: affordance.to_owned(),
-            member: slot.member.clone(),
-        },
-=======
         subject: Box::new(Subject {
             thing: thing.to_owned(),
             affordance: affordance.to_owned(),
             member: slot.member.clone(),
         }),
->>>>>>> understanding
         fault: if slot.schema.choices.is_empty() {
             ValueFault::WrongType {
                 expected: slot.schema.data_type,

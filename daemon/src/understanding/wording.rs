@@ -315,16 +315,6 @@ pub struct Thresholds {
     pub named: f32,
     /// The thing is named, the verb is not known.
     pub verb_unknown: f32,
-<<<<<<< HEAD
-    /// Nothing is named.
-    pub nothing_named: f32,
-    /// The verb is known, the noun is not: above it we ask, below we know no such thing.
-    pub noun_unknown: f32,
-    /// A question about a named thing.
-    pub question: f32,
-    /// By how much the best call must lead where the embedding decides.
-    pub margin: f32,
-=======
     /// No thing is named that is here: from this on we ask whether the nearest is meant.
     pub nothing_named: f32,
     /// A question about a named thing.
@@ -333,7 +323,6 @@ pub struct Thresholds {
     pub margin: f32,
     /// By how much it must lead where the embedding alone decides, or we ask whether.
     pub lead: f32,
->>>>>>> understanding
 }
 
 /// All the words of a language.

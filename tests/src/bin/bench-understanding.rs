@@ -12,10 +12,7 @@ use anyhow::{Context, Result};
 use autoglm_edge::inference::manifest::Task;
 use autoglm_edge::inference::{Inference, InferenceConfig, runtime};
 use autoglm_edge::understanding::Understanding;
-<<<<<<< HEAD
-=======
 use autoglm_edge::understanding::wording::{Thresholds, Wording};
->>>>>>> understanding
 use autoglm_tests::sentences::{
     Embeddings, Part, Scene, Verdict, judge, nearest_phrase, sentences,
 };
@@ -38,12 +35,9 @@ struct Arguments {
     /// Show the failures of the tuning part
     #[arg(long)]
     failures: bool,
-<<<<<<< HEAD
-=======
     /// Instead, try each threshold over a range with the others as they are, on the tuning part
     #[arg(long)]
     calibrate: bool,
->>>>>>> understanding
     /// Show the failures of the report part; whoever tunes must not
     #[arg(long)]
     report_failures: bool,
@@ -81,14 +75,6 @@ async fn main() -> Result<()> {
         .context("the embedding model")?;
     let embeddings = Embeddings::new(handle.embedder().clone());
     let begun = Instant::now();
-<<<<<<< HEAD
-    let scenes = Scene::all(&embeddings).await?;
-    println!(
-        "phrases of all scenes embedded in {:.1} s",
-        begun.elapsed().as_secs_f64()
-    );
-
-=======
     let scenes = Scene::all(&embeddings, &Wording::english()).await?;
     let mut counts: Vec<usize> = Vec::new();
     for scene in scenes.values() {
@@ -107,7 +93,6 @@ async fn main() -> Result<()> {
         drop(inference);
         return Ok(());
     }
->>>>>>> understanding
     for part in [Part::Tuning, Part::Report] {
         let show = match part {
             Part::Tuning => arguments.failures,
@@ -152,8 +137,6 @@ async fn main() -> Result<()> {
     Ok(())
 }
 
-<<<<<<< HEAD
-=======
 type Threshold = fn(&mut Thresholds) -> &mut f32;
 
 /// Prints what each value of each threshold does to the tuning part. The report part is not read.
@@ -189,7 +172,6 @@ async fn calibrate(embeddings: &Embeddings) -> Result<()> {
     Ok(())
 }
 
->>>>>>> understanding
 fn short(understanding: &Understanding) -> String {
     match understanding {
         Understanding::Calls(calls) => {
