@@ -5,6 +5,7 @@
 //! channel table and the invariants. Nothing here touches bytes of the wire (that is `autoglm-protocol`) or opens a port
 //! (that is `autoglm-drivers`).
 
+pub mod cli;
 pub mod config;
 pub mod inference;
 pub mod link;

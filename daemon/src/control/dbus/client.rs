@@ -1,0 +1,141 @@
+//! The client side of `org.openautoglm.Edge1`, written down once for the command line, for tests and for other programs.
+//!
+//! Nothing here decides anything: these are the interfaces of [`super::manager`] and of the objects beside it, as proxies.
+//! Values come as D-Bus variants; [`super::value`] turns them into JSON.
+
+use std::collections::HashMap;
+
+use zbus::{OwnedFd, OwnedVariant, Variant};
+
+/// What stands before the name of every error of ours ([`super::error::Error`]).
+pub const ERROR_PREFIX: &str = "org.openautoglm.Edge1.Error.";
+
+/// A dictionary that a method returns, or an object's properties.
+pub type Dictionary = HashMap<String, OwnedVariant>;
+
+/// `org.openautoglm.Edge1.Manager`: commands, conversations and the state of the box.
+#[zbus::proxy(
+    interface = "org.openautoglm.Edge1.Manager",
+    default_service = "org.openautoglm.Edge1",
+    default_path = "/org/openautoglm/Edge1"
+)]
+pub trait Manager {
+    /// Carries out an action: `output` (where it has one) and `timings_us`. Options: `input` (v), `id` (s), `deadline-ms` (u).
+    fn invoke(
+        &self,
+        thing: &str,
+        action: &str,
+        options: HashMap<&str, Variant<'_>>,
+    ) -> zbus::Result<Dictionary>;
+
+    /// Writes a property. Options: `id` (s), `deadline-ms` (u).
+    fn write(
+        &self,
+        thing: &str,
+        property: &str,
+        value: &Variant<'_>,
+        options: HashMap<&str, Variant<'_>>,
+    ) -> zbus::Result<Dictionary>;
+
+    /// Asks the device for a property's value. Options: `deadline-ms` (u).
+    fn read(
+        &self,
+        thing: &str,
+        property: &str,
+        options: HashMap<&str, Variant<'_>>,
+    ) -> zbus::Result<Dictionary>;
+
+    /// Says something; the answer comes on the pipe, one JSON object a line, the last with `event` `done` or `failed`.
+    fn say(
+        &self,
+        session: &str,
+        text: &str,
+        options: HashMap<&str, Variant<'_>>,
+    ) -> zbus::Result<OwnedFd>;
+
+    /// How everything stands.
+    fn status(&self) -> zbus::Result<Dictionary>;
+
+    /// All conversations, the one that was active last first.
+    fn list_sessions(&self) -> zbus::Result<Vec<Dictionary>>;
+
+    /// The last `count` turns of a conversation, oldest first.
+    fn session_turns(&self, session: &str, count: u32) -> zbus::Result<Vec<Dictionary>>;
+
+    /// Deletes a conversation; false when there was none.
+    fn delete_session(&self, session: &str) -> zbus::Result<bool>;
+
+    /// The daemon's version.
+    #[zbus(property(emits_changed_signal = "const"))]
+    fn version(&self) -> zbus::Result<String>;
+
+    /// The box's name.
+    #[zbus(property(emits_changed_signal = "const"))]
+    fn box_id(&self) -> zbus::Result<String>;
+}
+
+/// `org.openautoglm.Edge1.Thing`: a device, at `/org/openautoglm/Edge1/things/*`.
+#[zbus::proxy(
+    interface = "org.openautoglm.Edge1.Thing",
+    default_service = "org.openautoglm.Edge1"
+)]
+pub trait Thing {
+    /// Its identifier.
+    #[zbus(property)]
+    fn id(&self) -> zbus::Result<String>;
+    /// What people call it.
+    #[zbus(property)]
+    fn title(&self) -> zbus::Result<String>;
+    /// Whether it is connected.
+    #[zbus(property)]
+    fn online(&self) -> zbus::Result<bool>;
+    /// The link that it is on; empty while it is offline.
+    #[zbus(property)]
+    fn link(&self) -> zbus::Result<String>;
+    /// Its Thing Description, as JSON.
+    #[zbus(property)]
+    fn description(&self) -> zbus::Result<String>;
+    /// The values that it last reported, by property.
+    #[zbus(property)]
+    fn values(&self) -> zbus::Result<Dictionary>;
+}
+
+/// `org.openautoglm.Edge1.Link`: a way to devices, at `/org/openautoglm/Edge1/links/*`.
+#[zbus::proxy(
+    interface = "org.openautoglm.Edge1.Link",
+    default_service = "org.openautoglm.Edge1"
+)]
+pub trait Link {
+    /// Its name in the configuration.
+    #[zbus(property)]
+    fn name(&self) -> zbus::Result<String>;
+    /// Where it leads.
+    #[zbus(property)]
+    fn address(&self) -> zbus::Result<String>;
+    /// `disconnected`, `connecting`, `connected` or `reconnecting`.
+    #[zbus(property)]
+    fn state(&self) -> zbus::Result<String>;
+    /// Why it is not connected, if something went wrong.
+    #[zbus(property)]
+    fn detail(&self) -> zbus::Result<String>;
+}
+
+/// `org.openautoglm.Edge1.Model`: a model, at `/org/openautoglm/Edge1/models/*`.
+#[zbus::proxy(
+    interface = "org.openautoglm.Edge1.Model",
+    default_service = "org.openautoglm.Edge1"
+)]
+pub trait Model {
+    /// Its name in the configuration.
+    #[zbus(property)]
+    fn name(&self) -> zbus::Result<String>;
+    /// What it is for.
+    #[zbus(property)]
+    fn task(&self) -> zbus::Result<String>;
+    /// `missing`, `loading`, `ready`, `disabled` or `stopped`.
+    #[zbus(property)]
+    fn state(&self) -> zbus::Result<String>;
+    /// The state in words, with its reason.
+    #[zbus(property)]
+    fn detail(&self) -> zbus::Result<String>;
+}
