@@ -233,10 +233,11 @@ fn after_help() -> String {
     format!(
         "Exit codes:\n{}
 JSON (--json):
-  Standard output gets one object with \"version\": 1 and one member named after what it is: status, things, thing,
-  links, models, result, sessions, turns, deleted or ready. `chat` gets one object a line: version, session and
-  the event (understood, executed, delta, done, failed) with its members. A failure goes to standard error as
-  \"error\": code, message, causes, hint. Members may be added within a version; none is renamed or removed.
+  Standard output gets one object with \"version\": 1 and one member named after what it is:
+  status, things, thing, links, models, result, sessions, turns, deleted or ready. `chat`
+  prints one object a line: version, session and the event (understood, executed, delta, done,
+  failed) with its members. A failure goes to standard error as \"error\": code, message,
+  causes, hint. Members may be added within a version; none is renamed or removed.
 
 Environment:
   AUTOGLM_BUS      the default for --bus

@@ -120,7 +120,7 @@ fn scalar(name: &str, schema: &DataSchema, text: &str) -> Result<Json, Failure> 
 fn choice(schema: &DataSchema, text: &str) -> Option<Json> {
     let exact = schema.choices.iter().find(|choice| match &choice.value {
         Json::String(value) => value == text,
-        value => value.to_string() == text,
+        value => serde_json::from_str::<Json>(text).is_ok_and(|typed| typed == *value),
     });
     let named = || {
         let wanted = text.to_lowercase();
