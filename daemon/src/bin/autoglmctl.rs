@@ -1,2 +1,7 @@
-//! autoglmctl
-fn main() {}
+//! `autoglmctl`: see `autoglm_edge::cli`.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    autoglm_edge::cli::main()
+}

@@ -1,2 +1,128 @@
-//! The command line.
+//! `autoglmctl`: the command line, a client of the D-Bus API and of nothing else.
+//!
+//! It opens no store, no port and no model; whatever it shows came from the daemon, and whatever it judges (types of what was
+//! typed, names that nearly match) the daemon judges again. In reading order:
+//!
+//! - [`args`]: the command line, with its help; [`daemon_args`]: that of `autoglm-edged`;
+//! - [`exit`] and [`failure`]: the numbers that a run ends with, and what is told about it;
+//! - [`bus`]: the daemon as calls and snapshots; [`target`]: names to things; [`input`]: typed text to JSON;
+//! - [`output`], [`table`], [`text`]: standard output for data, standard error for the rest;
+//! - one file for each family of commands: [`state`], [`things`], [`command`], [`chat`], [`sessions`], [`generate`].
+
+pub mod args;
+pub mod bus;
+pub mod chat;
+pub mod command;
 pub mod daemon_args;
+pub mod exit;
+pub mod failure;
+pub mod generate;
+pub mod input;
+pub mod output;
+pub mod sessions;
+pub mod state;
+pub mod table;
+pub mod target;
+pub mod text;
+pub mod things;
+
+use std::process::ExitCode;
+
+use clap::Parser as _;
+
+use self::args::{Cli, Command, Global};
+use self::bus::Daemon;
+use self::exit::Exit;
+use self::failure::Failure;
+use self::output::{Form, Output};
+
+/// Runs `autoglmctl` with the process's arguments.
+#[must_use]
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let form = if cli.global.json {
+        Form::Json
+    } else {
+        Form::Text
+    };
+    let mut output = Output::new(form, cli.global.color.into());
+    let exit = match run(cli, &mut output) {
+        Ok(exit) => exit,
+        Err(failure) => {
+            if failure.exit != Exit::Success {
+                output.failure(&failure);
+            }
+            failure.exit
+        }
+    };
+    exit.into()
+}
+
+fn run(cli: Cli, output: &mut Output) -> Result<Exit, Failure> {
+    match cli.command {
+        // These need neither the bus nor a runtime.
+        Command::Completions { shell } => return generate::completions(shell, output),
+        Command::Man { dir } => return generate::man(&dir),
+        _ => {}
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::new(Exit::Internal, "cannot start").because(&error))?;
+    let result = runtime.block_on(async {
+        match cli.command {
+            // A conversation does not end with the answer that Ctrl-C ends.
+            Command::Chat(args) => chat::run(&cli.global, args, output).await,
+            command => tokio::select! {
+                result = dispatch(&cli.global, command, output) => result,
+                result = tokio::signal::ctrl_c() => match result {
+                    Ok(()) => Err(Failure::interrupted()),
+                    Err(error) => Err(Failure::new(Exit::Internal, "cannot listen for Ctrl-C").because(&error)),
+                },
+            },
+        }
+    });
+    // A thread that still waits for standard input must not keep us.
+    runtime.shutdown_background();
+    result
+}
+
+async fn dispatch(global: &Global, command: Command, output: &mut Output) -> Result<Exit, Failure> {
+    if let Command::Wait(args) = command {
+        return state::wait(global, &args, output).await;
+    }
+    let daemon = connect(global).await?;
+    match command {
+        Command::Status => state::status(&daemon, output).await,
+        Command::Links => state::links(&daemon, output).await,
+        Command::Models => state::models(&daemon, output).await,
+        Command::Things { thing: None } => things::list(&daemon, output).await,
+        Command::Things { thing: Some(thing) } => things::show(&daemon, &thing, output).await,
+        Command::Invoke {
+            thing,
+            action,
+            input,
+            id,
+        } => command::invoke(&daemon, &thing, &action, &input, id.as_deref(), output).await,
+        Command::Read { thing, property } => {
+            command::read(&daemon, &thing, &property, output).await
+        }
+        Command::Write {
+            thing,
+            property,
+            value,
+            id,
+        } => command::write(&daemon, &thing, &property, &value, id.as_deref(), output).await,
+        Command::Sessions { command } => sessions::run(&daemon, command, output).await,
+        Command::Chat(_) | Command::Wait(_) | Command::Completions { .. } | Command::Man { .. } => {
+            Err(Failure::new(
+                Exit::Internal,
+                "this command has a road of its own",
+            ))
+        }
+    }
+}
+
+async fn connect(global: &Global) -> Result<Daemon, Failure> {
+    Daemon::connect(global.chosen_bus(), global.timeout).await
+}

@@ -17,7 +17,7 @@ pub type Dictionary = HashMap<String, OwnedVariant>;
 #[zbus::proxy(
     interface = "org.openautoglm.Edge1.Manager",
     default_service = "org.openautoglm.Edge1",
-    default_path = "/org/openautoglm/Edge1",
+    default_path = "/org/openautoglm/Edge1"
 )]
 pub trait Manager {
     /// Carries out an action: `output` (where it has one) and `timings_us`. Options: `input` (v), `id` (s), `deadline-ms` (u).
@@ -77,7 +77,7 @@ pub trait Manager {
 /// `org.openautoglm.Edge1.Thing`: a device, at `/org/openautoglm/Edge1/things/*`.
 #[zbus::proxy(
     interface = "org.openautoglm.Edge1.Thing",
-    default_service = "org.openautoglm.Edge1",
+    default_service = "org.openautoglm.Edge1"
 )]
 pub trait Thing {
     /// Its identifier.
@@ -103,7 +103,7 @@ pub trait Thing {
 /// `org.openautoglm.Edge1.Link`: a way to devices, at `/org/openautoglm/Edge1/links/*`.
 #[zbus::proxy(
     interface = "org.openautoglm.Edge1.Link",
-    default_service = "org.openautoglm.Edge1",
+    default_service = "org.openautoglm.Edge1"
 )]
 pub trait Link {
     /// Its name in the configuration.
@@ -123,7 +123,7 @@ pub trait Link {
 /// `org.openautoglm.Edge1.Model`: a model, at `/org/openautoglm/Edge1/models/*`.
 #[zbus::proxy(
     interface = "org.openautoglm.Edge1.Model",
-    default_service = "org.openautoglm.Edge1",
+    default_service = "org.openautoglm.Edge1"
 )]
 pub trait Model {
     /// Its name in the configuration.

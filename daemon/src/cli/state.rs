@@ -1,0 +1,317 @@
+//! `status`, `links`, `models` and `wait`: how the daemon stands.
+
+use std::time::Duration;
+
+use serde_json::{Map, Value as Json, json};
+use tokio::time::Instant;
+
+use super::args::{Global, WaitArgs};
+use super::bus::Daemon;
+use super::exit::Exit;
+use super::failure::Failure;
+use super::output::{Form, Output};
+use super::table::Table;
+use super::target;
+use super::text::plain;
+
+/// How long `wait` waits unless told otherwise. Chosen to be longer than the default models take to load on a small box.
+const WAIT: Duration = Duration::from_secs(120);
+/// How often `wait` looks. It looks instead of listening because the bus itself may not be there yet, and a look costs
+/// the daemon one snapshot.
+const LOOK: Duration = Duration::from_millis(200);
+
+/// Shows everything.
+///
+/// # Errors
+/// [`Failure`]
+pub async fn status(daemon: &Daemon, output: &mut Output) -> Result<Exit, Failure> {
+    let status = Json::Object(daemon.status().await?);
+    match output.form {
+        Form::Json => output.json("status", &status)?,
+        Form::Text => output.text(&status_text(&status, output.width))?,
+    }
+    Ok(Exit::Success)
+}
+
+/// Lists the links.
+///
+/// # Errors
+/// [`Failure`]
+pub async fn links(daemon: &Daemon, output: &mut Output) -> Result<Exit, Failure> {
+    let links = daemon.links().await?;
+    if links.is_empty() && output.form == Form::Text {
+        output.note(
+            "no links yet: the configuration names them, one [[link]] for each way to devices",
+        );
+    }
+    list("links", &LINK, &links, output)
+}
+
+/// Lists the models.
+///
+/// # Errors
+/// [`Failure`]
+pub async fn models(daemon: &Daemon, output: &mut Output) -> Result<Exit, Failure> {
+    let models = daemon.models().await?;
+    if models.is_empty() && output.form == Form::Text {
+        output.note("no models yet: the configuration names them");
+    }
+    list("models", &MODEL, &models, output)
+}
+
+/// Columns: head and member.
+type Columns = [(&'static str, &'static str); 4];
+const LINK: Columns = [
+    ("LINK", "name"),
+    ("ADDRESS", "address"),
+    ("STATE", "state"),
+    ("DETAIL", "detail"),
+];
+const MODEL: Columns = [
+    ("MODEL", "name"),
+    ("TASK", "task"),
+    ("STATE", "state"),
+    ("DETAIL", "detail"),
+];
+
+fn list(
+    key: &str,
+    columns: &Columns,
+    rows: &[Map<String, Json>],
+    output: &mut Output,
+) -> Result<Exit, Failure> {
+    if output.form == Form::Json {
+        output.json(key, &json!(rows))?;
+    } else if !rows.is_empty() {
+        output.text(&rows_text(columns, rows.iter(), output.width))?;
+    }
+    Ok(Exit::Success)
+}
+
+fn rows_text<'a>(
+    columns: &Columns,
+    rows: impl Iterator<Item = &'a Map<String, Json>>,
+    width: Option<u16>,
+) -> String {
+    let mut table = Table::new(&columns.map(|(head, _)| head), width);
+    for row in rows {
+        table.row(
+            columns.map(|(_, member)| row.get(member).and_then(Json::as_str).unwrap_or_default()),
+        );
+    }
+    table.render()
+}
+
+fn status_text(status: &Json, width: Option<u16>) -> String {
+    let word = |value: &Json| plain(value.as_str().unwrap_or_default()).into_owned();
+    let state = |value: &Json| match value["detail"].as_str() {
+        Some(detail) if !detail.is_empty() => {
+            format!("{}: {}", word(&value["state"]), plain(detail))
+        }
+        _ => word(&value["state"]),
+    };
+    let mut text = format!(
+        "autoglm-edged {} on {}\n",
+        word(&status["version"]),
+        word(&status["box"])
+    );
+    text.push_str(&format!("store    {}\n", state(&status["store"])));
+    text.push_str(&format!("runtime  {}\n", word(&status["runtime"])));
+    text.push_str(&format!("fleet    {}\n", state(&status["fleet"])));
+    text.push_str(&format!(
+        "things   {} known, {} online\n",
+        status["things"]["known"], status["things"]["online"]
+    ));
+
+    text.push('\n');
+    let models: Vec<&Map<String, Json>> = status["models"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .filter_map(Json::as_object)
+        .collect();
+    match models.is_empty() {
+        true => text.push_str("no models\n"),
+        false => text.push_str(&rows_text(&MODEL, models.into_iter(), width)),
+    }
+    text.push('\n');
+    let links: Vec<Map<String, Json>> = status["links"]
+        .as_object()
+        .into_iter()
+        .flatten()
+        .filter_map(|(name, link)| {
+            let mut link = link.as_object()?.clone();
+            link.insert("name".to_owned(), json!(name));
+            Some(link)
+        })
+        .collect();
+    match links.is_empty() {
+        true => text.push_str("no links\n"),
+        false => text.push_str(&rows_text(&LINK, links.iter(), width)),
+    }
+    text
+}
+
+/// Waits until everything that was asked for is there.
+///
+/// # Errors
+/// After the time is up, what was missing last: [`Exit::Unreachable`] for the daemon, [`Exit::Unavailable`] for the rest. At
+/// once for what waiting does not mend, such as [`Exit::Denied`].
+pub async fn wait(global: &Global, args: &WaitArgs, output: &mut Output) -> Result<Exit, Failure> {
+    let deadline = Instant::now() + global.timeout.unwrap_or(WAIT);
+    let mut missing = Failure::new(Exit::Unreachable, "the daemon did not answer");
+    loop {
+        match tokio::time::timeout_at(deadline, look(global, args)).await {
+            Ok(Ok(())) => break,
+            Ok(Err(failure)) if !matches!(failure.exit, Exit::Unreachable | Exit::Unavailable) => {
+                return Err(failure);
+            }
+            Ok(Err(failure)) => missing = failure,
+            Err(_) => return Err(timed_out(missing)),
+        }
+        if Instant::now() + LOOK >= deadline {
+            return Err(timed_out(missing));
+        }
+        tokio::time::sleep(LOOK).await;
+    }
+    match output.form {
+        Form::Json => output.json("ready", &Json::Bool(true))?,
+        Form::Text => output.note("ready"),
+    }
+    Ok(Exit::Success)
+}
+
+fn timed_out(missing: Failure) -> Failure {
+    Failure {
+        message: format!("waited in vain: {}", missing.message),
+        ..missing
+    }
+}
+
+async fn look(global: &Global, args: &WaitArgs) -> Result<(), Failure> {
+    let daemon = super::connect(global).await?;
+    let status = daemon.status().await?;
+    if !args.no_models {
+        let models = status
+            .get("models")
+            .and_then(Json::as_array)
+            .map(Vec::as_slice)
+            .unwrap_or_default();
+        models_ready(models, &args.models)?;
+    }
+    if !args.things.is_empty() {
+        let things = daemon.things().await?;
+        for wanted in &args.things {
+            // A thing that is not known yet may come; an ambiguous title stays one, but says so at the end.
+            let thing = target::thing(&things, wanted).map_err(|failure| Failure {
+                exit: Exit::Unavailable,
+                ..failure
+            })?;
+            if !thing.online {
+                return Err(Failure::new(
+                    Exit::Unavailable,
+                    format!("{} is not connected", thing.title),
+                )
+                .hint("`autoglmctl links` shows why"));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Whether the wanted models (all, if none is named) are ready. `missing` and `disabled` may still become it: the daemon
+/// looks at them again by itself.
+fn models_ready(models: &[Json], wanted: &[String]) -> Result<(), Failure> {
+    let is_wanted = |model: &&Json| {
+        wanted.is_empty()
+            || wanted
+                .iter()
+                .any(|wanted| model["name"] == wanted.as_str() || model["task"] == wanted.as_str())
+    };
+    for wanted in wanted {
+        if !models
+            .iter()
+            .any(|model| model["name"] == wanted.as_str() || model["task"] == wanted.as_str())
+        {
+            return Err(Failure::new(
+                Exit::Unknown,
+                format!("no model is called {wanted:?}, and none has this task"),
+            )
+            .hint("`autoglmctl models` lists them"));
+        }
+    }
+    match models
+        .iter()
+        .filter(is_wanted)
+        .find(|model| model["state"] != "ready")
+    {
+        None => Ok(()),
+        Some(model) => {
+            let word = |member: &str| model[member].as_str().unwrap_or("?").to_owned();
+            let message = format!(
+                "the model {} is {}: {}",
+                word("name"),
+                word("state"),
+                word("detail")
+            );
+            Err(Failure::new(Exit::Unavailable, message)
+                .hint("`autoglmctl models` shows how they stand"))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn models() -> Vec<Json> {
+        vec![
+            json!({"name": "minilm", "task": "embedding", "state": "ready", "detail": "on the CPU"}),
+            json!({"name": "smol", "task": "chat", "state": "loading", "detail": "hashing"}),
+        ]
+    }
+
+    #[test]
+    fn all_models_must_be_ready_unless_some_are_named() {
+        let failure = models_ready(&models(), &[]).unwrap_err();
+        assert_eq!(failure.exit, Exit::Unavailable);
+        assert_eq!(failure.message, "the model smol is loading: hashing");
+        assert!(models_ready(&models(), &["embedding".to_owned()]).is_ok());
+        assert!(models_ready(&models(), &["smol".to_owned()]).is_err());
+        assert_eq!(
+            models_ready(&models(), &["smoll".to_owned()])
+                .unwrap_err()
+                .exit,
+            Exit::Unknown
+        );
+        assert!(models_ready(&[], &[]).is_ok());
+    }
+
+    #[test]
+    fn status_fits_one_screen_and_names_causes() {
+        let status = json!({
+            "version": "0.1.0", "box": "kitchen", "runtime": "not loaded",
+            "store": {"state": "unavailable", "detail": "disk full"},
+            "fleet": {"state": "off"},
+            "things": {"known": 2, "online": 1},
+            "models": models(),
+            "links": {"bench": {"address": "serial:/dev/ttyACM0", "state": "connected", "detail": ""}},
+        });
+        let text = anstream::adapter::strip_str(&status_text(&status, None)).to_string();
+        let expected = "\
+autoglm-edged 0.1.0 on kitchen
+store    unavailable: disk full
+runtime  not loaded
+fleet    off
+things   2 known, 1 online
+
+MODEL   TASK       STATE    DETAIL
+minilm  embedding  ready    on the CPU
+smol    chat       loading  hashing
+
+LINK   ADDRESS              STATE      DETAIL
+bench  serial:/dev/ttyACM0  connected
+";
+        assert_eq!(text, expected);
+    }
+}
