@@ -76,7 +76,7 @@ pub struct EmbedTimings {
 }
 
 /// The vectors of a request, in the order of its sentences, and where the time went.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct Embedded {
     /// One per sentence.
     pub embeddings: Vec<Embedding>,

@@ -13,6 +13,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use crate::inference::InferenceHandle;
+use crate::inference::embedder::Embedded;
 use crate::inference::error::InferenceError;
 use crate::things::description::{ThingDescription, ThingId};
 use crate::things::registry::{Registry, Things};
@@ -177,7 +178,12 @@ impl ComprehensionTask {
         let begun = Instant::now();
         let prepared = self.catalogue.prepare(&sentence.text, &sentence.focus);
         let split = begun.elapsed();
-        let embedded = self.inference.embedder().embed_timed(prepared.texts().to_vec()).await?;
+        let texts = prepared.texts().to_vec();
+        // "Hello" has nothing to compare; the model need not be asked, nor even be there.
+        let embedded = match texts.is_empty() {
+            true => Embedded::default(),
+            false => self.inference.embedder().embed_timed(texts).await?,
+        };
         let vectors: Vec<Vec<f32>> = embedded.embeddings.iter().map(|vector| vector.as_slice().to_vec()).collect();
         let matching = Instant::now();
         let state = |thing: &ThingId, property: &str| -> Option<Value> { things.get(thing)?.values.get(property).cloned() };
