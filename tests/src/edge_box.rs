@@ -126,6 +126,7 @@ impl EdgeBox {
         let _ = std::fs::remove_file(&socket);
         let mut command = Command::new("dbus-daemon");
         command.args(["--session", "--nofork", "--nopidfile", "--address"]).arg(self.bus_address());
+        command.stderr(File::create(self.path("bus.log"))?);
         self.bus = Some(Process::start(&mut command).context("package dbus")?);
         wait_for("the message bus", PATIENCE, || std::os::unix::net::UnixStream::connect(&socket).is_ok())
     }
