@@ -84,6 +84,7 @@ pub async fn run(config: Config, own_uid: u32, stop: CancellationToken) -> anyho
         age_max: config.sessions.age_max,
     };
     let sessions = Sessions::new(store.handle(), retention);
+    let understood = comprehension.understood();
     let commands = Commands::new(registry.clone(), ledger.clone(), config.command_deadline, running.clone());
     let speech = Speech::new(wording, config.sessions.context_turns, config.inference.answer_tokens_max);
     let conversations = Conversations::new(
@@ -107,6 +108,7 @@ pub async fn run(config: Config, own_uid: u32, stop: CancellationToken) -> anyho
         inference.handle(),
         board.subscribe(),
         registry.clone(),
+        understood,
         fleet.as_ref().map(FleetDoor::state),
     );
     let (door_state, mut door) = watch::channel(DoorState::Starting);

@@ -21,6 +21,7 @@ pub struct StatusSource {
     inference: InferenceHandle,
     links: Links,
     registry: Registry,
+    understood: watch::Receiver<usize>,
     fleet: Option<watch::Receiver<BrokerState>>,
 }
 
@@ -33,9 +34,10 @@ impl StatusSource {
         inference: InferenceHandle,
         links: Links,
         registry: Registry,
+        understood: watch::Receiver<usize>,
         fleet: Option<watch::Receiver<BrokerState>>,
     ) -> Self {
-        Self { box_id: box_id.into(), store, inference, links, registry, fleet }
+        Self { box_id: box_id.into(), store, inference, links, registry, understood, fleet }
     }
 
     /// The box's name.
@@ -71,7 +73,7 @@ impl StatusSource {
             "runtime": inference.runtime.to_string(),
             "models": models,
             "links": links,
-            "things": {"known": things.len(), "online": online},
+            "things": {"known": things.len(), "online": online, "understood": *self.understood.borrow()},
             "fleet": self.fleet.as_ref().map_or_else(|| json!({"state": "off"}), |fleet| broker(&fleet.borrow())),
         })
     }

@@ -313,10 +313,10 @@ address = "serial://{thermometer}"
             let is_ready = |task: &str| {
                 status["models"].as_array().is_some_and(|models| models.iter().any(|model| model["task"] == task && model["state"] == "ready"))
             };
-            status["things"]["online"] == things && is_ready("embedding") && is_ready("chat")
+            let count = &status["things"];
+            count["online"] == things && count["understood"] == things && is_ready("embedding") && is_ready("chat")
         })
         .await?;
-        // What connects is embedded before the next sentence is understood, so nothing more needs waiting for.
         Ok(())
     }
 

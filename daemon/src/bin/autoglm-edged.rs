@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use anyhow::Context as _;
 use autoglm_edge::cli::daemon_args::DaemonArgs;
-use autoglm_edge::config::{self, Config};
+use autoglm_edge::config::{self, Config, ConfigError};
 use autoglm_edge::{app, logging};
 use clap::Parser as _;
 use tokio::signal::unix::{SignalKind, signal};
@@ -14,13 +14,16 @@ use tokio_util::sync::CancellationToken;
 /// ONNX Runtime's official builds report to their maker as soon as the library is loaded, unless this stands in the environment.
 const NO_TELEMETRY: &str = "ORT_DISABLE_TELEMETRY";
 
+/// sysexits(3): the configuration is wrong. The unit does not restart the daemon after it, since that cannot help.
+const EX_CONFIG: u8 = 78;
+
 fn main() -> ExitCode {
     let arguments = DaemonArgs::parse();
     match start(&arguments) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("autoglm-edged: {error:#}");
-            ExitCode::FAILURE
+            if error.is::<ConfigError>() { ExitCode::from(EX_CONFIG) } else { ExitCode::FAILURE }
         }
     }
 }

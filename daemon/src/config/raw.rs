@@ -126,7 +126,7 @@ pub struct RawInference {
     pub context_tokens: usize,
     /// Threads per model, 0 for half of the cores (at least one): the links need the rest.
     pub threads: usize,
-    /// Longest answer in tokens. Default 160: some 20 s of speech.
+    /// Longest answer in tokens. Default 96: a few sentences; a small model's longer answers get worse, not better.
     pub answer_tokens_max: usize,
 }
 
@@ -140,7 +140,7 @@ impl Default for RawInference {
             vad: "silero-vad".to_owned(),
             context_tokens: 2048,
             threads: 0,
-            answer_tokens_max: 160,
+            answer_tokens_max: 96,
         }
     }
 }

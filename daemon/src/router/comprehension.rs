@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::inference::InferenceHandle;
@@ -72,6 +72,7 @@ struct Sentence {
 #[derive(Debug, Clone)]
 pub struct Comprehension {
     sentences: mpsc::Sender<Sentence>,
+    understood: watch::Receiver<usize>,
 }
 
 /// The owner task's state.
@@ -80,6 +81,7 @@ pub struct ComprehensionTask {
     sentences: mpsc::Receiver<Sentence>,
     catalogue: Catalogue,
     known: BTreeMap<ThingId, Arc<ThingDescription>>,
+    understood: watch::Sender<usize>,
     registry: Registry,
     inference: InferenceHandle,
 }
@@ -88,10 +90,18 @@ pub struct ComprehensionTask {
 #[must_use]
 pub fn comprehension(catalogue: Catalogue, registry: Registry, inference: InferenceHandle) -> (Comprehension, ComprehensionTask) {
     let (sentences, queue) = mpsc::channel(QUEUE);
-    (Comprehension { sentences }, ComprehensionTask { sentences: queue, catalogue, known: BTreeMap::new(), registry, inference })
+    let (understood, watched) = watch::channel(0);
+    let task = ComprehensionTask { sentences: queue, catalogue, known: BTreeMap::new(), understood, registry, inference };
+    (Comprehension { sentences, understood: watched }, task)
 }
 
 impl Comprehension {
+    /// How many things can be spoken to, to watch.
+    #[must_use]
+    pub fn understood(&self) -> watch::Receiver<usize> {
+        self.understood.clone()
+    }
+
     /// Understands one sentence in the light of `focus`.
     ///
     /// # Errors
@@ -140,6 +150,12 @@ impl ComprehensionTask {
 
     /// Brings the catalogue in line with the things; false when the model could not embed some.
     async fn follow(&mut self, things: &Things) -> bool {
+        let is_complete = self.learn(things).await;
+        self.understood.send_if_modified(|told| std::mem::replace(told, self.known.len()) != self.known.len());
+        is_complete
+    }
+
+    async fn learn(&mut self, things: &Things) -> bool {
         let gone: Vec<ThingId> = self.known.keys().filter(|id| !things.contains_key(id)).cloned().collect();
         for id in gone {
             self.catalogue.remove(&id);
