@@ -44,7 +44,7 @@ pub struct Config {
     pub sessions: SessionSettings,
     /// How long a device may take to carry out a command.
     pub command_deadline: Duration,
-    /// Directory with other wording files, for other languages or changed words.
+    /// A wording file that replaces the built-in English one.
     pub wording: Option<PathBuf>,
 }
 
