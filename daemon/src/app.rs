@@ -48,17 +48,8 @@ pub async fn run(config: Config, own_uid: u32, stop: CancellationToken) -> anyho
     let boot_id: u32 = rand::random();
     let wording = Arc::new(wording(&config)?);
     let store = open_store(&config).await?;
-    let (ledger, interrupted) = match Ledger::open(store.handle()).await {
-        Ok(opened) => opened,
-        Err(error) => {
-            // Devices are still served to be looked at; commands are refused until the store is back.
-            tracing::error!(%error, "the command ledger cannot be read");
-            (Ledger::without_recovery(store.handle()), Vec::new())
-        }
-    };
-    if !interrupted.is_empty() {
-        tracing::warn!(count = interrupted.len(), "commands were running when the daemon stopped; they are marked as interrupted");
-    }
+    let ledger = Ledger::new(store.handle());
+    recover(&ledger).await;
     let inference = Inference::start(InferenceConfig {
         runtime_path: config.inference.runtime.clone(),
         model_dirs: config.inference.model_dirs.clone(),
@@ -159,6 +150,18 @@ pub async fn run(config: Config, own_uid: u32, stop: CancellationToken) -> anyho
     Ok(())
 }
 
+/// Looks through the commands of the last run. Until that has succeeded, commands are refused and devices still served.
+async fn recover(ledger: &Ledger) {
+    match ledger.recover().await {
+        Ok(interrupted) if interrupted.is_empty() => {}
+        Ok(interrupted) => tracing::warn!(
+            count = interrupted.len(),
+            "commands were running when the daemon stopped; they are marked as interrupted"
+        ),
+        Err(error) => tracing::error!(%error, "no command is carried out until the store is back"),
+    }
+}
+
 fn wording(config: &Config) -> anyhow::Result<Wording> {
     match &config.wording {
         None => Ok(Wording::english()),
@@ -199,6 +202,7 @@ async fn upkeep(store: StoreHandle, ledger: Ledger, sessions: Sessions, cancel: 
                 if let Err(error) = store.maintain(now).await {
                     tracing::warn!(%error, "the store needs attention");
                 }
+                recover(&ledger).await;
                 if let Err(error) = ledger.prune(now).await {
                     tracing::debug!(%error, "the ledger was not pruned");
                 }

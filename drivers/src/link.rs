@@ -16,6 +16,16 @@ use crate::serial::{self, OpenError};
 /// the usual USB bridges come up with.
 pub const BAUD_DEFAULT: u32 = 115_200;
 
+/// Name of a link in the configuration.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct LinkId(pub String);
+
+impl fmt::Display for LinkId {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str(&self.0)
+    }
+}
+
 /// Where a link leads.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum LinkAddress {

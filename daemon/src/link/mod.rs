@@ -6,15 +6,3 @@
 
 pub mod policy;
 pub mod supervisor;
-
-use std::fmt;
-
-/// Name of a link in the configuration.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct LinkId(pub String);
-
-impl fmt::Display for LinkId {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        out.write_str(&self.0)
-    }
-}

@@ -7,13 +7,12 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use autoglm_drivers::link::LinkAddress;
+use autoglm_drivers::link::{LinkAddress, LinkId};
 use autoglm_drivers::port::{Identity, Port, PortEnd, PortError, PortEvent, port};
 use autoglm_protocol::{Config as ProtocolConfig, PeerInfo, Reply, Request, RequestId};
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
-use super::LinkId;
 use super::policy::{LinkState, Policy};
 use crate::config::LinkConfig;
 use crate::things::description::{DescriptionError, ThingDescription};

@@ -264,6 +264,7 @@ fn done(answer: Answer, noted: Duration, asked: Duration, started: Instant) -> D
 fn not_taken(error: LedgerError) -> CommandError {
     match error {
         LedgerError::Store(error) => CommandError::Store { cause: error.to_string() },
+        LedgerError::NotRecovered => CommandError::Store { cause: error.to_string() },
         error => CommandError::NotTaken { reason: error.to_string() },
     }
 }

@@ -9,6 +9,10 @@
 //! kept until the command's expiry and a margin; a command older than that is refused as expired, so that forgetting is safe.
 //! The ledger never executes anything and never decides whether an interrupted command may be tried again.
 
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
+};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
@@ -73,6 +77,9 @@ pub enum LedgerError {
         /// The command's id.
         id: String,
     },
+    /// [`Ledger::recover`] has not succeeded yet.
+    #[error("the commands of the last run could not be looked through yet")]
+    NotRecovered,
     /// The store refused or failed.
     #[error("the ledger cannot be written or read")]
     Store(#[from] StoreError),
@@ -82,37 +89,54 @@ pub enum LedgerError {
 #[derive(Debug, Clone)]
 pub struct Ledger {
     store: StoreHandle,
+    /// Set once the commands of the last run are marked; before that, nothing is begun.
+    is_recovered: Arc<AtomicBool>,
 }
 
 impl Ledger {
-    /// The ledger of a store that was just opened, and the ids of commands that were running when the daemon stopped:
-    /// they are durably interrupted now. Call it once per start, before commands are taken in.
+    /// The ledger of a store; it refuses every command until [`Ledger::recover`] has succeeded.
+    #[must_use]
+    pub fn new(store: StoreHandle) -> Self {
+        Self {
+            store,
+            is_recovered: Arc::default(),
+        }
+    }
+
+    /// The ledger of a store that was just opened, recovered, and the ids that [`Ledger::recover`] returned.
     ///
     /// # Errors
     /// [`LedgerError::Store`].
     pub async fn open(store: StoreHandle) -> Result<(Self, Vec<String>), LedgerError> {
-        let ledger = Self { store };
-        let mut interrupted = Vec::new();
-        ledger
-            .rewrite_each(|key, entry| match entry.progress {
-                Progress::Running => {
-                    interrupted.push(key.as_str().to_owned());
-                    let entry = Entry {
-                        progress: Progress::Interrupted,
-                        ..entry
-                    };
-                    Rewrite::Put(entry)
-                }
-                Progress::Done(_) | Progress::Interrupted => Rewrite::Keep,
-            })
-            .await?;
+        let ledger = Self::new(store);
+        let interrupted = ledger.recover().await?;
         Ok((ledger, interrupted))
     }
 
-    /// The ledger of a store that cannot be read now: it refuses every command until the store is back.
-    #[must_use]
-    pub fn without_recovery(store: StoreHandle) -> Self {
-        Self { store }
+    /// Marks the commands that were running when the daemon stopped as interrupted, durably, and returns their ids. Only the first
+    /// success does it: what runs later is our own.
+    ///
+    /// # Errors
+    /// [`LedgerError::Store`]; to be tried again when the store is back.
+    pub async fn recover(&self) -> Result<Vec<String>, LedgerError> {
+        let mut interrupted = Vec::new();
+        if self.is_recovered.load(Ordering::Acquire) {
+            return Ok(interrupted);
+        }
+        self.rewrite_each(|key, entry| match entry.progress {
+            Progress::Running => {
+                interrupted.push(key.as_str().to_owned());
+                let entry = Entry {
+                    progress: Progress::Interrupted,
+                    ..entry
+                };
+                Rewrite::Put(entry)
+            }
+            Progress::Done(_) | Progress::Interrupted => Rewrite::Keep,
+        })
+        .await?;
+        self.is_recovered.store(true, Ordering::Release);
+        Ok(interrupted)
     }
 
     /// Asks for leave to execute a command. `digest` identifies its content (who asks for what), so that an id that is used
@@ -127,6 +151,9 @@ impl Ledger {
         expiry: SystemTime,
         now: SystemTime,
     ) -> Result<Begin, LedgerError> {
+        if !self.is_recovered.load(Ordering::Acquire) {
+            return Err(LedgerError::NotRecovered);
+        }
         check_expiry(expiry, now)?;
         let key = Key::new(id)?;
         if let Some(found) = self.entry(&key).await? {

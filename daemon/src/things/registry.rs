@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::description::{ThingDescription, ThingId};
 use super::schema::ThingSchemas;
-use crate::link::LinkId;
+use autoglm_drivers::link::LinkId;
 
 /// Changes waiting for the owner task.
 const CHANGES: usize = 128;

@@ -213,15 +213,15 @@ impl Pump {
                 }
             }
             Event::Incoming(Packet::PubAck(ack)) => {
-                if let Some(at) = self.window.iter().position(|pending| pending.progress == Progress::Identified(ack.pkid)) {
-                    if let Some(receipt) = self.window.remove(at).and_then(|pending| pending.receipt) {
-                        let _ = receipt.send(match ack.reason {
-                            PubAckReason::Success | PubAckReason::NoMatchingSubscribers => Ok(()),
-                            PubAckReason::NotAuthorized => Err(PublishError::Refused("not authorised")),
-                            PubAckReason::QuotaExceeded => Err(PublishError::Refused("quota exceeded")),
-                            _ => Err(PublishError::Refused("see the broker's log")),
-                        });
-                    }
+                let at = self.window.iter().position(|pending| pending.progress == Progress::Identified(ack.pkid));
+                let receipt = at.and_then(|at| self.window.remove(at)).and_then(|pending| pending.receipt);
+                if let Some(receipt) = receipt {
+                    let _ = receipt.send(match ack.reason {
+                        PubAckReason::Success | PubAckReason::NoMatchingSubscribers => Ok(()),
+                        PubAckReason::NotAuthorized => Err(PublishError::Refused("not authorised")),
+                        PubAckReason::QuotaExceeded => Err(PublishError::Refused("quota exceeded")),
+                        _ => Err(PublishError::Refused("see the broker's log")),
+                    });
                 }
             }
             Event::Incoming(Packet::Disconnect(disconnect)) => {

@@ -13,7 +13,7 @@ use super::names::path;
 use super::value;
 use crate::inference::InferenceHandle;
 use crate::inference::status::InferenceStatus;
-use crate::link::LinkId;
+use autoglm_drivers::link::LinkId;
 use crate::link::supervisor::{LinkSnapshot, Links};
 use crate::status::model_state;
 use crate::things::description::ThingId;
