@@ -142,8 +142,9 @@ impl EdgeBox {
     /// When it does not come up.
     pub fn start_broker(&mut self) -> anyhow::Result<()> {
         let (config, port) = (self.path("mosquitto.conf"), self.broker_port);
+        // Started by root, mosquitto becomes a user of its own who cannot write here; by anybody else, `user` has no effect.
         let lines = format!(
-            "listener {port} 127.0.0.1\nallow_anonymous true\npersistence true\npersistence_location {}/\nlog_type none\n",
+            "user root\nlistener {port} 127.0.0.1\nallow_anonymous true\npersistence true\npersistence_location {}/\nlog_type none\n",
             self.directory.path().display()
         );
         std::fs::write(&config, lines)?;
