@@ -292,6 +292,18 @@ address = "serial://{thermometer}"
         &self.cache
     }
 
+    /// Runs the daemon to its end, which must come by itself: how it ended, and all that it printed.
+    ///
+    /// # Errors
+    /// When it does not end.
+    pub fn daemon_refuses(&self, mut command: Command) -> anyhow::Result<(std::process::ExitStatus, String)> {
+        let path = self.path("refused.log");
+        let log = File::create(&path)?;
+        command.stdout(log.try_clone()?).stderr(log);
+        let status = Process::start(&mut command)?.ended_within(PATIENCE)?;
+        Ok((status, std::fs::read_to_string(path)?))
+    }
+
     /// The daemon's process.
     ///
     /// # Errors
