@@ -31,7 +31,8 @@ const MODULES: [(&str, &[&str]); 13] = [
     ("router", &["inference", "session", "store", "things", "understanding"]),
     // Reads everybody's snapshot, for the doors and for systemd.
     ("status", &["inference", "link", "store", "things"]),
-    ("notify", &["status", "store"]),
+    // Says by systemd whether the D-Bus door is open, since nobody could ask over the bus.
+    ("notify", &["control", "status", "store"]),
     ("control", &["config", "inference", "link", "router", "session", "status", "things", "understanding"]),
     // A client of the D-Bus door: the bus's names, types and errors, and how words and values are read. `daemon_args` is here so
     // that the man pages come from one definition; it names the configuration's default path and the log formats.

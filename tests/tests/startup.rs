@@ -138,9 +138,10 @@ async fn without_a_bus_it_is_ready_all_the_same_and_the_status_line_says_what_is
     let mut notifications = start_with(&mut edge_box, &[("WATCHDOG_USEC", "300000")]);
     notifications.wait_for("READY=1");
     let line = notifications.wait_for("STATUS=");
-    assert!(line.contains("no message bus"), "{line}");
+    assert!(line.contains("not on the message bus: no message bus answers"), "{line}");
+    assert!(line.contains(edge_box.path("bus").to_str().unwrap()), "{line}");
     edge_box.start_bus().unwrap();
-    while notifications.wait_for("STATUS=").contains("no message bus") {}
+    while notifications.wait_for("STATUS=").contains("message bus") {}
     edge_box.status().await.unwrap();
 }
 
