@@ -130,8 +130,8 @@ pub async fn run(config: Config, own_uid: u32, stop: CancellationToken) -> anyho
     }
 
     let _ = tokio::time::timeout(BUS_PATIENCE, door.wait_for(|state| *state != DoorState::Starting)).await;
-    notify::ready(&status.line());
-    owner_tasks.spawn(notify::feed(status, store.handle(), owners.clone()));
+    notify::ready(&status, &door.borrow().clone());
+    owner_tasks.spawn(notify::feed(status, door, store.handle(), owners.clone()));
     tracing::info!(box_id = %config.box_id, version = env!("CARGO_PKG_VERSION"), "ready");
 
     stop.cancelled().await;

@@ -6,8 +6,10 @@
 use std::time::Duration;
 
 use sd_notify::NotifyState;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+use crate::control::dbus::service::DoorState;
 use crate::status::StatusSource;
 use crate::store::{Key, StoreError, StoreHandle, Tree};
 
@@ -21,8 +23,17 @@ fn tell(states: &[NotifyState<'_>]) {
 }
 
 /// The daemon serves.
-pub fn ready(status: &str) {
-    tell(&[NotifyState::Ready, NotifyState::Status(status)]);
+pub fn ready(status: &StatusSource, door: &DoorState) {
+    tell(&[NotifyState::Ready, NotifyState::Status(&line(status, door))]);
+}
+
+/// The status line. It alone can say that the bus is missing, since everybody else would ask over it.
+fn line(status: &StatusSource, door: &DoorState) -> String {
+    match door {
+        DoorState::Open => status.line(),
+        DoorState::Starting => format!("{}; not on the message bus yet", status.line()),
+        DoorState::Closed { cause } => format!("{}; not on the message bus: {cause}", status.line()),
+    }
 }
 
 /// The daemon stops.
@@ -31,7 +42,7 @@ pub fn stopping() {
 }
 
 /// Feeds the watchdog and refreshes the status line until cancelled.
-pub async fn feed(status: StatusSource, store: StoreHandle, cancel: CancellationToken) {
+pub async fn feed(status: StatusSource, mut door: watch::Receiver<DoorState>, store: StoreHandle, cancel: CancellationToken) {
     let watchdog = sd_notify::watchdog_enabled();
     // A third of systemd's limit, so that one missed turn is no restart.
     let pace = watchdog.map_or(STATUS_EVERY, |limit| limit / 3);
@@ -39,6 +50,11 @@ pub async fn feed(status: StatusSource, store: StoreHandle, cancel: Cancellation
     loop {
         tokio::select! {
             () = cancel.cancelled() => return,
+            // The bus came or went: that is said at once.
+            Ok(()) = door.changed() => {
+                let line = line(&status, &door.borrow_and_update());
+                tell(&[NotifyState::Status(&line)]);
+            }
             _ = tick.tick() => {
                 let answers = match Key::new("liveness") {
                     // An unavailable store answers, and the daemon lives without it; only silence is death.
@@ -48,7 +64,7 @@ pub async fn feed(status: StatusSource, store: StoreHandle, cancel: Cancellation
                     },
                     Err(_) => false,
                 };
-                let line = status.line();
+                let line = line(&status, &door.borrow());
                 if watchdog.is_some() && answers {
                     tell(&[NotifyState::Watchdog, NotifyState::Status(&line)]);
                 } else {

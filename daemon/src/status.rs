@@ -78,7 +78,7 @@ impl StatusSource {
         })
     }
 
-    /// One line for systemd.
+    /// One line for systemd, with what is missing.
     #[must_use]
     pub fn line(&self) -> String {
         let inference = self.inference.status();
@@ -86,7 +86,14 @@ impl StatusSource {
         let ready = inference.models.iter().filter(|model| model.state.is_ready()).count();
         let things = self.registry.things();
         let online = things.values().filter(|thing| matches!(thing.presence, Presence::Online { .. })).count();
-        format!("{online} of {} things online, {ready} of {} models ready", things.len(), inference.models.len())
+        let mut line = format!("{online} of {} things online, {ready} of {} models ready", things.len(), inference.models.len());
+        if let StoreHealth::Unavailable { cause } = self.store.health() {
+            line.push_str(&format!("; store unavailable: {cause}"));
+        }
+        if let Some(BrokerState::Waiting { cause, .. }) = self.fleet.as_ref().map(|fleet| fleet.borrow().clone()) {
+            line.push_str(&format!("; broker away: {cause}"));
+        }
+        line
     }
 }
 

@@ -173,19 +173,27 @@ impl EdgeBox {
     /// # Errors
     /// When it does not come up.
     pub fn start_device(&mut self, kind: &str, options: &[&str]) -> anyhow::Result<()> {
-        let line = self.path(kind);
+        self.start_device_as(kind, kind, options)
+    }
+
+    /// Starts a simulated device whose line has another name than its kind.
+    ///
+    /// # Errors
+    /// When it does not come up.
+    pub fn start_device_as(&mut self, name: &str, kind: &str, options: &[&str]) -> anyhow::Result<()> {
+        let line = self.path(name);
         let mut command = Command::new(program("simulated-device")?);
-        command.arg(kind).arg("--pty").arg(&line).arg("--state").arg(self.path(&format!("{kind}.json"))).args(options);
-        command.stderr(File::create(self.path(&format!("{kind}.log")))?);
+        command.arg(kind).arg("--pty").arg(&line).arg("--state").arg(self.path(&format!("{name}.json"))).args(options);
+        command.stderr(File::create(self.path(&format!("{name}.log")))?);
         let device = Process::start(&mut command)?;
-        self.devices.insert(kind.to_owned(), device);
+        self.devices.insert(name.to_owned(), device);
         wait_for("the device's line", PATIENCE, || line.exists())
     }
 
     /// Pulls a device's plug: its process dies and its line is gone.
-    pub fn pull_device(&mut self, kind: &str) {
-        self.devices.remove(kind);
-        let _ = std::fs::remove_file(self.path(kind));
+    pub fn pull_device(&mut self, name: &str) {
+        self.devices.remove(name);
+        let _ = std::fs::remove_file(self.path(name));
     }
 
     /// The state that a device shows to the world.
@@ -241,12 +249,60 @@ address = "serial://{thermometer}"
     /// # Errors
     /// When it cannot be started.
     pub fn start_daemon(&mut self) -> anyhow::Result<()> {
+        let command = self.daemon_command()?;
+        self.start_daemon_as(command)
+    }
+
+    /// Starts the daemon with a command made of [`EdgeBox::daemon_command`]; it logs to the box's log.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub fn start_daemon_as(&mut self, mut command: Command) -> anyhow::Result<()> {
         let log = File::options().create(true).append(true).open(self.path("daemon.log"))?;
-        let mut command = Command::new(program("autoglm-edged")?);
-        command.arg("--config").arg(self.path("config.toml")).env("DBUS_SESSION_BUS_ADDRESS", self.bus_address());
-        command.env("NO_COLOR", "1").stdout(log.try_clone()?).stderr(log);
+        command.stdout(log.try_clone()?).stderr(log);
         self.daemon = Some(Process::start(&mut command)?);
         Ok(())
+    }
+
+    /// The daemon's command line and environment on this box.
+    ///
+    /// # Errors
+    /// When it was not built.
+    pub fn daemon_command(&self) -> anyhow::Result<Command> {
+        let mut command = Command::new(program("autoglm-edged")?);
+        command.arg("--config").arg(self.path("config.toml")).env("DBUS_SESSION_BUS_ADDRESS", self.bus_address());
+        command.env("NO_COLOR", "1").env_remove("NOTIFY_SOCKET");
+        Ok(command)
+    }
+
+    /// Changes the configuration that was written.
+    ///
+    /// # Errors
+    /// When it cannot be read or written, or the change changes nothing.
+    pub fn edit_config(&self, edit: impl FnOnce(&str) -> String) -> anyhow::Result<()> {
+        let path = self.path("config.toml");
+        let before = std::fs::read_to_string(&path)?;
+        let after = edit(&before);
+        anyhow::ensure!(before != after, "the configuration was not changed");
+        Ok(std::fs::write(path, after)?)
+    }
+
+    /// Where the models and ONNX Runtime are kept.
+    #[must_use]
+    pub fn cache(&self) -> &Path {
+        &self.cache
+    }
+
+    /// Runs the daemon to its end, which must come by itself: how it ended, and all that it printed.
+    ///
+    /// # Errors
+    /// When it does not end.
+    pub fn daemon_refuses(&self, mut command: Command) -> anyhow::Result<(std::process::ExitStatus, String)> {
+        let path = self.path("refused.log");
+        let log = File::create(&path)?;
+        command.stdout(log.try_clone()?).stderr(log);
+        let status = Process::start(&mut command)?.ended_within(PATIENCE)?;
+        Ok((status, std::fs::read_to_string(path)?))
     }
 
     /// The daemon's process.
@@ -326,15 +382,38 @@ address = "serial://{thermometer}"
     /// # Errors
     /// When the daemon refuses the call or breaks the stream.
     pub async fn say(&self, session: &str, text: &str) -> anyhow::Result<Said> {
-        let pipe = self.manager().await?.say(session, text, HashMap::new()).await?;
-        let pipe: OwnedFd = pipe.into();
+        let answer = self.begin_to_say(session, text).await?;
         tokio::task::spawn_blocking(move || {
-            let lines = BufReader::new(File::from(pipe)).lines();
+            let lines = answer.lines();
             let events = lines.map(|line| Ok(serde_json::from_str(&line?)?)).collect::<anyhow::Result<Vec<Value>>>()?;
             anyhow::ensure!(!events.is_empty(), "the stream broke before its end");
             Ok(Said { events })
         })
         .await?
+    }
+
+    /// Says something and returns the answer as it comes: one JSON object a line.
+    ///
+    /// # Errors
+    /// When the daemon refuses the call.
+    pub async fn begin_to_say(&self, session: &str, text: &str) -> anyhow::Result<BufReader<File>> {
+        let pipe = self.manager().await?.say(session, text, HashMap::new()).await?;
+        Ok(BufReader::new(File::from(OwnedFd::from(pipe))))
+    }
+
+    /// What was said in a conversation, oldest first, as it is kept.
+    ///
+    /// # Errors
+    /// The daemon's error.
+    pub async fn turns(&self, session: &str) -> anyhow::Result<Vec<Value>> {
+        let turns = self.manager().await?.session_turns(session, 100).await?;
+        turns
+            .into_iter()
+            .map(|turn| {
+                let members = turn.into_iter().map(|(key, value)| Ok((key, value::to_json(&value)?)));
+                Ok(Value::Object(members.collect::<anyhow::Result<_>>()?))
+            })
+            .collect()
     }
 
     /// Invokes an action over D-Bus.

@@ -84,6 +84,20 @@ impl Operator {
         }
     }
 
+    /// Takes the box's retained presence from the broker, so that the next one is a new one.
+    ///
+    /// # Errors
+    /// When the client is gone.
+    pub async fn forget_presence(&mut self) -> anyhow::Result<()> {
+        self.client.publish(format!("{}/presence", self.base), QoS::AtLeastOnce, true, Vec::new()).await?;
+        // The empty message comes back to us, too, and reads as null; what comes after it is news.
+        while self.presence != Some(Value::Null) {
+            self.next(PATIENCE).await?;
+        }
+        self.presence = None;
+        Ok(())
+    }
+
     /// Publishes a command.
     ///
     /// # Errors

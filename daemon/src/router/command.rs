@@ -83,9 +83,10 @@ impl Commands {
     #[tracing::instrument(name = "command", skip_all, fields(id = %command.id, principal = %command.principal, thing = %command.call.thing))]
     async fn run(&self, command: Command) -> Result<Done, CommandError> {
         let started = Instant::now();
-        let thing = self.thing(&command.call)?;
-        permission::check(&command.principal, &thing.description, &command.call)?;
-        let request = request(&thing, &command.call)?;
+        let (thing, request) = match self.prepare(&command) {
+            Ok(prepared) => prepared,
+            Err(error) => return self.remembered(&command).await.unwrap_or(Err(error)),
+        };
         let deadline = command.deadline.unwrap_or(self.deadline);
         let id = request_id(&command.id);
         if let Operation::Read { .. } = command.call.operation {
@@ -98,14 +99,7 @@ impl Commands {
         let digest = digest(&command);
         match self.ledger.begin(&command.id, &digest, expiry, now).await.map_err(not_taken)? {
             Begin::Fresh(_) => {}
-            Begin::Running => return Err(CommandError::Running { id: command.id }),
-            Begin::Conflict => return Err(CommandError::Conflict { id: command.id }),
-            Begin::Interrupted => return Err(CommandError::Interrupted { thing: thing.description.title.clone() }),
-            Begin::Done(outcome) => {
-                return Outcome::from_json(&outcome)
-                    .ok_or_else(|| CommandError::Store { cause: "the ledger's entry is not readable".to_owned() })?
-                    .into_result();
-            }
+            known => return earlier(known, command.id, thing.description.title.clone()),
         }
         let noted = started.elapsed();
         let repeat = repeat(&thing, &command.call);
@@ -128,10 +122,27 @@ impl Commands {
         })
     }
 
-    fn thing(&self, call: &Call) -> Result<ThingSnapshot, CommandError> {
+    /// The thing that is meant, and what it is to be asked.
+    fn prepare(&self, command: &Command) -> Result<(ThingSnapshot, Request), CommandError> {
+        let call = &command.call;
         let thing = self.registry.things().get(&call.thing).cloned();
         let thing = thing.ok_or_else(|| CommandError::UnknownThing { thing: call.thing.clone() })?;
-        Ok(thing)
+        permission::check(&command.principal, &thing.description, call)?;
+        let request = request(&thing, call)?;
+        Ok((thing, request))
+    }
+
+    /// What came of a command that cannot be begun now, if it was begun before: a duplicate that arrives before its device has
+    /// returned must not be told that nothing was done.
+    async fn remembered(&self, command: &Command) -> Option<Result<Done, CommandError>> {
+        if let Operation::Read { .. } = command.call.operation {
+            return None;
+        }
+        match self.ledger.recall(&command.id, &digest(command)).await {
+            Ok(known) => known.map(|known| earlier(known, command.id.clone(), command.call.thing.to_string())),
+            // Whether it was done is not known then, and must not be denied.
+            Err(error) => Some(Err(not_taken(error))),
+        }
     }
 
     /// Asks the device, over a broken connection again where that is harmless. Returns the answer and when it was last asked.
@@ -205,6 +216,18 @@ impl Commands {
                 CommandError::Device { thing: title, code: "BadReply".to_owned(), message: failure.to_string() }
             }
         }
+    }
+}
+
+/// The answer to a command that the ledger knows. `thing` is what its device is called.
+fn earlier(known: Begin, id: String, thing: String) -> Result<Done, CommandError> {
+    match known {
+        Begin::Fresh(_) | Begin::Running => Err(CommandError::Running { id }),
+        Begin::Conflict => Err(CommandError::Conflict { id }),
+        Begin::Interrupted => Err(CommandError::Interrupted { thing }),
+        Begin::Done(outcome) => Outcome::from_json(&outcome)
+            .ok_or_else(|| CommandError::Store { cause: "the ledger's entry is not readable".to_owned() })?
+            .into_result(),
     }
 }
 

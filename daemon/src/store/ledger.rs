@@ -181,6 +181,15 @@ impl Ledger {
         }
     }
 
+    /// What the ledger says to a command that cannot be begun: `None` when it does not know it either.
+    ///
+    /// # Errors
+    /// [`LedgerError`].
+    pub async fn recall(&self, id: &str, digest: &str) -> Result<Option<Begin>, LedgerError> {
+        let found = self.entry(&Key::new(id)?).await?;
+        Ok(found.map(|found| judge(found, digest)))
+    }
+
     /// Notes what came of a command that was begun; from then on a duplicate gets this outcome. With the entry's own fields it must
     /// fit a value of the store (6 KiB), so callers keep it to a state, a short message and the device's answer.
     ///

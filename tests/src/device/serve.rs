@@ -53,7 +53,7 @@ pub async fn serve(mut line: Line, description: &str, model: &mut dyn Model, mut
     let mut executed: u64 = 0;
     let mut told = model.properties();
     let mut input = [0u8; 4096];
-    publish(&options, &told, executed)?;
+    publish(&options, &told, executed, None)?;
 
     loop {
         while let Some(event) = device.poll_event() {
@@ -67,6 +67,7 @@ pub async fn serve(mut line: Line, description: &str, model: &mut dyn Model, mut
                         device.respond(now, id, Err(busy)).unwrap_or(());
                     } else {
                         let done_at = tokio::time::Instant::now() + options.delay;
+                        publish(&options, &model.properties(), executed, Some(&action))?;
                         working = Some(Working { id, action, input, done_at });
                     }
                 }
@@ -86,7 +87,7 @@ pub async fn serve(mut line: Line, description: &str, model: &mut dyn Model, mut
                 model.invoke(&work.action, &work.input)
             };
             // The world sees the new state before the host hears of it: who reads the answer may look at once.
-            publish(&options, &model.properties(), executed)?;
+            publish(&options, &model.properties(), executed, None)?;
             device.respond(clock(), work.id, result).unwrap_or(());
         }
         for (property, value) in model.properties() {
@@ -114,7 +115,7 @@ pub async fn serve(mut line: Line, description: &str, model: &mut dyn Model, mut
             () = sleep_until(working.as_ref().map(|work| work.done_at)) => {}
             _ = tick.tick() => {
                 model.pass(TICK.as_secs_f64());
-                publish(&options, &model.properties(), executed)?;
+                publish(&options, &model.properties(), executed, working.as_ref().map(|work| work.action.as_str()))?;
             }
             _ = terminate.recv() => return Ok(()),
             _ = tokio::signal::ctrl_c() => return Ok(()),
@@ -129,8 +130,9 @@ async fn sleep_until(deadline: Option<tokio::time::Instant>) {
     }
 }
 
-/// Writes the state file in one step, so that a reader never sees half of it.
-fn publish(options: &Options, properties: &[(&'static str, Value)], executed: u64) -> anyhow::Result<()> {
+/// Writes the state file in one step, so that a reader never sees half of it: properties, how many actions were executed
+/// since power-up, and which one is being worked on.
+fn publish(options: &Options, properties: &[(&'static str, Value)], executed: u64, working: Option<&str>) -> anyhow::Result<()> {
     let Some(path) = &options.state else { return Ok(()) };
     let mut state = serde_json::Map::new();
     for (name, value) in properties {
@@ -144,6 +146,7 @@ fn publish(options: &Options, properties: &[(&'static str, Value)], executed: u6
         state.insert((*name).to_owned(), value);
     }
     state.insert("executed".to_owned(), json!(executed));
+    state.insert("working".to_owned(), json!(working));
     let fresh = path.with_extension("new");
     std::fs::write(&fresh, serde_json::to_vec(&state)?)
         .and_then(|()| std::fs::rename(&fresh, path))
