@@ -143,7 +143,7 @@ impl EdgeBox {
     pub fn start_broker(&mut self) -> anyhow::Result<()> {
         let (config, port) = (self.path("mosquitto.conf"), self.broker_port);
         let lines = format!(
-            "listener {port} 127.0.0.1\nallow_anonymous true\npersistence true\npersistence_location {}/\nlog_type none\n",
+            "listener {port} 127.0.0.1\nallow_anonymous true\nset_tcp_nodelay true\npersistence true\npersistence_location {}/\nlog_type none\n",
             self.directory.path().display()
         );
         std::fs::write(&config, lines)?;

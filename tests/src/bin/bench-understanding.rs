@@ -13,7 +13,7 @@ use autoglm_edge::understanding::Understanding;
 use autoglm_edge::understanding::wording::{Thresholds, Wording};
 use autoglm_tests::bench::bundles::{Bundles, EMBEDDING};
 use autoglm_tests::bench::statistics::{Sample, ms};
-use autoglm_tests::bench::table::{Table, number, spread};
+use autoglm_tests::bench::table::{Table, spread};
 use autoglm_tests::sentences::{
     Embeddings, Part, Scene, Verdict, judge, nearest_phrase, sentences,
 };

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use anyhow::Context as _;
+use rumqttc::NetworkOptions;
 use rumqttc::v5::mqttbytes::QoS;
 use rumqttc::v5::mqttbytes::v5::Packet;
 use rumqttc::v5::{AsyncClient, Event, MqttOptions};
@@ -24,7 +25,11 @@ impl BrokerEcho {
     /// # Errors
     /// When the broker does not answer.
     pub async fn connect(port: u16) -> anyhow::Result<Self> {
-        let options = MqttOptions::new("floor", "127.0.0.1", port);
+        let mut options = MqttOptions::new("floor", "127.0.0.1", port);
+        // A message follows the acknowledgement of the last: Nagle's algorithm would hold it back.
+        let mut network = NetworkOptions::new();
+        network.set_tcp_nodelay(true);
+        options.set_network_options(network);
         let (client, mut events) = AsyncClient::new(options, 16);
         client.subscribe(TOPIC, QoS::AtLeastOnce).await?;
         let (up, back) = mpsc::channel(16);

@@ -4,12 +4,13 @@ use std::time::Instant;
 
 use anyhow::{Context as _, Result};
 use autoglm_edge::inference::runtime::Runtime;
+use autoglm_edge::things::description::ThingId;
 use autoglm_edge::understanding::{Call, Operation};
 use autoglm_tests::bench::bundles::{Bundles, EMBEDDING, Tokens};
 use autoglm_tests::bench::floor::{BrokerEcho, Embedder, LineEcho, SyncedFile};
 use autoglm_tests::bench::statistics::Sample;
 use autoglm_tests::bench::table::{Table, number, spread};
-use autoglm_tests::edge_box::{EdgeBox, Said};
+use autoglm_tests::edge_box::{EdgeBox, LAMP, Said};
 use serde_json::Value;
 
 use crate::doors::Doors;
@@ -47,6 +48,7 @@ pub(crate) struct Commands {
     words: Sample,
     d_bus: Sample,
     mqtt: Sample,
+    mqtt_two: Sample,
     link: Sample,
     noted: Sample,
     infer: Sample,
@@ -122,6 +124,13 @@ pub(crate) async fn measure(
         Floors::default().measure(&mut bare, doors, text).await?;
     }
     let mut commands = Commands::default();
+    // A device takes one command at a time, but reads meanwhile.
+    let beside = Call {
+        thing: ThingId::new(LAMP.to_owned())?,
+        operation: Operation::Read {
+            property: "brightness".to_owned(),
+        },
+    };
     for (number, text) in sentences.iter().enumerate() {
         let session = format!("bench-{}", number / CONVERSATION);
         let (said, took) = doors.say(&session, text).await?;
@@ -139,11 +148,16 @@ pub(crate) async fn measure(
             let call: Call = serde_json::from_value(only["call"].clone())?;
             commands.words.push_ms(took);
             commands.d_bus.push_ms(doors.invoke(&call).await?);
-            commands.mqtt.push_ms(doors.publish(&call).await?);
+            commands.mqtt.push_ms(doors.publish(&[&call]).await?);
+            commands
+                .mqtt_two
+                .push_ms(doors.publish(&[&call, &beside]).await?);
             let timings = &only["timings_us"];
             let link = us(timings, "answered")? - us(timings, "written")?;
             commands.link.push(link);
-            commands.noted.push(us(timings, "noted")?);
+            if !matches!(call.operation, Operation::Read { .. }) {
+                commands.noted.push(us(timings, "noted")?);
+            }
             commands.infer.push(us(&said.end()["timings_us"], "infer")?);
             commands.floors.measure(&mut bare, doors, text).await?;
         }
@@ -215,6 +229,7 @@ impl Commands {
         doors.row("words, with the value read back", spread(&self.words));
         doors.row("D-Bus", spread(&self.d_bus));
         doors.row("MQTT", spread(&self.mqtt));
+        doors.row("MQTT, with a read at the same time", spread(&self.mqtt_two));
 
         let floors = &self.floors;
         let mut above = Table::new(&[

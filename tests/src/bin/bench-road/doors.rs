@@ -10,7 +10,7 @@ use anyhow::{Context as _, Result, ensure};
 use autoglm_edge::control::dbus::client::ManagerProxy;
 use autoglm_edge::control::dbus::value;
 use autoglm_edge::understanding::{Call, Operation};
-use autoglm_tests::edge_box::{EdgeBox, Said};
+use autoglm_tests::edge_box::{EdgeBox, PATIENCE, Said};
 use autoglm_tests::fleet::Operator;
 use serde_json::{Value, json};
 use zbus::Variant;
@@ -84,26 +84,24 @@ impl Doors {
         Ok(begun.elapsed())
     }
 
-    /// The same call over MQTT, at quality 1 both ways.
-    pub(crate) async fn publish(&mut self, call: &Call) -> Result<Duration> {
-        self.commands += 1;
-        let id = format!("bench-{}", self.commands);
-        let mut payload = match &call.operation {
-            Operation::Invoke { action, input } => json!({"action": action, "input": input}),
-            Operation::Read { property } => json!({"read": property}),
-            Operation::Write { property, value } => {
-                json!({"write": {"property": property, "value": value}})
-            }
-        };
-        payload["thing"] = json!(call.thing);
+    /// These calls at once over MQTT, at quality 1 both ways; the time is that until the last reply.
+    pub(crate) async fn publish(&mut self, calls: &[&Call]) -> Result<Duration> {
+        let payloads = calls.iter().map(|call| payload(call).to_string());
+        let payloads: Vec<String> = payloads.collect();
+        let first = self.commands;
+        self.commands += calls.len() as u64;
+        let ids: Vec<String> = (first..self.commands)
+            .map(|number| format!("bench-{number}"))
+            .collect();
         let begun = Instant::now();
-        let reply = self
-            .operator
-            .command(&id, payload.to_string().as_bytes())
-            .await?;
-        let took = begun.elapsed();
-        ensure!(reply["status"] == "SUCCEEDED", "over MQTT: {reply}");
-        Ok(took)
+        for (id, payload) in ids.iter().zip(&payloads) {
+            self.operator.publish(id, payload.as_bytes()).await?;
+        }
+        for id in &ids {
+            let reply = self.operator.reply_to(id, PATIENCE).await?;
+            ensure!(reply["status"] == "SUCCEEDED", "over MQTT: {reply}");
+        }
+        Ok(begun.elapsed())
     }
 
     /// The floor of D-Bus: the daemon's bus connection answers by itself.
@@ -112,4 +110,17 @@ impl Doors {
         self.peer.ping().await.context("the daemon's connection")?;
         Ok(begun.elapsed())
     }
+}
+
+/// A call as a fleet command.
+fn payload(call: &Call) -> Value {
+    let mut payload = match &call.operation {
+        Operation::Invoke { action, input } => json!({"action": action, "input": input}),
+        Operation::Read { property } => json!({"read": property}),
+        Operation::Write { property, value } => {
+            json!({"write": {"property": property, "value": value}})
+        }
+    };
+    payload["thing"] = json!(call.thing);
+    payload
 }
