@@ -177,6 +177,6 @@ impl Chats {
             cells.extend(medians.map(|sample| number(sample.p50())));
             table.row(name, cells);
         }
-        println!("\n{table}");
+        print!("\n{table}");
     }
 }
