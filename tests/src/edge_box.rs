@@ -144,7 +144,7 @@ impl EdgeBox {
         let (config, port) = (self.path("mosquitto.conf"), self.broker_port);
         // Started by root, mosquitto becomes a user of its own who cannot write here; by anybody else, `user` has no effect.
         let lines = format!(
-            "user root\nlistener {port} 127.0.0.1\nallow_anonymous true\npersistence true\npersistence_location {}/\nlog_type none\n",
+            "user root\nlistener {port} 127.0.0.1\nallow_anonymous true\nset_tcp_nodelay true\npersistence true\npersistence_location {}/\nlog_type none\n",
             self.directory.path().display()
         );
         std::fs::write(&config, lines)?;

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use rumqttc::NetworkOptions;
 use rumqttc::v5::mqttbytes::QoS;
 use rumqttc::v5::mqttbytes::v5::{Packet, PublishProperties};
 use rumqttc::v5::{AsyncClient, Event, MqttOptions};
@@ -33,6 +34,10 @@ impl Operator {
         let mut options = MqttOptions::new(&name, "127.0.0.1", port);
         options.set_keep_alive(Duration::from_secs(10));
         options.set_max_packet_size(Some(1 << 20));
+        // A command follows the acknowledgement of the last reply: Nagle's algorithm would hold it back.
+        let mut network = NetworkOptions::new();
+        network.set_tcp_nodelay(true);
+        options.set_network_options(network);
         let (client, mut events) = AsyncClient::new(options, 64);
         let base = format!("autoglm/{box_id}");
         let reply_topic = format!("operators/{name}");

@@ -1,12 +1,10 @@
 //! What an acknowledgement costs: the store's commits against the floor of the same disk in the same run.
 //!
 //! For each number of concurrent writers three ways are taken in turn (interleaved, so that a drift of the machine meets all of them), each
-//! for a fixed number of acknowledgements a round: `write+fsync` of one plain file (the floor; writers take turns), `sled.flush()` alone
+//! for a fixed number of acknowledgements a round: `write+fsync` of one plain file that need not grow (the floor; writers take turns), `sled.flush()` alone
 //! (not durable under power cuts) and `StoreHandle::commit`. Printed are medians over the rounds, and each way's rate relative to the floor.
 
 use std::{
-    fs::File,
-    io::Write as _,
     path::{Path, PathBuf},
     sync::{Arc, Mutex},
     time::{Duration, Instant, SystemTime},
@@ -14,6 +12,11 @@ use std::{
 
 use anyhow::Context as _;
 use autoglm_edge::store::{Batch, ExportPolicy, Key, Store, StoreConfig, Tree, Versioned, Write};
+use autoglm_tests::bench::{
+    floor::SyncedFile,
+    statistics::{Sample, ms},
+    table::{Table, number},
+};
 use clap::Parser;
 
 #[derive(Debug, Parser)]
@@ -36,11 +39,10 @@ const RECORD_BYTES: usize = 300;
 type Measure = fn(&Path, usize, usize) -> anyhow::Result<Round>;
 
 /// What one round of one way showed.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug)]
 struct Round {
     per_second: f64,
-    p50: Duration,
-    p99: Duration,
+    latencies: Sample,
     syncs_each: Option<f64>,
 }
 
@@ -53,13 +55,17 @@ fn main() -> anyhow::Result<()> {
         ("commit", store_commit),
     ];
     println!(
-        "{} acknowledgements of {RECORD_BYTES} bytes a round, median of {} rounds",
+        "- {} acknowledgements of {RECORD_BYTES} bytes a round, medians of {} rounds\n",
         options.acknowledgements, options.rounds
     );
-    println!(
-        "{:>7} {:<12} {:>9} {:>9} {:>9} {:>11} {:>9}",
-        "writers", "way", "acks/s", "p50 ms", "p99 ms", "syncs/ack", "to floor"
-    );
+    let mut table = Table::new(&[
+        "way, writers",
+        "acks/s",
+        "p50 ms",
+        "p99 ms",
+        "syncs/ack",
+        "to floor",
+    ]);
     for writers in [1, 8, 64] {
         let mut rounds: [Vec<Round>; 3] = Default::default();
         for number in 0..options.rounds {
@@ -71,36 +77,36 @@ fn main() -> anyhow::Result<()> {
                 rounds[way].push(round);
             }
         }
-        let floor = median(rounds[0].iter().map(|round| round.per_second))?;
+        let rates =
+            |rounds: &[Round]| -> Sample { rounds.iter().map(|round| round.per_second).collect() };
+        let floor = rates(&rounds[0]);
         for ((name, _), rounds) in ways.iter().zip(&rounds) {
-            let rate = median(rounds.iter().map(|round| round.per_second))?;
-            let ms = |value: fn(&Round) -> Duration| {
-                median(rounds.iter().map(|round| value(round).as_secs_f64() * 1e3))
+            let rate = rates(rounds);
+            let median = |value: fn(&Round) -> f64| {
+                let values: Sample = rounds.iter().map(value).collect();
+                number(values.p50())
             };
-            let syncs = rounds
-                .iter()
-                .map(|round| round.syncs_each)
-                .collect::<Option<Vec<f64>>>();
-            let syncs = syncs.map(|syncs| median(syncs.into_iter())).transpose()?;
-            let syncs = syncs.map_or("-".to_owned(), |syncs| format!("{syncs:.3}"));
-            println!(
-                "{writers:>7} {name:<12} {rate:>9.0} {:>9.3} {:>9.3} {syncs:>11} {:>8.2}x",
-                ms(|r| r.p50)?,
-                ms(|r| r.p99)?,
-                rate / floor
-            );
+            let cells = [
+                format!("{:.0}", rate.p50()),
+                median(|round| round.latencies.p50()),
+                median(|round| round.latencies.quantile(0.99)),
+                median(|round| round.syncs_each.unwrap_or(f64::NAN)),
+                format!("{:.2}x", rate.over(&floor).p50()),
+            ];
+            table.row(&format!("{name}, {writers}"), cells);
         }
     }
+    println!("{table}");
     Ok(())
 }
 
 fn file_sync(place: &Path, writers: usize, each: usize) -> anyhow::Result<Round> {
-    let file = Mutex::new(File::create(place.join("log"))?);
+    let bytes = writers * each * RECORD_BYTES;
+    let file = Mutex::new(SyncedFile::create(&place.join("log"), bytes)?);
     let record = [b'x'; RECORD_BYTES];
     in_threads(writers, each, Some(1.0), |_| {
         let mut file = file.lock().expect("no writer panics with the lock");
-        file.write_all(&record)?;
-        Ok(file.sync_data()?)
+        Ok(file.write(&record)?)
     })
 }
 
@@ -158,11 +164,8 @@ fn store_commit(place: &Path, writers: usize, each: usize) -> anyhow::Result<Rou
     });
     let elapsed = begun.elapsed();
     let stats = handle.stats();
-    summarise(
-        latencies?,
-        elapsed,
-        Some(stats.syncs as f64 / stats.batches as f64),
-    )
+    let syncs_each = stats.syncs as f64 / stats.batches as f64;
+    Ok(summarise(latencies?, elapsed, Some(syncs_each)))
 }
 
 fn in_threads(
@@ -195,31 +198,13 @@ fn in_threads(
         }
         anyhow::Ok(all)
     })?;
-    summarise(latencies, begun.elapsed(), syncs_each)
+    Ok(summarise(latencies, begun.elapsed(), syncs_each))
 }
 
-fn summarise(
-    mut latencies: Vec<Duration>,
-    elapsed: Duration,
-    syncs_each: Option<f64>,
-) -> anyhow::Result<Round> {
-    latencies.sort();
-    let at = |percent: usize| {
-        latencies
-            .get(latencies.len() * percent / 100)
-            .copied()
-            .context("no acknowledgement")
-    };
-    Ok(Round {
+fn summarise(latencies: Vec<Duration>, elapsed: Duration, syncs_each: Option<f64>) -> Round {
+    Round {
         per_second: latencies.len() as f64 / elapsed.as_secs_f64(),
-        p50: at(50)?,
-        p99: at(99)?,
+        latencies: latencies.into_iter().map(ms).collect(),
         syncs_each,
-    })
-}
-
-fn median(values: impl Iterator<Item = f64>) -> anyhow::Result<f64> {
-    let mut values: Vec<f64> = values.collect();
-    values.sort_by(f64::total_cmp);
-    values.get(values.len() / 2).copied().context("no rounds")
+    }
 }

@@ -4,15 +4,16 @@
 //! Run: `cargo run --release -p autoglm-tests --bin bench-understanding`. Failures of the
 //! report part are shown only when asked for by its own flag, so that nobody tunes on it by accident.
 
-use std::num::NonZeroUsize;
-use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use autoglm_edge::inference::manifest::Task;
-use autoglm_edge::inference::{Inference, InferenceConfig, runtime};
+use autoglm_edge::inference::{Inference, InferenceConfig};
 use autoglm_edge::understanding::Understanding;
 use autoglm_edge::understanding::wording::{Thresholds, Wording};
+use autoglm_tests::bench::bundles::{Bundles, EMBEDDING};
+use autoglm_tests::bench::statistics::{Sample, ms};
+use autoglm_tests::bench::table::{Table, spread};
 use autoglm_tests::sentences::{
     Embeddings, Part, Scene, Verdict, judge, nearest_phrase, sentences,
 };
@@ -23,14 +24,8 @@ const PATIENCE: Duration = Duration::from_secs(120);
 
 #[derive(Parser)]
 struct Arguments {
-    /// Where the model bundles are [default: the user's cache]
-    #[arg(long)]
-    models: Option<PathBuf>,
-    /// ONNX Runtime's library [default: the standard places, then the user's cache]
-    #[arg(long)]
-    runtime: Option<PathBuf>,
     /// Name of the embedding bundle
-    #[arg(long, default_value = "all-minilm-l6-v2-int8")]
+    #[arg(long, default_value = EMBEDDING)]
     embedding: String,
     /// Show the failures of the tuning part
     #[arg(long)]
@@ -46,27 +41,10 @@ struct Arguments {
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<()> {
     let arguments = Arguments::parse();
-    let cache = runtime::cache_dir().map(|cache| cache.join("autoglm-edge"));
-    let models = match (&arguments.models, &cache) {
-        (Some(models), _) => models.clone(),
-        (None, Some(cache)) => cache.join("models"),
-        (None, None) => anyhow::bail!("--models is needed: there is no cache directory"),
-    };
-    let runtime_path = arguments.runtime.clone().or_else(|| {
-        let found = std::fs::read_dir(cache?.join("runtime")).ok()?;
-        let mut libraries = found
-            .flatten()
-            .map(|entry| entry.path().join("libonnxruntime.so"));
-        libraries.find(|path| path.is_file())
-    });
+    let bundles = Bundles::find()?;
     let inference = Inference::start(InferenceConfig {
-        runtime_path,
-        model_dirs: vec![models],
         embedding: arguments.embedding.clone(),
-        chat: "none".into(),
-        vad: "none".into(),
-        context_tokens: 128,
-        threads: NonZeroUsize::MIN,
+        ..bundles.embedding_only()
     });
     let handle = inference.handle();
     handle
@@ -76,16 +54,17 @@ async fn main() -> Result<()> {
     let embeddings = Embeddings::new(handle.embedder().clone());
     let begun = Instant::now();
     let scenes = Scene::all(&embeddings, &Wording::english()).await?;
-    let mut counts: Vec<usize> = Vec::new();
+    let mut counts = Sample::default();
     for scene in scenes.values() {
-        let count = |thing| scene.catalogue.phrases_for(thing).len();
-        counts.extend(scene.catalogue.descriptions().map(count));
+        for thing in scene.catalogue.descriptions() {
+            counts.push(scene.catalogue.phrases_for(thing).len() as f64);
+        }
     }
     println!(
-        "phrases embedded in {:.1} s, {} to {} for a thing",
+        "- phrases embedded in {:.1} s, {} to {} for a thing\n",
         begun.elapsed().as_secs_f64(),
-        counts.iter().min().unwrap_or(&0),
-        counts.iter().max().unwrap_or(&0)
+        counts.quantile(0.0),
+        counts.max()
     );
 
     if arguments.calibrate {
@@ -93,6 +72,15 @@ async fn main() -> Result<()> {
         drop(inference);
         return Ok(());
     }
+    let mut verdicts = Table::new(&[
+        "sentences",
+        "all",
+        "right",
+        "asked back",
+        "missed",
+        "dangerous wrong",
+    ]);
+    let mut times = Table::new(&["ms per sentence", "p50", "p95", "max"]);
     for part in [Part::Tuning, Part::Report] {
         let show = match part {
             Part::Tuning => arguments.failures,
@@ -100,15 +88,15 @@ async fn main() -> Result<()> {
         };
         let mut ours = Tally::default();
         let mut peer = Tally::default();
-        let mut embed = Vec::new();
-        let mut rest = Vec::new();
+        let mut embed = Sample::default();
+        let mut rest = Sample::default();
         for sentence in sentences(part)? {
             let scene = scenes.get(&sentence.scene).context("a sentence's scene")?;
             let said = scene.say(&sentence, &embeddings).await?;
             let begun = Instant::now();
             embeddings.embed_anew(&said.texts).await?;
-            embed.push(begun.elapsed());
-            rest.push(said.rest);
+            embed.push(ms(begun.elapsed()));
+            rest.push(ms(said.rest));
             let verdict = judge(&sentence, &said.resolution.understanding);
             ours.count(verdict);
             if show && verdict != Verdict::Right {
@@ -124,15 +112,13 @@ async fn main() -> Result<()> {
             let nearest = nearest_phrase(scene, &sentence, &embeddings).await?;
             peer.count(judge(&sentence, &nearest));
         }
-        println!("{}", part.name());
-        println!("  ours           {ours}");
-        println!("  nearest phrase {peer}");
-        println!(
-            "  ms per sentence: embed {}, the rest {}",
-            quantiles(&mut embed),
-            quantiles(&mut rest)
-        );
+        let name = part.name();
+        verdicts.row(&format!("{name}, ours"), ours.cells());
+        verdicts.row(&format!("{name}, nearest phrase"), peer.cells());
+        times.row(&format!("{name}, embedding"), spread(&embed));
+        times.row(&format!("{name}, the rest"), spread(&rest));
     }
+    println!("{verdicts}\n{times}");
     drop(inference);
     Ok(())
 }
@@ -151,6 +137,14 @@ async fn calibrate(embeddings: &Embeddings) -> Result<()> {
     ];
     let tuning = sentences(Part::Tuning)?;
     for (name, threshold) in thresholds {
+        let mut table = Table::new(&[
+            "threshold",
+            "all",
+            "right",
+            "asked back",
+            "missed",
+            "dangerous wrong",
+        ]);
         for step in 0..20 {
             let mut wording = Wording::english();
             let scale = if ["margin", "lead"].contains(&name) {
@@ -166,8 +160,10 @@ async fn calibrate(embeddings: &Embeddings) -> Result<()> {
                 let said = scene.say(sentence, embeddings).await?;
                 tally.count(judge(sentence, &said.resolution.understanding));
             }
-            println!("{name:14} {:.2} {tally}", step as f32 * scale);
+            let cells = tally.cells();
+            table.row(&format!("{name} {:.2}", step as f32 * scale), cells);
         }
+        println!("{table}");
     }
     Ok(())
 }
@@ -206,32 +202,20 @@ impl Tally {
     }
 }
 
-impl std::fmt::Display for Tally {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl Tally {
+    /// How many, and how many of each kind.
+    fn cells(&self) -> [String; 5] {
         let all = self.right + self.asked + self.missed + self.wrong;
-        let percent = |count: usize| 100.0 * count as f64 / all.max(1) as f64;
-        write!(
-            f,
-            "right {} of {all} ({:.1} %), asked back {} ({:.1} %), missed {} ({:.1} %), dangerous wrong {} ({:.1} %)",
-            self.right,
-            percent(self.right),
-            self.asked,
-            percent(self.asked),
-            self.missed,
-            percent(self.missed),
-            self.wrong,
-            percent(self.wrong),
-        )
+        let share = |count: usize| {
+            let percent = 100.0 * count as f64 / all.max(1) as f64;
+            format!("{count} ({percent:.1} %)")
+        };
+        [
+            all.to_string(),
+            share(self.right),
+            share(self.asked),
+            share(self.missed),
+            share(self.wrong),
+        ]
     }
-}
-
-fn quantiles(times: &mut [Duration]) -> String {
-    times.sort_unstable();
-    let at = |part: f64| {
-        let index = ((times.len() as f64 - 1.0) * part).round() as usize;
-        times
-            .get(index)
-            .map_or(0.0, |time| time.as_secs_f64() * 1e3)
-    };
-    format!("p50 {:.2} p95 {:.2}", at(0.5), at(0.95))
 }

@@ -6,7 +6,6 @@
 
 use std::{
     num::NonZeroUsize,
-    path::{Path, PathBuf},
     time::{Duration, Instant},
 };
 
@@ -15,23 +14,21 @@ use autoglm_edge::inference::{
     Inference, InferenceConfig, InferenceHandle,
     chat::{ChatEvent, ChatMessage, ChatRequest, ChatTimings, Role, Sampling},
     manifest::Task,
-    runtime::{self, Runtime},
+    runtime::Runtime,
+};
+use autoglm_tests::bench::{
+    bundles::{Bundles, CHAT, EMBEDDING, rendered},
+    floor,
+    statistics::{Sample, ms},
+    table::{Table, number, spread},
 };
 use clap::Parser;
-use tokenizers::Tokenizer;
 
-mod floor;
-
-const EMBEDDING: &str = "all-minilm-l6-v2-int8";
-const CHAT: &str = "smollm2-135m-instruct-int4";
 const CONTEXT_TOKENS: usize = 1024;
 const DECODED: usize = 65;
 
 #[derive(Parser)]
 struct Options {
-    /// Directory with `runtime/` and `models/` [default: the user's cache]
-    #[arg(long, env = "AUTOGLM_EDGE_CACHE")]
-    cache: Option<PathBuf>,
     /// Rounds; each measures everything once
     #[arg(long, default_value_t = 9)]
     rounds: usize,
@@ -43,125 +40,78 @@ struct Options {
 #[tokio::main]
 async fn main() -> Result<()> {
     let options = Options::parse();
-    let cache = options
-        .cache
-        .or_else(|| runtime::cache_dir().map(|cache| cache.join("autoglm-edge")))
-        .context("no cache directory: give --cache")?;
-    let models = cache.join("models");
-    ensure!(
-        models.join(CHAT).is_dir(),
-        "no bundles in {}: run `make models`",
-        models.display()
-    );
+    let bundles = Bundles::find()?;
     let inference = Inference::start(InferenceConfig {
-        runtime_path: Some(library(&cache)?),
-        model_dirs: vec![models.clone()],
-        embedding: EMBEDDING.into(),
         chat: CHAT.into(),
         vad: "silero-vad".into(),
         context_tokens: CONTEXT_TOKENS,
         threads: options.threads,
+        ..bundles.embedding_only()
     });
     let handle = inference.handle();
     for task in [Task::Embedding, Task::Chat, Task::Vad] {
         handle.wait_ready(task, Duration::from_secs(120)).await?;
-        println!(
-            "{task}: {}",
-            handle
-                .status()
-                .borrow()
-                .model(task)
-                .context("it is configured")?
-                .state
-        );
+        let status = handle.status();
+        let status = status.borrow();
+        let state = &status.model(task).context("it is configured")?.state;
+        println!("- {task}: {state}");
     }
     println!(
-        "{} thread(s), {} rounds; engine and floor in turn\n",
+        "- {} thread(s), {} rounds, engine and floor in turn\n",
         options.threads, options.rounds
     );
-    bench_embedding(
-        &handle,
-        &models.join(EMBEDDING),
-        options.threads,
-        options.rounds,
-    )
-    .await?;
-    bench_chat(&handle, &models.join(CHAT), options.threads, options.rounds).await?;
+    let mut table = Table::new(&[
+        "ms",
+        "engine p50",
+        "p95",
+        "floor p50",
+        "p95",
+        "ratio",
+        "remark",
+    ]);
+    let (threads, rounds) = (options.threads, options.rounds);
+    bench_embedding(&mut table, &handle, &bundles, threads, rounds).await?;
+    bench_chat(&mut table, &handle, &bundles, threads, rounds).await?;
+    println!("{table}");
     if let Err(stragglers) = inference.stop(Duration::from_secs(10)).await {
         bail!("still running: {stragglers:?}");
     }
     Ok(())
 }
 
-fn library(cache: &Path) -> Result<PathBuf> {
-    let parent = cache.join("runtime");
-    let entries = std::fs::read_dir(&parent)
-        .with_context(|| format!("no {}: run `make models`", parent.display()))?;
-    entries
-        .flatten()
-        .map(|entry| entry.path().join("libonnxruntime.so"))
-        .find(|path| path.is_file())
-        .with_context(|| format!("no ONNX Runtime in {}: run `make models`", parent.display()))
-}
-
-/// Measurements of one row: the engine's and the floor's, in milliseconds.
+/// Measurements of one row, in milliseconds, in turn.
 #[derive(Default)]
 struct Row {
-    engine: Vec<f64>,
-    floor: Vec<f64>,
+    engine: Sample,
+    floor: Sample,
 }
 
 impl Row {
-    fn print(mut self, name: &str, note: &str) {
-        // Of the pairs, not of the medians: the two of a pair ran one after the other, under the same load.
-        let mut ratios: Vec<f64> = self
-            .engine
-            .iter()
-            .zip(&self.floor)
-            .map(|(engine, floor)| engine / floor)
-            .collect();
-        for values in [&mut self.engine, &mut self.floor, &mut ratios] {
-            values.sort_by(f64::total_cmp);
-        }
-        println!(
-            "{name:<34} {:>9.2} {:>9.2} {:>9.2} {:>9.2} {:>7.3}  {note}",
-            at(&self.engine, 0.5),
-            at(&self.engine, 0.95),
-            at(&self.floor, 0.5),
-            at(&self.floor, 0.95),
-            at(&ratios, 0.5),
+    fn add_to(&self, table: &mut Table, name: &str, note: &str) {
+        let [engine, engine_p95, _] = spread(&self.engine);
+        let [floor, floor_p95, _] = spread(&self.floor);
+        let ratio = number(self.engine.over(&self.floor).p50());
+        table.row(
+            name,
+            [engine, engine_p95, floor, floor_p95, ratio, note.to_owned()],
         );
     }
 }
 
-fn at(sorted: &[f64], quantile: f64) -> f64 {
-    sorted[((sorted.len() - 1) as f64 * quantile).round() as usize]
-}
-
-fn head() {
-    println!(
-        "{:<34} {:>9} {:>9} {:>9} {:>9} {:>7}",
-        "medians, ms", "engine", "p95", "floor", "p95", "ratio"
-    );
-}
-
-fn ms(duration: Duration) -> f64 {
-    duration.as_secs_f64() * 1e3
-}
-
 async fn bench_embedding(
+    table: &mut Table,
     handle: &InferenceHandle,
-    bundle: &Path,
+    bundles: &Bundles,
     threads: NonZeroUsize,
     rounds: usize,
 ) -> Result<()> {
     let runtime = Runtime::load(None)?;
     let mut floor = floor::Embedder::new(
         runtime.environment(),
-        &bundle.join("model.onnx"),
+        &bundles.bundle(EMBEDDING).join("model.onnx"),
         threads.get(),
     )?;
-    let tokenizer = tokenizer(bundle)?;
+    let tokens = bundles.tokens(EMBEDDING)?;
     let sentences = [
         "turn on the desk lamp",
         "set the desk lamp to 40 percent",
@@ -172,9 +122,8 @@ async fn bench_embedding(
     let bulk: Vec<String> = (0..40)
         .flat_map(|index| sentences.map(|sentence| format!("{sentence} number {index}")))
         .collect();
-    let ids = |text: &str| -> Result<Vec<i64>> { encode(&tokenizer, text, true) };
     let (mut single, mut many) = (Row::default(), Row::default());
-    let (mut tokenize, mut infer) = (Vec::new(), Vec::new());
+    let (mut tokenize, mut infer) = (Sample::default(), Sample::default());
     for round in 0..=rounds {
         let warm = round > 0;
         for sentence in sentences {
@@ -184,7 +133,7 @@ async fn bench_embedding(
                 .embed_timed(vec![sentence.to_owned()])
                 .await?;
             let engine = ms(begun.elapsed());
-            let input = ids(sentence)?;
+            let input = tokens.of_sentence(sentence)?;
             let begun = Instant::now();
             floor.embed(&input)?;
             let bare = ms(begun.elapsed());
@@ -200,7 +149,7 @@ async fn bench_embedding(
         let engine = ms(begun.elapsed()) / bulk.len() as f64;
         let inputs = bulk
             .iter()
-            .map(|text| ids(text))
+            .map(|text| tokens.of_sentence(text))
             .collect::<Result<Vec<_>>>()?;
         let begun = Instant::now();
         for input in &inputs {
@@ -212,32 +161,30 @@ async fn bench_embedding(
             many.floor.push(bare);
         }
     }
-    tokenize.sort_by(f64::total_cmp);
-    infer.sort_by(f64::total_cmp);
-    head();
     let split = format!(
-        "tokenize {:.2}, infer {:.2} (medians)",
-        at(&tokenize, 0.5),
-        at(&infer, 0.5)
+        "tokenize {}, infer {} (p50)",
+        number(tokenize.p50()),
+        number(infer.p50())
     );
-    single.print("embed one sentence", &split);
-    many.print("embed 200 phrases, per phrase", "floor: one by one");
+    single.add_to(table, "embed one sentence", &split);
+    many.add_to(table, "embed 200 phrases, per phrase", "floor: one by one");
     Ok(())
 }
 
 async fn bench_chat(
+    table: &mut Table,
     handle: &InferenceHandle,
-    bundle: &Path,
+    bundles: &Bundles,
     threads: NonZeroUsize,
     rounds: usize,
 ) -> Result<()> {
     let runtime = Runtime::load(None)?;
-    let graph = bundle.join("model.onnx");
+    let graph = bundles.bundle(CHAT).join("model.onnx");
     let mut floor =
         floor::Decoder::new(runtime.environment(), &graph, threads.get(), CONTEXT_TOKENS)?;
-    let tokenizer = tokenizer(bundle)?;
+    let tokens = bundles.tokens(CHAT)?;
     let (mut cold, mut reuse, mut decode) = (Row::default(), Row::default(), Row::default());
-    let (mut encode_ms, mut reused) = (Vec::new(), 0);
+    let (mut encode_ms, mut reused) = (Sample::default(), 0);
     let mut prompt_tokens = 0;
     for round in 0..=rounds {
         // The round's number comes first, so that nothing of another round's prompt can be reused.
@@ -247,7 +194,7 @@ async fn bench_chat(
         );
         let first = prompt(&system, "Tell me a long story about a lighthouse.");
         let engine_cold = generate(handle, &first, DECODED).await?;
-        let ids = encode(&tokenizer, &rendered(&first), false)?;
+        let ids = tokens.of_text(&rendered(&first))?;
         ensure!(
             ids.len() == engine_cold.prompt_tokens,
             "engine and floor read the same prompt"
@@ -266,7 +213,7 @@ async fn bench_chat(
 
         let second = prompt(&system, "What is the capital of Japan?");
         let engine_reuse = generate(handle, &second, 1).await?;
-        let ids = encode(&tokenizer, &rendered(&second), false)?;
+        let ids = tokens.of_text(&rendered(&second))?;
         let begun = Instant::now();
         floor.feed(
             &ids[engine_reuse.reused_tokens..],
@@ -287,41 +234,22 @@ async fn bench_chat(
             encode_ms.push(ms(engine_cold.timings.encode));
         }
     }
-    encode_ms.sort_by(f64::total_cmp);
-    let mut rates: Vec<f64> = decode
-        .engine
-        .iter()
-        .map(|token_ms| 1e3 / token_ms)
-        .collect();
-    rates.sort_by(f64::total_cmp);
     let note = format!(
-        "{prompt_tokens} tokens, template and tokenizer {:.2}",
-        at(&encode_ms, 0.5)
+        "{prompt_tokens} tokens, template and tokenizer {}",
+        number(encode_ms.p50())
     );
-    cold.print("first token, cold", &note);
-    reuse.print(
+    cold.add_to(table, "first token, cold", &note);
+    reuse.add_to(
+        table,
         "first token, beginning reused",
         &format!("{reused} tokens reused"),
     );
-    decode.print(
+    decode.add_to(
+        table,
         "each further token",
-        &format!("{:.1} tokens/s", at(&rates, 0.5)),
+        &format!("{:.1} tokens/s", 1e3 / decode.engine.p50()),
     );
     Ok(())
-}
-
-fn tokenizer(bundle: &Path) -> Result<Tokenizer> {
-    let path = bundle.join("tokenizer.json");
-    let mut tokenizer = Tokenizer::from_file(&path).map_err(anyhow::Error::from_boxed)?;
-    tokenizer.with_padding(None);
-    Ok(tokenizer)
-}
-
-fn encode(tokenizer: &Tokenizer, text: &str, special: bool) -> Result<Vec<i64>> {
-    let encoding = tokenizer
-        .encode_fast(text, special)
-        .map_err(anyhow::Error::from_boxed)?;
-    Ok(encoding.get_ids().iter().map(|&id| i64::from(id)).collect())
 }
 
 fn prompt(system: &str, user: &str) -> Vec<ChatMessage> {
@@ -330,19 +258,6 @@ fn prompt(system: &str, user: &str) -> Vec<ChatMessage> {
         content: content.to_owned(),
     };
     vec![message(Role::System, system), message(Role::User, user)]
-}
-
-/// The default chat model's template, written out; that the engine counts as many tokens is checked.
-fn rendered(messages: &[ChatMessage]) -> String {
-    let mut text = String::new();
-    for message in messages {
-        text += &format!(
-            "<|im_start|>{}\n{}<|im_end|>\n",
-            message.role.as_str(),
-            message.content
-        );
-    }
-    text + "<|im_start|>assistant\n"
 }
 
 struct Generated {

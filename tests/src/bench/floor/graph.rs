@@ -1,4 +1,4 @@
-//! The floor: the same graphs in the barest loop over ONNX Runtime. No queue, no thread, no tokenizer, no cancellation; whatever
+//! The same graphs in the barest loop over ONNX Runtime. No queue, no thread, no tokenizer, no cancellation; whatever
 //! the engine costs above this is the engine's.
 
 use std::path::Path;
@@ -26,14 +26,23 @@ fn session(environment: &Environment, graph: &Path, threads: usize) -> ort::Resu
 }
 
 /// all-MiniLM-L6-v2: token ids to a mean vector.
-pub(crate) struct Embedder(Session);
+#[derive(Debug)]
+pub struct Embedder(Session);
 
 impl Embedder {
-    pub(crate) fn new(environment: &Environment, graph: &Path, threads: usize) -> Result<Self> {
+    /// Loads the graph, with so many threads inside an operator.
+    ///
+    /// # Errors
+    /// ONNX Runtime's.
+    pub fn new(environment: &Environment, graph: &Path, threads: usize) -> Result<Self> {
         Ok(Self(session(environment, graph, threads)?))
     }
 
-    pub(crate) fn embed(&mut self, ids: &[i64]) -> Result<Vec<f32>> {
+    /// The mean of the tokens' vectors.
+    ///
+    /// # Errors
+    /// ONNX Runtime's.
+    pub fn embed(&mut self, ids: &[i64]) -> Result<Vec<f32>> {
         let shape = [1, ids.len()];
         let outputs = self.0.run(ort::inputs![
             "input_ids" => Tensor::from_array((shape, ids.to_vec()))?,
@@ -52,13 +61,18 @@ impl Embedder {
 }
 
 /// SmolLM2-135M: token ids to the likeliest next one, the cache in place.
-pub(crate) struct Decoder {
+#[derive(Debug)]
+pub struct Decoder {
     session: Session,
     cache: Vec<Tensor<f32>>,
 }
 
 impl Decoder {
-    pub(crate) fn new(
+    /// Loads the graph, with so many threads inside an operator and a cache for so many tokens.
+    ///
+    /// # Errors
+    /// ONNX Runtime's.
+    pub fn new(
         environment: &Environment,
         graph: &Path,
         threads: usize,
@@ -73,14 +87,20 @@ impl Decoder {
         })
     }
 
-    /// Feeds `ids` after `past` tokens in one run.
-    pub(crate) fn feed(&mut self, ids: &[i64], past: usize) -> Result<i64> {
+    /// Feeds `ids` after `past` tokens in one run; the likeliest next token.
+    ///
+    /// # Errors
+    /// ONNX Runtime's.
+    pub fn feed(&mut self, ids: &[i64], past: usize) -> Result<i64> {
         let mut step = self.step(ids.len())?;
         step(ids, past)
     }
 
-    /// Draws `count` tokens one by one, the first one fed being `token`.
-    pub(crate) fn decode(&mut self, token: i64, past: usize, count: usize) -> Result<i64> {
+    /// Draws `count` tokens one by one, the first one fed being `token`; the last one drawn.
+    ///
+    /// # Errors
+    /// ONNX Runtime's.
+    pub fn decode(&mut self, token: i64, past: usize, count: usize) -> Result<i64> {
         let mut step = self.step(1)?;
         (past..past + count).try_fold(token, |token, past| step(&[token], past))
     }
