@@ -10,7 +10,7 @@ use crate::things::description::ThingId;
 use super::catalogue::{Catalogue, Entry};
 use super::clause::{Clause, Reference};
 use super::dialogue::commands_words;
-use super::matcher::{Candidate, Outcome, Wanted, candidates, is_near, offer};
+use super::matcher::{Candidate, Outcome, Wanted, candidates, is_near, offer, speaks_of};
 use super::pending;
 use super::reply::{self, say};
 use super::slots::wrong_word;
@@ -91,11 +91,17 @@ pub(super) struct Context<'a> {
 }
 
 impl Context<'_> {
-    pub(super) fn decide(&self, clause: &Clause, vector: Option<&Vec<f32>>) -> Decided {
+    /// `literal` is the vector of the clause with its pronoun unresolved.
+    pub(super) fn decide(
+        &self,
+        clause: &Clause,
+        vector: Option<&Vec<f32>>,
+        literal: Option<&Vec<f32>>,
+    ) -> Decided {
         match clause.act {
             Act::Aside(reason) => Decided::plain(Verdict::Nothing, reason),
             Act::Deferred => Decided::plain(Verdict::Refuse(Refusal::Deferred), "for later"),
-            Act::Question => self.question(clause, vector),
+            Act::Question => self.question(clause, vector, literal),
             Act::Command => self.command(clause, vector),
         }
     }
@@ -147,7 +153,12 @@ impl Context<'_> {
         others.map(|entry| entry.offers.id.clone()).collect()
     }
 
-    fn question(&self, clause: &Clause, vector: Option<&Vec<f32>>) -> Decided {
+    fn question(
+        &self,
+        clause: &Clause,
+        vector: Option<&Vec<f32>>,
+        literal: Option<&Vec<f32>>,
+    ) -> Decided {
         let thresholds = &self.catalogue.wording.thresholds;
         if clause.mention.indefinite {
             return Decided::plain(Verdict::Nothing, "asks about such things in general");
@@ -155,9 +166,11 @@ impl Context<'_> {
         let (mut scope, mut named) = self.scope(clause);
         let mut found = self.find(clause, vector, &scope, Wanted::Reading);
         // "how warm is it": "it" is nothing that was spoken of.
-        if named && clause.mention.things.is_empty() && !found.iter().any(|c| c.name_said > 0.0) {
+        let is_said = |found: &[Candidate]| found.iter().any(|best| best.name_said > 0.0);
+        let strayed = named && clause.mention.things.is_empty() && !is_said(&found);
+        if strayed {
             (scope, named) = (self.catalogue.things.keys().cloned().collect(), false);
-            found = self.find(clause, vector, &scope, Wanted::Reading);
+            found = self.find(clause, literal.or(vector), &scope, Wanted::Reading);
         }
         let Some(best) = found.first() else {
             return Decided::plain(Verdict::Nothing, "nothing can be read");
@@ -184,7 +197,25 @@ impl Context<'_> {
             thresholds.margin,
             named && !clause.mention.by_location,
         );
+        if strayed && rivals.is_empty() && !self.may_stray(clause, best) {
+            return self.ask_one(best, &found, "asks it of what does not tell it");
+        }
         self.call_or_ask(best, &rivals, &found)
+    }
+
+    /// Whether a question that points at one thing may be answered by another: the air is as warm
+    /// as the thermometer says, but a door is not as open as the blinds.
+    fn may_stray(&self, clause: &Clause, best: &Candidate) -> bool {
+        let wording = &self.catalogue.wording;
+        let ambient = |key: &String| {
+            clause.impersonal
+                && speaks_of(clause, key, wording)
+                && wording
+                    .quantities
+                    .get(key)
+                    .is_some_and(|quantity| quantity.ambient)
+        };
+        offer(self.catalogue, best).is_some_and(|offer| offer.quantities.iter().any(ambient))
     }
 
     pub(super) fn find(
@@ -220,7 +251,7 @@ impl Context<'_> {
                 .iter()
                 .any(|candidate| candidate.is_said(self.catalogue))
         {
-            let question = self.question(clause, vector);
+            let question = self.question(clause, vector, None);
             let named_property = self
                 .find(clause, vector, &scope, Wanted::Reading)
                 .first()

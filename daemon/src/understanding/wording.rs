@@ -133,6 +133,9 @@ pub struct Quantity {
     /// Words for less of it.
     #[serde(default)]
     pub down: PhraseList,
+    /// "how ... is it" asks it of the surroundings where the thing in focus does not tell it.
+    #[serde(default)]
+    pub ambient: bool,
     /// The step of one relative change in base units of its dimension; without it a tenth
     /// of the range.
     pub step: Option<f64>,
@@ -255,6 +258,8 @@ pub struct Grammar {
 pub struct References {
     /// "it", "that one".
     pub pronouns: PhraseList,
+    /// Those of them that may refer to nothing at all ("how warm is it").
+    pub impersonal: PhraseList,
     /// "the other one".
     pub other: PhraseList,
     /// "both".
