@@ -254,6 +254,22 @@ fn name_said(offer: &Offer, clause: &Clause, catalogue: &Catalogue) -> f32 {
     }
 }
 
+/// Whether the clause speaks of what this reading tells, by more than a word that any sentence has
+/// ("on").
+pub(super) fn is_asked(offer: &Offer, clause: &Clause, wording: &Wording) -> bool {
+    let said = said_words(clause);
+    let telling = |name: &&Words| name.iter().any(|word| !wording.grammar.stop.has(word));
+    offer
+        .names
+        .iter()
+        .filter(telling)
+        .any(|name| contains(&said, name))
+        || offer
+            .quantities
+            .iter()
+            .any(|key| speaks_of(clause, key, wording))
+}
+
 /// Whether the clause has a word for this quantity.
 pub(super) fn speaks_of(clause: &Clause, key: &String, wording: &Wording) -> bool {
     let named = |quantity: &super::wording::Quantity| {

@@ -108,6 +108,12 @@ pub enum Refusal {
         /// The thing's title.
         thing: String,
     },
+    /// The thing is known but does not tell what was asked of it.
+    #[error("{thing} does not tell that")]
+    NotTold {
+        /// The thing's title.
+        thing: String,
+    },
     /// The value is not allowed.
     #[error(transparent)]
     Value(#[from] ValueError),

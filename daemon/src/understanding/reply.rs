@@ -15,6 +15,7 @@ pub const TEMPLATES: &[&str] = &[
     "ask_confirm",
     "ask_choose",
     "ask_one",
+    "ask_instead",
     "ask_value",
     "ask_unclear",
     "ask_which_thing",
@@ -26,6 +27,7 @@ pub const TEMPLATES: &[&str] = &[
     "command_read",
     "unknown_thing",
     "not_offered",
+    "not_told",
     "out_of_range",
     "not_a_multiple",
     "not_in_enum",
@@ -156,6 +158,7 @@ pub fn refusal(refusal: &Refusal, wording: &Wording) -> String {
     match refusal {
         Refusal::UnknownThing { name } => say("unknown_thing", &[("name", name)]),
         Refusal::NotOffered { thing } => say("not_offered", &[("thing", &thing.to_lowercase())]),
+        Refusal::NotTold { thing } => say("not_told", &[("thing", &thing.to_lowercase())]),
         Refusal::WrongUnit {
             thing,
             expected,
