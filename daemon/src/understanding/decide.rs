@@ -12,7 +12,7 @@ use super::clause::{Clause, Reference};
 use super::dialogue::commands_words;
 use super::matcher::{Candidate, Outcome, Wanted, candidates, is_asked, is_near, offer, speaks_of};
 use super::pending;
-use super::reply::{self, say};
+use super::reply::say;
 use super::slots::wrong_word;
 use super::speech::{Act, is_particle};
 use super::{Call, Focus, PendingKind, Refusal, StateSnapshot};
@@ -525,7 +525,7 @@ impl Context<'_> {
                 let Some(slot) = offer.slots.get(*slot) else {
                     return Decided::plain(Verdict::Nothing, "needs a value that nothing gives");
                 };
-                let allowed = reply::allowed_words(&slot.schema, wording);
+                let allowed = super::values::allowed_words(&slot.schema, wording);
                 let places = [
                     ("name", slot.title.to_lowercase()),
                     ("thing", entry.offers.title.to_lowercase()),

@@ -211,7 +211,7 @@ pub(super) fn commands_words(catalogue: &Catalogue, calls: &[Call], join: &str) 
             Some(reply::call_words(call, description, &catalogue.wording))
         })
         .collect();
-    reply::join(&words, &say(&catalogue.wording, join, &[]))
+    super::values::join(&words, &say(&catalogue.wording, join, &[]))
 }
 
 impl Context<'_> {

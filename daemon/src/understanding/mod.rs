@@ -27,6 +27,7 @@ mod slots;
 mod speech;
 mod templates;
 mod text;
+mod values;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;

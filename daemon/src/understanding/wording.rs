@@ -152,12 +152,34 @@ pub struct Unit {
     /// What it measures; units of one dimension convert. A loose unit ("degrees") lists
     /// all that it may mean and takes the other's scale.
     pub dimensions: Vec<String>,
+    /// How we say it; as the description writes it where this is left out.
+    pub spoken: Option<Spoken>,
     /// Base units in one of it: `base = (value + offset) * factor`.
     #[serde(default = "one")]
     pub factor: f64,
     /// See `factor`.
     #[serde(default)]
     pub offset: f64,
+}
+
+/// A unit after a number.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Spoken {
+    /// After 1.
+    pub one: String,
+    /// After any other number.
+    pub other: String,
+}
+
+/// What the language model is told before a conversation.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ConversationWords {
+    /// Who it is and what it must not do.
+    pub frame: String,
+    /// Which devices there are: `{things}`.
+    pub things: String,
 }
 
 fn one() -> f64 {
@@ -354,6 +376,8 @@ pub struct Wording {
     pub units: BTreeMap<String, Unit>,
     /// See [`PhraseTemplates`].
     pub phrases: PhraseTemplates,
+    /// See [`ConversationWords`].
+    pub conversation: ConversationWords,
     /// Sentences that we say, with `{places}`; [`super::reply`] knows which there must be.
     pub replies: BTreeMap<String, String>,
 }
