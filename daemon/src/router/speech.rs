@@ -20,9 +20,6 @@ const REPETITION_PENALTY: f32 = 1.15;
 /// Things named to the model; more would crowd out the conversation.
 const THINGS_TOLD_MAX: usize = 12;
 
-/// The frame that the language model speaks in, in English.
-const FRAME: &str = include_str!("../../wording/en.chat.txt");
-
 /// Makes answers. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Speech {
@@ -53,29 +50,47 @@ impl Speech {
     /// A call that was not carried out, or perhaps not.
     #[must_use]
     pub fn failure(&self, error: &CommandError) -> String {
+        let say = |name, places: &[(&str, &str)]| reply::say(&self.wording, name, places);
+        let of = |name, thing: &str| say(name, &[("thing", &thing.to_lowercase())]);
         match error {
             CommandError::Check(CheckError::Value(error)) => reply::value_error(error, &self.wording),
-            error => {
-                let mut text = error.to_string();
-                if let Some(first) = text.get(..1).map(str::to_uppercase) {
-                    text.replace_range(..1, &first);
-                }
-                text.push('.');
-                text
+            CommandError::Check(
+                CheckError::NoSuchAction { thing, .. }
+                | CheckError::NoSuchProperty { thing, .. }
+                | CheckError::ReadOnly { thing, .. }
+                | CheckError::WriteOnly { thing, .. },
+            ) => of("not_offered", thing),
+            CommandError::Denied { resource, .. } => say("denied", &[("resource", resource)]),
+            CommandError::UnknownThing { thing } => say("gone", &[("thing", thing.as_str())]),
+            CommandError::NotConnected { thing } => of("not_connected", thing),
+            CommandError::Busy { thing } => of("busy", thing),
+            CommandError::Device { thing, message, .. } => {
+                let places = [("thing", thing.to_lowercase()), ("message", unstopped(message).to_owned())];
+                say("device_fault", &places.each_ref().map(|(place, value)| (*place, value.as_str())))
             }
+            CommandError::NoAnswer { thing, deadline } => {
+                let places = [("thing", thing.to_lowercase()), ("seconds", deadline.as_secs_f64().to_string())];
+                say("no_answer", &places.each_ref().map(|(place, value)| (*place, value.as_str())))
+            }
+            CommandError::Interrupted { thing } => of("interrupted", thing),
+            CommandError::Running { .. } => say("running", &[]),
+            CommandError::Conflict { .. } => say("conflict", &[]),
+            CommandError::NotTaken { reason } => say("not_taken", &[("reason", unstopped(reason))]),
+            CommandError::Store { cause } => say("not_stored", &[("cause", unstopped(cause))]),
+            CommandError::Earlier { message, .. } => say("failed_earlier", &[("message", unstopped(message))]),
         }
     }
 
     /// A question that the person took back.
     #[must_use]
     pub fn cancelled(&self) -> String {
-        "All right.".to_owned()
+        reply::say(&self.wording, "cancelled", &[])
     }
 
     /// What the language model is asked: frame, things, the last turns, and what was said now.
     #[must_use]
     pub fn chat_request(&self, session: &Session, text: &str, things: &Things) -> ChatRequest {
-        let mut messages = vec![ChatMessage { role: Role::System, content: frame(things) }];
+        let mut messages = vec![ChatMessage { role: Role::System, content: self.frame(things) }];
         let skipped = session.turns.len().saturating_sub(self.context_turns);
         for turn in &session.turns[skipped..] {
             push(&mut messages, role(turn), &turn.text);
@@ -88,23 +103,26 @@ impl Speech {
             begin_within: None,
         }
     }
+    /// The frame with the things in it. It changes only when things come or go, so that the model's cache of it stays good.
+    fn frame(&self, things: &Things) -> String {
+        let words = &self.wording.conversation;
+        let names: Vec<&str> = things
+            .values()
+            .filter(|thing| matches!(thing.presence, Presence::Online { .. }))
+            .map(|thing| thing.description.title.as_str())
+            .take(THINGS_TOLD_MAX)
+            .collect();
+        if names.is_empty() {
+            return words.frame.clone();
+        }
+        let told = reply::fill(&words.things, &[("things", &names.join(", "))]);
+        format!("{} {told}", words.frame)
+    }
 }
 
-/// The frame with the things in it. It changes only when things come or go, so that the model's cache of it stays good.
-fn frame(things: &Things) -> String {
-    let mut frame = FRAME.trim().to_owned();
-    let names: Vec<&str> = things
-        .values()
-        .filter(|thing| matches!(thing.presence, Presence::Online { .. }))
-        .map(|thing| thing.description.title.as_str())
-        .take(THINGS_TOLD_MAX)
-        .collect();
-    if !names.is_empty() {
-        frame.push_str(" The devices here are: ");
-        frame.push_str(&names.join(", "));
-        frame.push('.');
-    }
-    frame
+/// Words from elsewhere without their full stop, as the wording's sentence has its own.
+fn unstopped(text: &str) -> &str {
+    text.trim().trim_end_matches('.')
 }
 
 fn role(turn: &TurnRecord) -> Role {

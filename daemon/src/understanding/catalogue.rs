@@ -8,7 +8,7 @@ use crate::things::schema::{SchemaError, ThingSchemas};
 use super::clause::{self, Clause};
 use super::lexicon::Lexicon;
 use super::phrases::{Offers, Phrase};
-use super::speech::{self, Piece};
+use super::speech::{self, Act, Piece};
 use super::text::{Token, recognise_numbers, tokenise};
 use super::wording::Wording;
 use super::{Call, Focus, Resolution, StateSnapshot};
@@ -46,10 +46,14 @@ pub struct Prepared {
 pub(super) struct PreparedClause {
     pub clause: Clause,
     pub continues: bool,
+    /// Which of the texts it is compared by.
+    pub text: usize,
+    /// Its text with the pronoun as it was said, where that may refer to nothing.
+    pub literal: Option<usize>,
 }
 
 impl Prepared {
-    /// The texts to embed, one for each clause.
+    /// The texts to embed: one for each clause, and a second where "it" may refer to nothing.
     pub fn texts(&self) -> &[String] {
         &self.texts
     }
@@ -194,13 +198,21 @@ impl Catalogue {
                 .as_ref()
                 .and_then(|thing| self.things.get(thing))
                 .map(|entry| entry.offers.title.as_str());
+            let text = texts.len();
             texts.push(clause::text(&clause, &self.wording, title));
+            let literal = (clause.act == Act::Question && clause.impersonal && title.is_some())
+                .then(|| {
+                    texts.push(clause::text(&clause, &self.wording, None));
+                    text + 1
+                });
             if let Some(thing) = clause.mention.things.first() {
                 referent = Some(thing.clone());
             }
             clauses.push(PreparedClause {
                 clause,
                 continues: *continues,
+                text,
+                literal,
             });
         }
         Prepared {

@@ -81,6 +81,8 @@ pub(super) struct Clause {
     pub act: Act,
     pub mention: Mention,
     pub reference: Option<Reference>,
+    /// The reference may be to nothing ("how warm is it").
+    pub impersonal: bool,
     /// Kinds that its verbs mean, first or second.
     pub verbs: BTreeSet<Verb>,
     /// Kinds that its verbs mean first.
@@ -158,6 +160,11 @@ impl<'a> Reader<'a> {
 
     fn read(mut self, act: Act, corrected: bool) -> Clause {
         let reference = self.reference();
+        let impersonal = reference == Some(Reference::It)
+            && self
+                .tokens
+                .iter()
+                .any(|token| self.wording.references.impersonal.has(&token.text));
         let mention = self.mention();
         let (mut verbs, mut exact) = self.verbs();
         let particles = self.particles();
@@ -182,6 +189,7 @@ impl<'a> Reader<'a> {
             act,
             mention,
             reference,
+            impersonal,
             verbs,
             exact,
             numbers,

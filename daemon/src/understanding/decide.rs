@@ -10,11 +10,11 @@ use crate::things::description::ThingId;
 use super::catalogue::{Catalogue, Entry};
 use super::clause::{Clause, Reference};
 use super::dialogue::commands_words;
-use super::matcher::{Candidate, Outcome, Wanted, candidates, is_near, offer};
+use super::matcher::{Candidate, Outcome, Wanted, candidates, is_asked, is_near, offer, speaks_of};
 use super::pending;
-use super::reply::{self, say};
+use super::reply::say;
 use super::slots::wrong_word;
-use super::speech::Act;
+use super::speech::{Act, is_particle};
 use super::{Call, Focus, PendingKind, Refusal, StateSnapshot};
 
 /// Candidates whose things are named alike differ by less than this in similarity for no reason but
@@ -22,6 +22,9 @@ use super::{Call, Focus, PendingKind, Refusal, StateSnapshot};
 const NAMED_ALIKE: f32 = 0.15;
 /// A question lists at most so many candidates; beyond, we ask which thing is meant.
 const OPTIONS_MAX: usize = 6;
+/// A question about the surroundings has at most so many words that we do not know ("outside", "in
+/// New York"); one with more tells a story.
+const STRANGERS_MAX: usize = 2;
 /// What one clause came to.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Verdict {
@@ -91,11 +94,17 @@ pub(super) struct Context<'a> {
 }
 
 impl Context<'_> {
-    pub(super) fn decide(&self, clause: &Clause, vector: Option<&Vec<f32>>) -> Decided {
+    /// `literal` is the vector of the clause with its pronoun unresolved.
+    pub(super) fn decide(
+        &self,
+        clause: &Clause,
+        vector: Option<&Vec<f32>>,
+        literal: Option<&Vec<f32>>,
+    ) -> Decided {
         match clause.act {
             Act::Aside(reason) => Decided::plain(Verdict::Nothing, reason),
             Act::Deferred => Decided::plain(Verdict::Refuse(Refusal::Deferred), "for later"),
-            Act::Question => self.question(clause, vector),
+            Act::Question => self.question(clause, vector, literal),
             Act::Command => self.command(clause, vector),
         }
     }
@@ -147,7 +156,12 @@ impl Context<'_> {
         others.map(|entry| entry.offers.id.clone()).collect()
     }
 
-    fn question(&self, clause: &Clause, vector: Option<&Vec<f32>>) -> Decided {
+    fn question(
+        &self,
+        clause: &Clause,
+        vector: Option<&Vec<f32>>,
+        literal: Option<&Vec<f32>>,
+    ) -> Decided {
         let thresholds = &self.catalogue.wording.thresholds;
         if clause.mention.indefinite {
             return Decided::plain(Verdict::Nothing, "asks about such things in general");
@@ -155,36 +169,148 @@ impl Context<'_> {
         let (mut scope, mut named) = self.scope(clause);
         let mut found = self.find(clause, vector, &scope, Wanted::Reading);
         // "how warm is it": "it" is nothing that was spoken of.
-        if named && clause.mention.things.is_empty() && !found.iter().any(|c| c.name_said > 0.0) {
+        let is_said = |found: &[Candidate]| found.iter().any(|best| best.name_said > 0.0);
+        let strayed = named && clause.mention.things.is_empty() && !is_said(&found);
+        if strayed {
             (scope, named) = (self.catalogue.things.keys().cloned().collect(), false);
-            found = self.find(clause, vector, &scope, Wanted::Reading);
+            found = self.find(clause, literal.or(vector), &scope, Wanted::Reading);
         }
+        if let Some(decided) = self.not_told(clause, &found) {
+            return decided;
+        }
+        let nothing = |reason, found: &[Candidate]| {
+            self.told_elsewhere(clause, vector)
+                .unwrap_or_else(|| match found.first() {
+                    Some(best) => Decided::of(Verdict::Nothing, reason, best, 0.0),
+                    None => Decided::plain(Verdict::Nothing, reason),
+                })
+        };
         let Some(best) = found.first() else {
-            return Decided::plain(Verdict::Nothing, "nothing can be read");
+            return nothing("nothing can be read", &found);
         };
         let strangers = clause.unknown.len();
         if strangers > 1 || strangers == 1 && (!named || best.name_said == 0.0) {
-            return Decided::of(
-                Verdict::Nothing,
-                "speaks of what is unknown here",
-                best,
-                0.0,
-            );
+            return nothing("speaks of what is unknown here", &found);
         }
         if best.similarity < thresholds.question || !named && best.name_said == 0.0 {
-            return Decided::of(
-                Verdict::Nothing,
-                "is like no question about a thing",
-                best,
-                0.0,
-            );
+            return nothing("is like no question about a thing", &found);
         }
         let rivals = rivals(
             &found,
             thresholds.margin,
             named && !clause.mention.by_location,
         );
+        if strayed && rivals.is_empty() && !self.may_stray(clause, best) {
+            return self.ask_one(best, &found, "asks it of what does not tell it");
+        }
         self.call_or_ask(best, &rivals, &found)
+    }
+
+    /// A quantity is asked of a thing by name, and that does not tell it: another reading of the same
+    /// thing would be no answer.
+    fn not_told(&self, clause: &Clause, found: &[Candidate]) -> Option<Decided> {
+        let wording = &self.catalogue.wording;
+        let by_name = !clause.mention.things.is_empty() && !clause.mention.by_location;
+        let tells = found.iter().any(|candidate| candidate.name_said > 0.0);
+        // "is the door open" may be answered by its lock.
+        let is_state = |key: &String| {
+            clause.tokens.iter().any(|token| {
+                is_particle(&token.text, wording)
+                    && wording.quantities[key].adjectives.has(&token.text)
+            })
+        };
+        let asked = wording
+            .quantities
+            .keys()
+            .any(|key| speaks_of(clause, key, wording) && !is_state(key));
+        if !by_name || tells || !asked || !clause.unknown.is_empty() {
+            return None;
+        }
+        let thing = self.catalogue.things.get(clause.mention.things.first()?)?;
+        let refusal = Refusal::NotTold {
+            thing: thing.offers.title.clone(),
+        };
+        Some(Decided::plain(
+            Verdict::Refuse(refusal),
+            "does not tell that",
+        ))
+    }
+
+    /// Whether what is asked is told by some thing here, though this question is not surely about it. It
+    /// must not reach the language model, which would invent a measurement.
+    fn told_elsewhere(&self, clause: &Clause, vector: Option<&Vec<f32>>) -> Option<Decided> {
+        let wording = &self.catalogue.wording;
+        // "how hot is lava" is knowledge; "how warm is it in the cellar" is a measurement.
+        let located = clause.unknown.iter().all(|unknown| unknown.is_place);
+        let ambient = clause.unknown.len() <= STRANGERS_MAX
+            && wording
+                .quantities
+                .keys()
+                .any(|key| self.is_ambient(clause, key));
+        if !located && !ambient {
+            return None;
+        }
+        let everything = self.catalogue.things.keys().cloned().collect();
+        let mut found = self.find(clause, vector, &everything, Wanted::Reading);
+        found.retain(|candidate| {
+            offer(self.catalogue, candidate).is_some_and(|offer| is_asked(offer, clause, wording))
+        });
+        let best = found.first()?;
+        let most = found
+            .iter()
+            .map(|other| other.name_said)
+            .fold(0.0, f32::max);
+        let calls: Vec<Call> = found
+            .iter()
+            .filter(|other| other.name_said >= most)
+            .filter_map(|other| other.call().cloned())
+            .collect();
+        let reason = "some thing here tells it";
+        if clause.unknown.is_empty() && calls.len() > 1 {
+            return Some(Decided::of(
+                self.choose(calls),
+                reason,
+                best,
+                margin(&found),
+            ));
+        }
+        if clause.unknown.is_empty() {
+            return Some(self.ask_one(best, &found, reason));
+        }
+        let words: Vec<&str> = clause
+            .unknown
+            .iter()
+            .map(|unknown| unknown.word.as_str())
+            .collect();
+        let commands = commands_words(self.catalogue, &calls, "or");
+        let places = [("name", words.join(" ")), ("commands", commands)];
+        let places = places
+            .each_ref()
+            .map(|(place, value)| (*place, value.as_str()));
+        let verdict = Verdict::Ask {
+            kind: PendingKind::Choose,
+            candidates: calls,
+            question: say(wording, "ask_instead", &places),
+        };
+        Some(Decided::of(verdict, reason, best, margin(&found)))
+    }
+
+    /// Whether a question that points at one thing may be answered by another: the air is as warm
+    /// as the thermometer says, but a door is not as open as the blinds.
+    fn may_stray(&self, clause: &Clause, best: &Candidate) -> bool {
+        let ambient = |key: &String| self.is_ambient(clause, key);
+        offer(self.catalogue, best).is_some_and(|offer| offer.quantities.iter().any(ambient))
+    }
+
+    /// "how warm is it": asks this quantity of the surroundings.
+    fn is_ambient(&self, clause: &Clause, key: &String) -> bool {
+        let wording = &self.catalogue.wording;
+        clause.impersonal
+            && speaks_of(clause, key, wording)
+            && wording
+                .quantities
+                .get(key)
+                .is_some_and(|quantity| quantity.ambient)
     }
 
     pub(super) fn find(
@@ -220,7 +346,7 @@ impl Context<'_> {
                 .iter()
                 .any(|candidate| candidate.is_said(self.catalogue))
         {
-            let question = self.question(clause, vector);
+            let question = self.question(clause, vector, None);
             let named_property = self
                 .find(clause, vector, &scope, Wanted::Reading)
                 .first()
@@ -399,7 +525,7 @@ impl Context<'_> {
                 let Some(slot) = offer.slots.get(*slot) else {
                     return Decided::plain(Verdict::Nothing, "needs a value that nothing gives");
                 };
-                let allowed = reply::allowed_words(&slot.schema, wording);
+                let allowed = super::values::allowed_words(&slot.schema, wording);
                 let places = [
                     ("name", slot.title.to_lowercase()),
                     ("thing", entry.offers.title.to_lowercase()),

@@ -45,7 +45,8 @@ pub(super) fn resolve(
     let mut decided = Vec::with_capacity(prepared.clauses.len());
     let mut aside = false;
     for (index, part) in prepared.clauses.iter().enumerate() {
-        let vector = vectors.get(index);
+        let vector = vectors.get(part.text);
+        let literal = part.literal.and_then(|literal| vectors.get(literal));
         let shared = shared_value(
             &part.clause,
             prepared.clauses.get(index + 1),
@@ -60,14 +61,14 @@ pub(super) fn resolve(
             };
             Decided::plain(Verdict::Nothing, reason)
         } else {
-            context.decide(clause, vector)
+            context.decide(clause, vector, literal)
         };
         context.remember(&part.clause, &outcome.verdict, aside);
         decided.push(outcome);
     }
-    let texts = prepared.texts().iter();
-    let explanations = texts.zip(&decided).map(|(text, decided)| Explanation {
-        clause: text.clone(),
+    let parts = prepared.clauses.iter();
+    let explanations = parts.zip(&decided).map(|(part, decided)| Explanation {
+        clause: prepared.texts()[part.text].clone(),
         phrase: decided.phrase.clone(),
         similarity: decided.similarity,
         margin: decided.margin,
@@ -210,7 +211,7 @@ pub(super) fn commands_words(catalogue: &Catalogue, calls: &[Call], join: &str) 
             Some(reply::call_words(call, description, &catalogue.wording))
         })
         .collect();
-    reply::join(&words, &say(&catalogue.wording, join, &[]))
+    super::values::join(&words, &say(&catalogue.wording, join, &[]))
 }
 
 impl Context<'_> {

@@ -15,7 +15,7 @@ use super::lexicon::stems;
 use super::phrases::{Offer, Target, contains, is_text};
 use super::slots::{Filled, changed, fill, whole_input};
 use super::text::Token;
-use super::wording::{Verb, Words};
+use super::wording::{Verb, Wording, Words};
 use super::{Call, Operation, Refusal, StateSnapshot};
 
 /// What certain evidence is worth beside a similarity of -1 to 1. Chosen so that a verb outweighs any
@@ -102,7 +102,17 @@ pub(super) fn candidates(
                 continue;
             }
             let verb_said = verb_said(offer, clause, entry.offers.offers.as_slice(), catalogue);
+            // "what is it set to" asks for what was set, not for what is measured.
+            let asked_setting = wanted == Wanted::Reading
+                && clause.verbs.contains(&Verb::Set)
+                && clause.dangling
+                && is_set(offer, &entry.offers.offers);
             let name_said = name_said(offer, clause, catalogue);
+            let name_said = if asked_setting {
+                name_said.max(0.6)
+            } else {
+                name_said
+            };
             let outcome = match wanted {
                 Wanted::Reading => clause
                     .numbers
@@ -125,17 +135,9 @@ pub(super) fn candidates(
                 (true, true) => NEAR_VERB_WEIGHT,
                 (true, false) => VERB_WEIGHT,
             };
-            // "what is it set to" asks for what was set, not for what is measured.
-            let asked_setting =
-                wanted == Wanted::Reading && offer.is_setting && clause.verbs.contains(&Verb::Set);
             let score = similarity
                 + verb
-                + NAME_WEIGHT
-                    * if asked_setting {
-                        name_said.max(0.6)
-                    } else {
-                        name_said
-                    }
+                + NAME_WEIGHT * name_said
                 + VALUE_WEIGHT * f32::from(u8::from(valued));
             found.push(Candidate {
                 thing: thing.clone(),
@@ -151,6 +153,14 @@ pub(super) fn candidates(
     }
     found.sort_by(|a, b| b.score.total_cmp(&a.score));
     found
+}
+
+/// Whether a person gives this property its value, by writing it or by an action.
+fn is_set(offer: &Offer, siblings: &[Offer]) -> bool {
+    offer.is_setting
+        || siblings
+            .iter()
+            .any(|other| other.takes_value() && other.sets == offer.sets)
 }
 
 type Nearest<'a> = Vec<Option<(f32, &'a str)>>;
@@ -236,24 +246,43 @@ fn name_said(offer: &Offer, clause: &Clause, catalogue: &Catalogue) -> f32 {
     if let Some(words) = longest {
         return if words > 1 { 1.0 } else { 0.9 };
     }
-    let speaks_of = |key: &String| {
-        let named = |quantity: &super::wording::Quantity| {
-            (0..clause.tokens.len()).any(|at| {
-                let rest = &clause.tokens[at..];
-                quantity.names.prefix_len(rest) + quantity.adjectives.prefix_len(rest) > 0
-            })
-        };
-        let changes = clause
-            .change
-            .as_ref()
-            .and_then(|change| change.quantity.as_ref());
-        changes == Some(key) || catalogue.wording.quantities.get(key).is_some_and(named)
-    };
+    let speaks_of = |key: &String| speaks_of(clause, key, &catalogue.wording);
     match offer.quantities.iter().any(speaks_of) {
         true if offer.is_setting && offer.is_read() => 0.4,
         true => 0.6,
         false => 0.0,
     }
+}
+
+/// Whether the clause speaks of what this reading tells, by more than a word that any sentence has
+/// ("on").
+pub(super) fn is_asked(offer: &Offer, clause: &Clause, wording: &Wording) -> bool {
+    let said = said_words(clause);
+    let telling = |name: &&Words| name.iter().any(|word| !wording.grammar.stop.has(word));
+    offer
+        .names
+        .iter()
+        .filter(telling)
+        .any(|name| contains(&said, name))
+        || offer
+            .quantities
+            .iter()
+            .any(|key| speaks_of(clause, key, wording))
+}
+
+/// Whether the clause has a word for this quantity.
+pub(super) fn speaks_of(clause: &Clause, key: &String, wording: &Wording) -> bool {
+    let named = |quantity: &super::wording::Quantity| {
+        (0..clause.tokens.len()).any(|at| {
+            let rest = &clause.tokens[at..];
+            quantity.names.prefix_len(rest) + quantity.adjectives.prefix_len(rest) > 0
+        })
+    };
+    let changes = clause
+        .change
+        .as_ref()
+        .and_then(|change| change.quantity.as_ref());
+    changes == Some(key) || wording.quantities.get(key).is_some_and(named)
 }
 
 /// Verbs that may come with a value for any setting.

@@ -27,6 +27,7 @@ mod slots;
 mod speech;
 mod templates;
 mod text;
+mod values;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -105,6 +106,12 @@ pub enum Refusal {
     /// The thing is known but has no such action or property.
     #[error("{thing} cannot do that")]
     NotOffered {
+        /// The thing's title.
+        thing: String,
+    },
+    /// The thing is known but does not tell what was asked of it.
+    #[error("{thing} does not tell that")]
+    NotTold {
         /// The thing's title.
         thing: String,
     },

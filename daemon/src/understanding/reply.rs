@@ -4,9 +4,10 @@
 
 use serde_json::Value;
 
-use crate::things::description::{DataSchema, ThingDescription};
+use crate::things::description::ThingDescription;
 use crate::things::schema::{ValueError, ValueFault};
 
+use super::values::{join, number_words, range_words, state_words, unit_words, value_words};
 use super::wording::Wording;
 use super::{Call, Operation, Refusal};
 
@@ -15,6 +16,7 @@ pub const TEMPLATES: &[&str] = &[
     "ask_confirm",
     "ask_choose",
     "ask_one",
+    "ask_instead",
     "ask_value",
     "ask_unclear",
     "ask_which_thing",
@@ -26,6 +28,7 @@ pub const TEMPLATES: &[&str] = &[
     "command_read",
     "unknown_thing",
     "not_offered",
+    "not_told",
     "out_of_range",
     "not_a_multiple",
     "not_in_enum",
@@ -44,8 +47,25 @@ pub const TEMPLATES: &[&str] = &[
     "answer_value",
     "answer_done",
     "answer_result",
+    "answer_state",
+    "answer_not",
+    "answer_yes",
+    "answer_no",
     "yes",
     "no",
+    "cancelled",
+    "denied",
+    "gone",
+    "not_connected",
+    "busy",
+    "device_fault",
+    "no_answer",
+    "interrupted",
+    "running",
+    "conflict",
+    "not_taken",
+    "not_stored",
+    "failed_earlier",
 ];
 
 /// Puts values into the `{places}` of a template.
@@ -66,88 +86,10 @@ pub fn fill(template: &str, places: &[(&str, &str)]) -> String {
     text
 }
 
-pub(super) fn say(wording: &Wording, name: &str, places: &[(&str, &str)]) -> String {
+/// The named sentence of [`TEMPLATES`] with its places filled.
+pub fn say(wording: &Wording, name: &str, places: &[(&str, &str)]) -> String {
     let template = wording.replies.get(name).map_or("", String::as_str);
     fill(template, places)
-}
-
-/// A value with its unit, as people write it: "40 percent", "high", "yes".
-pub fn value_words(value: &Value, schema: &DataSchema, wording: &Wording) -> String {
-    let titled = schema.choices.iter().find(|choice| choice.value == *value);
-    if let Some(title) = titled.and_then(|choice| choice.title.as_ref()) {
-        return title.to_lowercase();
-    }
-    match value {
-        Value::Bool(true) => say(wording, "yes", &[]),
-        Value::Bool(false) => say(wording, "no", &[]),
-        Value::String(text) => text.clone(),
-        Value::Number(number) => format!("{}{}", number_words(number.as_f64()), unit_words(schema)),
-        Value::Object(members) => members
-            .iter()
-            .map(|(name, value)| match schema.members.get(name) {
-                Some(member) => {
-                    let title = member
-                        .naming
-                        .title
-                        .as_deref()
-                        .unwrap_or(name)
-                        .to_lowercase();
-                    format!("{title} {}", value_words(value, member, wording))
-                }
-                None => format!("{name} {value}"),
-            })
-            .collect::<Vec<_>>()
-            .join(", "),
-        other => other.to_string(),
-    }
-}
-
-fn number_words(number: Option<f64>) -> String {
-    let number = number.unwrap_or(f64::NAN);
-    if number.fract() == 0.0 && number.abs() < 1e15 {
-        format!("{number:.0}")
-    } else {
-        number.to_string()
-    }
-}
-
-fn unit_words(schema: &DataSchema) -> String {
-    schema
-        .unit
-        .as_ref()
-        .map_or_else(String::new, |unit| format!(" {unit}"))
-}
-
-/// What a schema allows: "between 0 and 100 percent", "low, medium or high".
-pub fn allowed_words(schema: &DataSchema, wording: &Wording) -> String {
-    if !schema.choices.is_empty() {
-        let names = crate::things::schema::choice_names(schema);
-        return join(&names, &say(wording, "or", &[]));
-    }
-    range_words(schema.minimum, schema.maximum, &unit_words(schema), wording)
-}
-
-fn range_words(min: Option<f64>, max: Option<f64>, unit: &str, wording: &Wording) -> String {
-    let (low, high) = (number_words(min), number_words(max));
-    let name = match (min, max) {
-        (Some(_), Some(_)) => "between",
-        (Some(_), None) => "at_least",
-        (None, Some(_)) => "at_most",
-        (None, None) => "any",
-    };
-    say(
-        wording,
-        name,
-        &[("min", &low), ("max", &high), ("unit", unit)],
-    )
-}
-
-pub(super) fn join(names: &[String], last: &str) -> String {
-    match names {
-        [] => String::new(),
-        [one] => one.clone(),
-        [start @ .., end] => format!("{}{last}{end}", start.join(", ")),
-    }
 }
 
 /// A refusal as a sentence.
@@ -156,6 +98,7 @@ pub fn refusal(refusal: &Refusal, wording: &Wording) -> String {
     match refusal {
         Refusal::UnknownThing { name } => say("unknown_thing", &[("name", name)]),
         Refusal::NotOffered { thing } => say("not_offered", &[("thing", &thing.to_lowercase())]),
+        Refusal::NotTold { thing } => say("not_told", &[("thing", &thing.to_lowercase())]),
         Refusal::WrongUnit {
             thing,
             expected,
@@ -164,7 +107,7 @@ pub fn refusal(refusal: &Refusal, wording: &Wording) -> String {
             "wrong_unit",
             &[
                 ("thing", &thing.to_lowercase()),
-                ("expected", expected),
+                ("expected", unit_words(expected, None, wording)),
                 ("actual", actual),
             ],
         ),
@@ -209,10 +152,7 @@ pub fn value_error(error: &ValueError, wording: &Wording) -> String {
             actual,
             unit,
         } => {
-            let unit = unit
-                .as_ref()
-                .map_or_else(String::new, |unit| format!(" {unit}"));
-            let allowed = range_words(*min, *max, &unit, wording);
+            let allowed = range_words(*min, *max, unit.as_deref(), wording);
             let actual = number_words(Some(*actual));
             say(
                 "out_of_range",
@@ -344,6 +284,12 @@ pub fn answer(
                     &[("thing", thing), ("title", &name)],
                 );
             };
+            if let Some(state) = reply.as_bool()
+                && known.is_none_or(|property| property.schema.choices.is_empty())
+            {
+                let (template, name) = state_words(&name, state, wording);
+                return say(wording, template, &[("thing", thing), ("name", &name)]);
+            }
             let value = known.map_or_else(
                 || reply.to_string(),
                 |property| value_words(reply, &property.schema, wording),

@@ -216,7 +216,7 @@ pub(super) fn changed(
     let schema = &slot.schema;
     let at_limit = |value: &Value| Refusal::AtLimit {
         thing: thing.to_owned(),
-        limit: super::reply::value_words(value, schema, wording),
+        limit: super::values::value_words(value, schema, wording),
     };
     if !schema.choices.is_empty() {
         let at = schema

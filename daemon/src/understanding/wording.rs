@@ -133,6 +133,9 @@ pub struct Quantity {
     /// Words for less of it.
     #[serde(default)]
     pub down: PhraseList,
+    /// "how ... is it" asks it of the surroundings where the thing in focus does not tell it.
+    #[serde(default)]
+    pub ambient: bool,
     /// The step of one relative change in base units of its dimension; without it a tenth
     /// of the range.
     pub step: Option<f64>,
@@ -149,12 +152,34 @@ pub struct Unit {
     /// What it measures; units of one dimension convert. A loose unit ("degrees") lists
     /// all that it may mean and takes the other's scale.
     pub dimensions: Vec<String>,
+    /// How we say it; as the description writes it where this is left out.
+    pub spoken: Option<Spoken>,
     /// Base units in one of it: `base = (value + offset) * factor`.
     #[serde(default = "one")]
     pub factor: f64,
     /// See `factor`.
     #[serde(default)]
     pub offset: f64,
+}
+
+/// A unit after a number.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Spoken {
+    /// After 1.
+    pub one: String,
+    /// After any other number.
+    pub other: String,
+}
+
+/// What the language model is told before a conversation.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ConversationWords {
+    /// Who it is and what it must not do.
+    pub frame: String,
+    /// Which devices there are: `{things}`.
+    pub things: String,
 }
 
 fn one() -> f64 {
@@ -255,6 +280,8 @@ pub struct Grammar {
 pub struct References {
     /// "it", "that one".
     pub pronouns: PhraseList,
+    /// Those of them that may refer to nothing at all ("how warm is it").
+    pub impersonal: PhraseList,
     /// "the other one".
     pub other: PhraseList,
     /// "both".
@@ -349,6 +376,8 @@ pub struct Wording {
     pub units: BTreeMap<String, Unit>,
     /// See [`PhraseTemplates`].
     pub phrases: PhraseTemplates,
+    /// See [`ConversationWords`].
+    pub conversation: ConversationWords,
     /// Sentences that we say, with `{places}`; [`super::reply`] knows which there must be.
     pub replies: BTreeMap<String, String>,
 }
