@@ -14,7 +14,7 @@ async fn words_move_the_lamp_and_the_device_answers() {
     assert_eq!(said.kind(), "command");
     assert!(said.text().contains("40"), "{}", said.text());
 
-    let said = edge_box.say("kitchen", "what is the temperature?").await.unwrap();
+    let said = edge_box.say("kitchen", "how warm is it?").await.unwrap();
     let shown = edge_box.device("thermometer").unwrap()["temperature"].as_f64().unwrap();
     let told = said.executed().next().unwrap()["output"].as_f64().unwrap();
     // The air moves on between the two looks.

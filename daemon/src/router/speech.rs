@@ -14,9 +14,10 @@ use crate::understanding::reply;
 use crate::understanding::wording::Wording;
 use crate::understanding::Call;
 
-/// Discourages a small model from saying the same sentence for ever; chosen because 1.0 loops within 60 tokens
-/// on the default model and 1.3 makes it lose its thread.
+/// Discourages a small model from saying the same sentence again and again, as it does when decoded greedily. Not tuned.
 const REPETITION_PENALTY: f32 = 1.15;
+/// Turns by which the model's view of a conversation moves on at a time.
+const WINDOW_STEP: u64 = 8;
 /// Things named to the model; more would crowd out the conversation.
 const THINGS_TOLD_MAX: usize = 12;
 
@@ -91,8 +92,7 @@ impl Speech {
     #[must_use]
     pub fn chat_request(&self, session: &Session, text: &str, things: &Things) -> ChatRequest {
         let mut messages = vec![ChatMessage { role: Role::System, content: self.frame(things) }];
-        let skipped = session.turns.len().saturating_sub(self.context_turns);
-        for turn in &session.turns[skipped..] {
+        for turn in remembered(&session.turns, self.context_turns) {
             push(&mut messages, role(turn), &turn.text);
         }
         push(&mut messages, Role::User, text);
@@ -103,6 +103,7 @@ impl Speech {
             begin_within: None,
         }
     }
+
     /// The frame with the things in it. It changes only when things come or go, so that the model's cache of it stays good.
     fn frame(&self, things: &Things) -> String {
         let words = &self.wording.conversation;
@@ -125,6 +126,15 @@ fn unstopped(text: &str) -> &str {
     text.trim().trim_end_matches('.')
 }
 
+/// The last turns, `most` of them at the most. The window moves on by [`WINDOW_STEP`] turns at a time, so that most prompts begin as the one
+/// before them did, and the model's cache of that beginning can be used.
+fn remembered(turns: &[TurnRecord], most: usize) -> &[TurnRecord] {
+    let Some(last) = turns.last() else { return turns };
+    let oldest = (last.seq + 1).saturating_sub(most as u64).next_multiple_of(WINDOW_STEP);
+    let start = turns.iter().position(|turn| turn.seq >= oldest).unwrap_or(turns.len());
+    &turns[start..]
+}
+
 fn role(turn: &TurnRecord) -> Role {
     match turn.speaker {
         Speaker::User => Role::User,
@@ -140,5 +150,44 @@ fn push(messages: &mut Vec<ChatMessage>, role: Role, text: &str) {
             last.content.push_str(text);
         }
         _ => messages.push(ChatMessage { role, content: text.to_owned() }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::session::TurnOutcome;
+
+    fn turns(seqs: std::ops::Range<u64>) -> Vec<TurnRecord> {
+        let turn = |seq| TurnRecord {
+            seq,
+            when_unix_ms: 0,
+            speaker: Speaker::User,
+            text: String::new(),
+            is_cut: false,
+            call: None,
+            outcome: TurnOutcome::Said,
+            latency_ms: None,
+            trace_id: None,
+        };
+        seqs.map(turn).collect()
+    }
+
+    #[test]
+    fn the_remembered_turns_begin_at_the_same_one_for_a_while() {
+        let first = |until| remembered(&turns(0..until), 12).first().map(|turn| turn.seq);
+        assert_eq!((first(0), first(5), first(12)), (None, Some(0), Some(0)));
+        let firsts: Vec<_> = (13..=20).map(first).collect();
+        assert!(firsts.iter().all(|first| *first == Some(8)), "{firsts:?}");
+        assert_eq!(first(21), Some(16));
+    }
+
+    #[test]
+    fn never_more_turns_than_asked_for_are_remembered() {
+        for until in 0..60 {
+            let all = turns(until / 2..until);
+            assert!(remembered(&all, 12).len() <= 12, "{until}");
+        }
+        assert!(remembered(&turns(0..9), 0).is_empty());
     }
 }

@@ -11,14 +11,13 @@ use autoglm_tests::bench::table::{Table, number, spread};
 use autoglm_tests::edge_box::{EdgeBox, Said};
 use serde_json::Value;
 
+use autoglm_edge::understanding::wording::Wording;
+
 use crate::commands::us;
 use crate::doors::Doors;
 
 /// Tokens that the context is to have at the first turn.
 const CONTEXT_TOKENS: usize = 200;
-/// The frame that the daemon speaks in, with the things of the bench's box.
-const FRAME: &str = include_str!("../../../../daemon/wording/en.chat.txt");
-const DEVICES: &str = " The devices here are: Desk lamp, Thermometer.";
 
 /// One state of the model's memory.
 #[derive(Default)]
@@ -114,7 +113,10 @@ fn long_text(tokens: &Tokens, number: &str) -> Result<String> {
 /// The tokens of the model's prompt when these were said in turn, first by the person.
 fn context(tokens: &Tokens, said: &[&str]) -> Result<usize> {
     let message = |role, content: String| ChatMessage { role, content };
-    let mut messages = vec![message(Role::System, FRAME.trim().to_owned() + DEVICES)];
+    // The frame that the daemon speaks in, with the things of the bench's box.
+    let words = Wording::english().conversation;
+    let things = words.things.replace("{things}", "Desk lamp, Thermometer");
+    let mut messages = vec![message(Role::System, format!("{} {things}", words.frame))];
     for (number, text) in said.iter().enumerate() {
         let role = if number % 2 == 0 {
             Role::User
