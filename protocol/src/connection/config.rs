@@ -95,6 +95,27 @@ impl Default for Config {
 }
 
 impl Config {
+    /// A configuration for microcontrollers: short messages, a narrow window and a small memory of requests.
+    ///
+    /// `tests/freestanding` prints what it costs. A peer needs no other configuration for it, since each side says in its
+    /// Hello what it takes.
+    #[must_use]
+    pub fn constrained() -> Self {
+        Self {
+            stream_mtu: 128,
+            receive_window: 4,
+            max_message_log2: 9,
+            send_queue_bytes: 4 * 1024,
+            receive_backlog_bytes: 1024,
+            requests_max: 4,
+            request_memory_max: 8,
+            remembered_result_bytes: 64,
+            observed_max: 8,
+            description_bytes_max: 4 * 1024,
+            ..Self::default()
+        }
+    }
+
     /// This configuration with every value brought into its range.
     pub(crate) fn clamped(mut self) -> Self {
         const TICK: Duration = Duration::from_millis(1);
