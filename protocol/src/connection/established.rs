@@ -6,8 +6,8 @@ use crate::Instant;
 use crate::frame::crc32c;
 use crate::segment::{MessageToken, ReassemblyError};
 use crate::wire::{
-    AckBody, DATA_HEADER_BYTES, Flags, Header, Hello, Identity, Kind, Role, SegmentHeader,
-    WireError,
+    AckBody, DATA_HEADER_BYTES, Flags, HEADER_BYTES, Header, Hello, Identity, Kind, Role,
+    SegmentHeader, WireError,
 };
 
 use super::receiver::{AckDebt, Arrival, Receiver};
@@ -161,10 +161,12 @@ impl Established {
             }
             Kind::Ping => self.pong_for = Some(header.seq),
             Kind::Pong if header.seq == self.ping_seq => {
-                if let Some(sent_at) = self.ping_sent_at.take() {
-                    self.sender
-                        .rtt
-                        .on_sample(now.saturating_duration_since(sent_at));
+                // Once packets are measured, a ping, being shorter than they, says less.
+                if let Some(sent_at) = self.ping_sent_at.take()
+                    && self.sender.rtt.smoothed().is_none()
+                {
+                    let round_trip = now.saturating_duration_since(sent_at);
+                    self.sender.rtt.on_sample(round_trip, HEADER_BYTES);
                 }
             }
             _ => {}
@@ -176,7 +178,7 @@ impl Established {
     /// Starts or stops asking a peer that gives no credit.
     pub(crate) fn watch_credit(&self, now: Instant, timers: &mut TimerTable) {
         match self.sender.is_starved() {
-            true => timers.set_if_idle(Timer::Persist, now + self.sender.rtt.rto()),
+            true => timers.set_if_idle(Timer::Persist, now + self.sender.rtt.rto(HEADER_BYTES)),
             false => timers.clear(Timer::Persist),
         }
     }

@@ -9,7 +9,9 @@
 
 mod config;
 mod established;
+mod loss;
 mod outcome;
+mod pace;
 mod peers;
 mod receiver;
 mod rtt;

@@ -135,6 +135,9 @@ impl Connection {
         if self.timers.expire(Timer::Ack, now) {
             established.owe_ack(AckDebt::Cumulative);
         }
+        if self.timers.expire(Timer::Reorder, now) {
+            established.sender.mark_lost(now, &mut self.timers);
+        }
         if self.timers.expire(Timer::Persist, now) {
             established.on_persist_timeout(now, &mut self.timers);
         }

@@ -9,6 +9,8 @@ pub(crate) enum Timer {
     Hello,
     /// The oldest packet in flight counts as lost.
     Retransmit,
+    /// A packet that others overtook counts as lost.
+    Reorder,
     /// An acknowledgement has waited long enough for data to ride on.
     Ack,
     /// The peer has been silent for one more interval.

@@ -134,7 +134,7 @@ impl Connection {
             &mut self.timers,
         );
         if let Some(round_trip) = round_trip {
-            established.sender.rtt.on_sample(round_trip);
+            established.sender.rtt.on_sample(round_trip, Hello::BYTES);
         }
         self.state = State::Established(Box::new(established));
         self.hello_wanted = !hello.established;
