@@ -243,7 +243,7 @@ proptest! {
             let mut now = Instant::ZERO;
             let mut bytes = Vec::new();
             let versions = VersionRange { min: 1, max: 1 };
-            Hello { role: peer_role, versions, heard: ours.token(), ..hello }.encode(&mut bytes);
+            Hello { role: peer_role, versions, features: 0, heard: ours.token(), ..hello }.encode(&mut bytes);
             machine.input(now, &bytes);
             prop_assert_eq!(machine.stats().connections, 1);
             let segments = messages.iter().enumerate().map(|(at, message)| {

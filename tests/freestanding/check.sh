@@ -9,7 +9,7 @@ mkdir -p "$out"
 cc -O2 -ffreestanding -fno-builtin -fno-tree-loop-distribute-patterns -c mem.c -o "$out/mem.o"
 
 link() {
-    cargo build --quiet --locked --release --target-dir "$out" --features "$1"
+    cargo build --quiet --locked --release --target-dir "$out" --features "${1%-*}${2:-}"
     # One relocatable object: the program and whatever of core and alloc it needs.
     ld -r --gc-sections -e _start -u _start -o "$out/$1.o" "$out/release/libautoglm_freestanding.a"
     missing=$(nm -u "$out/$1.o" | awk '{print $2}' | grep -Ev '^(memcpy|memmove|memset|memcmp|bcmp)$' || true)
@@ -23,6 +23,9 @@ link() {
 
 link vectors
 "$out/vectors"
-link device
+link device-clear
+link device-secure ,secure
 echo "code of the smallest whole device (x86-64, opt-level s), bytes:"
-size -A "$out/device" | awk '$1 ~ /^\.(text|rodata|data\.rel\.ro|eh_frame)/ { print "  " $1, $2 }'
+for program in device-clear device-secure; do
+    size -A "$out/$program" | awk -v program=$program '$1 ~ /^\.(text|rodata|data\.rel\.ro)$/ { line = line " " $1 " " $2 } END { print "  " program ":" line }'
+done

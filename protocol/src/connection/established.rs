@@ -4,12 +4,13 @@ use alloc::vec::Vec;
 
 use crate::Instant;
 use crate::frame::crc32c;
-use crate::segment::{MessageToken, ReassemblyError};
+use crate::segment::{Channel, MessageToken, ReassemblyError};
 use crate::wire::{
     AckBody, DATA_HEADER_BYTES, Flags, HEADER_BYTES, Header, Hello, Identity, Kind, Role,
     SegmentHeader, WireError,
 };
 
+use super::protection::{Opened, Protection};
 use super::receiver::{AckDebt, Arrival, Receiver};
 use super::sender::{Departure, GaveUp, Sender};
 use super::timers::{Timer, TimerTable};
@@ -18,6 +19,7 @@ use super::{Config, LinkKind, PeerInfo, Stats};
 /// What tells one connection's packets from another's: derived from both identities, different in each direction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct ConnectionKey {
+    role: Role,
     tag_out: u8,
     tag_in: u8,
     first_seq: u16,
@@ -41,6 +43,7 @@ impl ConnectionKey {
             Role::Device => (!from_host, from_host),
         };
         Self {
+            role,
             tag_out,
             tag_in,
             first_seq: key as u16,
@@ -53,6 +56,8 @@ impl ConnectionKey {
 pub(crate) struct Received {
     pub(crate) messages: Vec<Vec<u8>>,
     pub(crate) delivered: Vec<MessageToken>,
+    /// The handshake is over; the owner is to be told of the connection.
+    pub(crate) is_opened: bool,
 }
 
 /// Why a packet was not taken.
@@ -61,6 +66,7 @@ pub(crate) enum Refusal {
     Stale,
     Malformed(WireError),
     Violation(ReassemblyError),
+    Forged,
 }
 
 #[derive(Debug)]
@@ -68,6 +74,7 @@ pub(crate) struct Established {
     pub(crate) peer: PeerInfo,
     pub(crate) peer_identity: Identity,
     pub(crate) sender: Sender,
+    pub(crate) protection: Protection,
     key: ConnectionKey,
     receiver: Receiver,
     window: u8,
@@ -99,6 +106,7 @@ impl Established {
                 peer.mtu - DATA_HEADER_BYTES,
                 hello.window,
             ),
+            protection: Protection::Clear,
             key,
             receiver: Receiver::new(config, key.first_seq),
             window: config.receive_window,
@@ -138,6 +146,10 @@ impl Established {
         {
             stats.bad_ack += 1;
         }
+        if matches!(self.protection, Protection::Answering(_)) && self.sender.is_idle() {
+            self.protection.on_answered();
+            received.is_opened = true;
+        }
         match header.kind {
             Kind::Data if is_overrun() => stats.overrun += 1,
             Kind::Data => {
@@ -158,6 +170,7 @@ impl Established {
                     Arrival::OutOfWindow => stats.out_of_window += 1,
                 }
                 self.receiver.arm(now, config, timers);
+                self.open_messages(header.flags.channel, &mut received)?;
             }
             Kind::Ping => self.pong_for = Some(header.seq),
             Kind::Pong if header.seq == self.ping_seq => {
@@ -173,6 +186,31 @@ impl Established {
         }
         self.watch_credit(now, timers);
         Ok(received)
+    }
+
+    /// Opens what came on `channel`, and answers a handshake.
+    fn open_messages(&mut self, channel: Channel, received: &mut Received) -> Result<(), Refusal> {
+        let messages = core::mem::take(&mut received.messages);
+        for mut message in messages {
+            let opened = self.protection.open(self.key.role, channel, &mut message);
+            match opened.map_err(|_| Refusal::Forged)? {
+                Opened::Message => received.messages.push(message),
+                Opened::Handshake(answer) => match answer {
+                    Some(answer) => self.queue_handshake(answer),
+                    None => {
+                        received.is_opened = true;
+                        // The device waits for nothing else.
+                        self.owe_ack(AckDebt::Cumulative);
+                    }
+                },
+            }
+        }
+        Ok(())
+    }
+
+    pub(crate) fn queue_handshake(&mut self, message: Vec<u8>) {
+        // The first message of a fresh connection always finds room.
+        let _ = self.sender.queues.push(Channel::Control, message, None);
     }
 
     /// Starts or stops asking a peer that gives no credit.
@@ -239,7 +277,7 @@ impl Established {
             seq,
             segment,
             is_repeat,
-        }) = self.sender.poll(now, timers)
+        }) = self.sender.poll(now, &mut self.protection, timers)
         {
             let ack = self.receiver.ride(timers);
             let flags = Flags {

@@ -13,6 +13,7 @@ mod loss;
 mod outcome;
 mod pace;
 mod peers;
+mod protection;
 mod receiver;
 mod rtt;
 mod sender;

@@ -38,6 +38,10 @@ pub enum LostReason {
     /// The peer began anew: another boot id or epoch.
     #[error("the peer began anew")]
     PeerRestarted,
+    /// The peer did not prove that it has the key, or uses none, or demands one; or a message was changed on its way. It is told even if
+    /// the connection never was, and the peer is left alone for a while.
+    #[error("the peer is not authentic")]
+    Unauthenticated,
     /// The peer broke the protocol.
     #[error("the peer broke the protocol: {0}")]
     Violation(ReassemblyError),

@@ -13,6 +13,7 @@ use crate::wire::{AckBody, DATA_HEADER_BYTES};
 
 use super::loss::{LossDetector, Transmission, Verdict};
 use super::pace::Pace;
+use super::protection::Protection;
 use super::rtt::RttEstimator;
 use super::timers::{Timer, TimerTable};
 use super::{Config, LinkKind};
@@ -122,13 +123,20 @@ impl Sender {
     }
 
     /// The next packet that may be sent: the most urgent channel first, on each channel repeats before news.
-    pub(crate) fn poll(&mut self, now: Instant, timers: &mut TimerTable) -> Option<Departure<'_>> {
+    pub(crate) fn poll(
+        &mut self,
+        now: Instant,
+        protection: &mut Protection,
+        timers: &mut TimerTable,
+    ) -> Option<Departure<'_>> {
         let (index, is_repeat) = Channel::ALL.iter().find_map(|&channel| {
             let lost =
                 |packet: &InFlight| packet.fate == Fate::Lost && packet.segment.channel == channel;
             match self.in_flight.iter().position(lost) {
                 Some(index) => Some((index, true)),
-                None => self.admit(now, channel).map(|index| (index, false)),
+                None => self
+                    .admit(now, channel, protection)
+                    .map(|index| (index, false)),
             }
         })?;
         let number = self.next_transmission;
@@ -149,9 +157,17 @@ impl Sender {
     }
 
     /// Takes the next segment of `channel` into flight if the window allows; gives its index.
-    fn admit(&mut self, now: Instant, channel: Channel) -> Option<usize> {
+    fn admit(
+        &mut self,
+        now: Instant,
+        channel: Channel,
+        protection: &mut Protection,
+    ) -> Option<usize> {
         if self.in_flight.len() >= self.window_for(channel) || !self.is_paced(channel) {
             return None;
+        }
+        if let Some(message) = self.queues.unbegun_mut(channel) {
+            protection.seal(channel, message);
         }
         let segment = self.queues.pop_segment(channel, self.payload_max)?;
         self.in_flight.push_back(InFlight {
@@ -337,6 +353,11 @@ impl Sender {
     /// Whether messages wait, nothing is in flight, and only the peer's missing credit holds them up.
     pub(crate) fn is_starved(&self) -> bool {
         self.credit == 0 && self.in_flight.is_empty() && !self.queues.is_empty()
+    }
+
+    /// Whether everything that was taken has arrived.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.in_flight.is_empty() && self.queues.is_empty()
     }
 
     fn first_unacked(&self) -> u16 {

@@ -9,6 +9,7 @@ use core::time::Duration;
 
 use crate::Instant;
 use crate::frame::{DatagramGate, StreamDecoder, encode_stream};
+use crate::secure::{EphemeralSource, Security};
 use crate::segment::{Channel, MessageToken};
 use crate::wire::{
     Close, CloseReason, Hello, Identity, Kind, Role, Token, VersionRange, WINDOW_MAX,
@@ -68,6 +69,10 @@ pub(crate) struct Connection {
     identity: Identity,
     framing: Framing,
     state: State,
+    security: Security,
+    ephemerals: EphemeralSource,
+    /// Until then nobody is listened to: the last peer was not authentic.
+    deaf_until: Option<Instant>,
     peers: KnownPeers,
     hello_wanted: bool,
     close_wanted: Option<Close>,
@@ -78,7 +83,13 @@ pub(crate) struct Connection {
 }
 
 impl Connection {
-    pub(crate) fn new(config: Config, link: LinkKind, role: Role, identity: Identity) -> Self {
+    pub(crate) fn new(
+        config: Config,
+        link: LinkKind,
+        role: Role,
+        identity: Identity,
+        security: Security,
+    ) -> Self {
         let config = config.clamped();
         let framing = match link {
             LinkKind::Stream => Framing::Stream(StreamDecoder::new(config.stream_mtu)),
@@ -91,6 +102,9 @@ impl Connection {
             role,
             identity,
             framing,
+            security,
+            ephemerals: EphemeralSource::new(),
+            deaf_until: None,
             peers: KnownPeers::default(),
             hello_wanted: true,
             close_wanted: None,
@@ -156,8 +170,11 @@ impl Connection {
         {
             lost = Some(LostReason::Silent);
         }
+        if self.timers.expire(Timer::Handshake, now) {
+            lost = Some(LostReason::Unauthenticated);
+        }
         if let Some(reason) = lost {
-            self.lose(reason);
+            self.lose(now, reason);
         }
     }
 
@@ -230,18 +247,21 @@ impl Connection {
                 (false, *heard)
             }
         };
+        self.hello(established, heard).encode(out);
+    }
+
+    fn hello(&self, established: bool, heard: Option<Identity>) -> Hello {
         Hello {
             role: self.role,
             established,
             versions: VersionRange::OURS,
-            features: 0,
+            features: self.security.features(),
             identity: self.identity,
             mtu: self.config.mtu(self.link),
             window: self.config.receive_window,
             max_message_log2: self.config.max_message_log2,
             heard: heard.map_or(Token::NOBODY, Identity::token),
         }
-        .encode(out);
     }
 
     /// Queues a message.
@@ -252,8 +272,9 @@ impl Connection {
         message: Vec<u8>,
         token: Option<MessageToken>,
     ) -> Result<(), SendError> {
-        let State::Established(established) = &mut self.state else {
-            return Err(SendError::NotConnected);
+        let established = match &mut self.state {
+            State::Established(established) if established.protection.is_open() => established,
+            _ => return Err(SendError::NotConnected),
         };
         let (size, limit) = (message.len(), established.peer.max_message);
         if size > limit {
@@ -280,7 +301,7 @@ impl Connection {
     /// Ends the connection for good; one more packet may come out of `poll_transmit`.
     pub(crate) fn close(&mut self) {
         if matches!(self.state, State::Established(_)) {
-            self.lose(LostReason::ClosedHere);
+            self.lose(Instant::ZERO, LostReason::ClosedHere);
         }
         self.state = State::Closed;
         self.hello_wanted = false;
@@ -326,7 +347,7 @@ impl Connection {
 
     /// Ends the established connection and seeks the peer anew. Where it ends on our side, our epoch grows, so that
     /// the peer ends it too and no late packet is taken for a new one.
-    fn lose(&mut self, reason: LostReason) {
+    fn lose(&mut self, now: Instant, reason: LostReason) {
         let State::Established(established) = &self.state else {
             return;
         };
@@ -334,20 +355,40 @@ impl Connection {
             LostReason::ClosedHere => Some(CloseReason::Goodbye),
             LostReason::Undeliverable => Some(CloseReason::Undeliverable),
             LostReason::Violation(_) => Some(CloseReason::ProtocolViolation),
+            LostReason::Unauthenticated => Some(CloseReason::Unauthenticated),
             LostReason::Silent | LostReason::ClosedByPeer(_) | LostReason::PeerRestarted => None,
         };
         self.close_wanted =
             farewell.map(|reason| self.close_packet(reason, established.peer_identity));
         if matches!(
             reason,
-            LostReason::Silent | LostReason::Undeliverable | LostReason::Violation(_)
+            LostReason::Silent
+                | LostReason::Undeliverable
+                | LostReason::Violation(_)
+                | LostReason::Unauthenticated
         ) {
             self.identity.epoch = self.identity.epoch.wrapping_add(1);
         }
+        let was_told = established.protection.is_open();
         self.state = State::seeking(&self.config);
         self.timers = TimerTable::default();
         self.hello_wanted = true;
-        self.events.push_back(ConnectionEvent::Lost { reason });
+        if reason == LostReason::Unauthenticated
+            || reason == LostReason::ClosedByPeer(CloseReason::Unauthenticated)
+        {
+            self.turn_deaf(now);
+            self.events.push_back(ConnectionEvent::Lost { reason });
+        } else if was_told {
+            self.events.push_back(ConnectionEvent::Lost { reason });
+        }
+    }
+
+    /// Listens to nobody for a while, and says nothing: two ends that do not trust each other must not argue at line speed.
+    fn turn_deaf(&mut self, now: Instant) {
+        let until = now + self.config.hello_interval_max;
+        self.deaf_until = Some(until);
+        self.hello_wanted = false;
+        self.timers.set(Timer::Hello, until);
     }
 }
 

@@ -11,7 +11,7 @@ use crate::connection::{Connection, ConnectionEvent};
 use crate::message::{Fault, FaultCode, LOG_BYTES_MAX, LogLevel, Message, MessageError, Value};
 use crate::segment::{Channel, MessageToken};
 use crate::wire::{Identity, Role};
-use crate::{Config, Instant, LinkKind, RequestId, SendError, Stats};
+use crate::{Config, Instant, LinkKind, RequestId, Security, SendError, Stats};
 
 use super::DeviceEvent;
 use super::incoming::Incoming;
@@ -57,7 +57,21 @@ impl Device {
         epoch: u32,
         description: &[u8],
     ) -> Self {
-        let connection = Connection::new(config, link, Role::Device, Identity { boot_id, epoch });
+        Self::with_security(config, link, boot_id, epoch, description, Security::None)
+    }
+
+    /// As [`Device::new`], with `security`.
+    #[must_use]
+    pub fn with_security(
+        config: Config,
+        link: LinkKind,
+        boot_id: u32,
+        epoch: u32,
+        description: &[u8],
+        security: Security,
+    ) -> Self {
+        let identity = Identity { boot_id, epoch };
+        let connection = Connection::new(config, link, Role::Device, identity, security);
         let config = connection.config();
         Self {
             memory: RequestMemory::new(config.request_memory_max, config.remembered_result_bytes),

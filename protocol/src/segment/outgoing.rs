@@ -29,6 +29,8 @@ pub struct Segment {
 #[derive(Debug)]
 struct Waiting {
     bytes: Vec<u8>,
+    /// What it counts in the queue.
+    cost: usize,
     sent: usize,
     token: Option<MessageToken>,
 }
@@ -39,7 +41,7 @@ struct Queue {
     next_seq: u8,
 }
 
-/// The queues. Invariant: `bytes` is the sum of all messages' lengths and stays within `bytes_max`.
+/// The queues. Invariant: `bytes` is the sum of all messages' costs and stays within `bytes_max`.
 #[derive(Debug)]
 pub struct OutgoingQueues {
     queues: [Queue; 4],
@@ -81,6 +83,7 @@ impl OutgoingQueues {
         self.bytes += cost;
         self.queues[channel as usize].messages.push_back(Waiting {
             bytes: message,
+            cost,
             sent: 0,
             token,
         });
@@ -97,6 +100,12 @@ impl OutgoingQueues {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         Channel::ALL.iter().all(|&channel| !self.has(channel))
+    }
+
+    /// The next message of `channel`, while no segment of it was handed out; the last chance to seal it.
+    pub fn unbegun_mut(&mut self, channel: Channel) -> Option<&mut Vec<u8>> {
+        let message = self.queues[channel as usize].messages.front_mut()?;
+        (message.sent == 0).then_some(&mut message.bytes)
     }
 
     /// The next segment of `channel`, of at most `payload_max` bytes.
@@ -116,7 +125,7 @@ impl OutgoingQueues {
         };
         queue.next_seq = queue.next_seq.wrapping_add(1);
         if segment.end {
-            self.bytes -= message.bytes.len() + MESSAGE_OVERHEAD_BYTES;
+            self.bytes -= message.cost;
             queue.messages.pop_front();
         }
         Some(segment)
@@ -130,7 +139,7 @@ impl OutgoingQueues {
                 .iter()
                 .position(|message| message.token == Some(token) && message.sent == 0);
             if let Some(message) = found.and_then(|at| queue.messages.remove(at)) {
-                self.bytes -= message.bytes.len() + MESSAGE_OVERHEAD_BYTES;
+                self.bytes -= message.cost;
                 return true;
             }
         }

@@ -101,6 +101,9 @@ impl Token {
     pub const NOBODY: Self = Self(0);
 }
 
+/// Where in an encoded Hello its offer stands: versions, features, identity and limits, that is all but flags and `heard`.
+pub(crate) const HELLO_OFFER: core::ops::Range<usize> = 2..16;
+
 /// A Hello packet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Hello {
@@ -110,7 +113,7 @@ pub struct Hello {
     pub established: bool,
     /// Versions that the sender speaks.
     pub versions: VersionRange,
-    /// Reserved for security and other features; zero in version 1, any value accepted.
+    /// The security demanded: 0 none, 1 a pre-shared key, 2 static keys as well. Both ends must agree.
     pub features: u8,
     /// The sender.
     pub identity: Identity,

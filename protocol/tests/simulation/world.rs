@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use autoglm_protocol::{Config, Device, Host, Instant, LinkKind};
+use autoglm_protocol::{Config, Device, Host, Instant, LinkKind, SecretKey, Security};
 use rand::rngs::StdRng;
 use rand::seq::IndexedRandom;
 use rand::{Rng, SeedableRng};
@@ -130,10 +130,25 @@ impl World {
             ..Config::default()
         };
         let document = document(&mut rng);
+        let is_secure = rng.random_bool(0.3);
+        let security = |seed| match is_secure {
+            false => Security::None,
+            true => Security::Psk {
+                key: SecretKey::new([1; 32]),
+                seed: SecretKey::new([seed; 32]),
+            },
+        };
         let clock = |rng: &mut StdRng| Duration::from_secs(rng.random_range(0..1_000_000));
         Self {
-            host: Host::new(config.clone(), link.kind, rng.random(), 1),
-            device: Device::new(config.clone(), link.kind, rng.random(), 1, &document),
+            host: Host::with_security(config.clone(), link.kind, rng.random(), 1, security(1)),
+            device: Device::with_security(
+                config.clone(),
+                link.kind,
+                rng.random(),
+                1,
+                &document,
+                security(2),
+            ),
             now: Instant::from_millis(1),
             ahead: [clock(&mut rng), clock(&mut rng)],
             link,

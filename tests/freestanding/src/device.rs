@@ -3,21 +3,37 @@
 use alloc::vec::Vec;
 use core::time::Duration;
 
-use autoglm_protocol::{Config, Device, DeviceEvent, Fault, FaultCode, Instant, LinkKind, Value};
+#[cfg(feature = "secure")]
+use autoglm_protocol::SecretKey;
+use autoglm_protocol::{
+    Config, Device, DeviceEvent, Fault, FaultCode, Instant, LinkKind, Security, Value,
+};
 
 use crate::system;
 
 const DESCRIPTION: &[u8] = br#"{"@context":"https://www.w3.org/2022/wot/td/v1.1","id":"urn:dev:freestanding-lamp","title":"Lamp","securityDefinitions":{"none":{"scheme":"nosec"}},"security":"none","properties":{"brightness":{"type":"integer","minimum":0,"maximum":100,"forms":[{"href":"brightness"}]}}}"#;
 
+/// A real device would have its key from its making, and its seed from a source of randomness.
+fn security() -> Security {
+    #[cfg(feature = "secure")]
+    return Security::Psk {
+        key: SecretKey::new([0x42; 32]),
+        seed: SecretKey::new(system::random()),
+    };
+    #[cfg(not(feature = "secure"))]
+    Security::None
+}
+
 pub(crate) fn run() {
     let now = || Instant::from_micros(system::micros());
     let boot_id = system::micros() as u32;
-    let mut device = Device::new(
+    let mut device = Device::with_security(
         Config::constrained(),
         LinkKind::Stream,
         boot_id,
         0,
         DESCRIPTION,
+        security(),
     );
     let mut brightness = 0;
     let mut out = Vec::new();

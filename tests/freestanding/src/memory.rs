@@ -6,7 +6,8 @@ use core::mem::size_of;
 use core::time::Duration;
 
 use autoglm_protocol::{
-    Config, Device, DeviceEvent, Host, HostEvent, Instant, LinkKind, Request, RequestId, Value,
+    Config, Device, DeviceEvent, Host, HostEvent, Instant, LinkKind, Request, RequestId, SecretKey,
+    Security, Value,
 };
 
 use crate::{HEAP, system};
@@ -23,10 +24,11 @@ struct Pair {
 }
 
 impl Pair {
-    fn new(config: Config, link: LinkKind) -> Self {
-        let host = Host::new(Config::default(), link, 1, 0);
+    fn new(config: Config, link: LinkKind, security: fn(u8) -> Security) -> Self {
+        let host = Host::with_security(Config::default(), link, 1, 0, security(1));
         let before = HEAP.count().bytes;
-        let device = Device::new(config, link, 2, 0, b"{\"title\":\"lamp\"}");
+        let device =
+            Device::with_security(config, link, 2, 0, b"{\"title\":\"lamp\"}", security(2));
         let held = HEAP.count().bytes - before;
         Self {
             now: Instant::ZERO,
@@ -100,8 +102,14 @@ impl Pair {
     }
 }
 
-fn print_row(name: &str, config: Config, link: LinkKind, large: usize) {
-    let mut pair = Pair::new(config, link);
+fn print_row(
+    name: &str,
+    config: Config,
+    link: LinkKind,
+    security: fn(u8) -> Security,
+    large: usize,
+) {
+    let mut pair = Pair::new(config, link, security);
     let idle = pair.held;
     pair.settle();
     let connected = pair.held;
@@ -122,23 +130,41 @@ pub(crate) fn print_table() {
     system::print(format_args!(
         "device role, bytes of RAM (64-bit)   fixed  created connected full-mem. peak 32 B  large peak large\n"
     ));
-    print_row(
-        "constrained, stream",
-        Config::constrained(),
-        LinkKind::Stream,
-        200,
-    );
+    let clear = |_| Security::None;
+    let psk = |seed| Security::Psk {
+        key: SecretKey::new([9; 32]),
+        seed: SecretKey::new([seed; 32]),
+    };
+    let (small, packets) = (Config::constrained, LinkKind::Datagram { mtu: 20 });
+    let stream = LinkKind::Stream;
+    print_row("constrained, stream", small(), stream, clear, 200);
+    print_row("constrained, stream, key", small(), stream, psk, 200);
     print_row(
         "constrained, packets of 20",
-        Config::constrained(),
-        LinkKind::Datagram { mtu: 20 },
+        small(),
+        packets,
+        clear,
         200,
     );
-    print_row("default, stream", Config::default(), LinkKind::Stream, 4096);
     print_row(
-        "default, packets of 244",
+        "constrained, packets of 20, key",
+        small(),
+        packets,
+        psk,
+        200,
+    );
+    print_row(
+        "default, stream",
         Config::default(),
-        LinkKind::Datagram { mtu: 244 },
+        stream,
+        clear,
+        4096,
+    );
+    print_row(
+        "default, stream, key",
+        Config::default(),
+        stream,
+        psk,
         4096,
     );
 }

@@ -78,6 +78,18 @@ pub(crate) fn micros() -> u64 {
     time[0] * 1_000_000 + time[1] / 1_000
 }
 
+/// 32 bytes of the kernel's randomness.
+#[cfg(all(feature = "device", feature = "secure"))]
+pub(crate) fn random() -> [u8; 32] {
+    const GETRANDOM: usize = 318;
+    let mut bytes = [0u8; 32];
+    // SAFETY: the array is valid and writable for its length; so few bytes are given whole.
+    if unsafe { call(GETRANDOM, [bytes.as_mut_ptr() as usize, bytes.len(), 0]) } != 32 {
+        exit(2);
+    }
+    bytes
+}
+
 pub(crate) fn exit(code: usize) -> ! {
     loop {
         // SAFETY: exit takes any number.
