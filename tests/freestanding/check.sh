@@ -1,6 +1,6 @@
 #!/bin/sh
 # Links the protocol crate into programs without any library, shows that nothing but mem* is missing from them, runs the
-# golden vectors there, and prints what code and memory cost. Needs cargo, binutils and a C compiler (for mem.c).
+# golden vectors there, and prints what code and memory cost. Needs cargo, binutils, python3 and a C compiler (for mem.c).
 set -eu
 cd "$(dirname "$0")"
 : "${CARGO_TARGET_DIR:=$PWD/target}"
@@ -29,3 +29,6 @@ echo "code of the smallest whole device (x86-64, opt-level s), bytes:"
 for program in device-clear device-secure; do
     size -A "$out/$program" | awk -v program=$program '$1 ~ /^\.(text|rodata|data\.rel\.ro)$/ { line = line " " $1 " " $2 } END { print "  " program ":" line }'
 done
+# They are no mere weight: somebody else's implementation speaks with both.
+cd ../python
+BARE="$out" python3 -m unittest test_device.Freestanding
