@@ -78,6 +78,8 @@ pub(crate) struct Connection {
     close_wanted: Option<Close>,
     timers: TimerTable,
     events: VecDeque<ConnectionEvent>,
+    /// The packet that is being framed; kept for its memory.
+    scratch: Vec<u8>,
     backlog_bytes: usize,
     pub(crate) stats: Stats,
 }
@@ -110,6 +112,7 @@ impl Connection {
             close_wanted: None,
             timers: TimerTable::default(),
             events: VecDeque::new(),
+            scratch: Vec::new(),
             backlog_bytes: 0,
             stats: Stats::default(),
         }
@@ -134,6 +137,9 @@ impl Connection {
                     };
                     self.on_packet(now, &packet);
                     bytes = rest;
+                    if let Framing::Stream(decoder) = &mut self.framing {
+                        decoder.recycle(packet);
+                    }
                 }
             }
         }
@@ -190,15 +196,18 @@ impl Connection {
         if matches!(self.framing, Framing::Datagram(_)) {
             return self.poll_packet(now, out).is_some();
         }
-        let mut packet = Vec::new();
-        let Some(kind) = self.poll_packet(now, &mut packet) else {
+        let mut packet = core::mem::take(&mut self.scratch);
+        packet.clear();
+        let kind = self.poll_packet(now, &mut packet);
+        self.scratch = packet;
+        let Some(kind) = kind else {
             return false;
         };
         if kind == Kind::Hello {
             // Ends whatever noise or half frame the other end holds, so that the Hello itself is not lost to it.
             out.push(0);
         }
-        encode_stream(&packet, out);
+        encode_stream(&self.scratch, out);
         true
     }
 
