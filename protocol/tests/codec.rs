@@ -121,6 +121,7 @@ fn hello() -> impl Strategy<Value = Hello> {
         |((is_device, established, min, more, features), (words, mtu, window, log2))| Hello {
             role: if is_device { Role::Device } else { Role::Host },
             established,
+            resume: more % 2 == 1,
             versions: VersionRange {
                 min,
                 max: (min + more).min(15),

@@ -13,8 +13,9 @@ use crate::wire::{
 use super::protection::{Opened, Protection};
 use super::receiver::{AckDebt, Arrival, Receiver};
 use super::sender::{Departure, GaveUp, Sender};
+use super::session::{Resumption, Suspended, Taken};
 use super::timers::{Timer, TimerTable};
-use super::{Config, LinkKind, PeerInfo, Stats};
+use super::{Config, LinkKind, LostReason, PeerInfo, Stats};
 
 /// What tells one connection's packets from another's: derived from both identities, different in each direction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,6 +24,7 @@ pub(crate) struct ConnectionKey {
     tag_out: u8,
     tag_in: u8,
     first_seq: u16,
+    session: u32,
 }
 
 impl ConnectionKey {
@@ -47,6 +49,7 @@ impl ConnectionKey {
             tag_out,
             tag_in,
             first_seq: key as u16,
+            session: key,
         }
     }
 }
@@ -67,6 +70,8 @@ pub(crate) enum Refusal {
     Malformed(WireError),
     Violation(ReassemblyError),
     Forged,
+    /// It does not go on where it said it would.
+    NotResumed,
 }
 
 #[derive(Debug)]
@@ -75,6 +80,8 @@ pub(crate) struct Established {
     pub(crate) peer_identity: Identity,
     pub(crate) sender: Sender,
     pub(crate) protection: Protection,
+    pub(crate) resumption: Resumption,
+    pub(crate) taken: Taken,
     key: ConnectionKey,
     receiver: Receiver,
     window: u8,
@@ -107,6 +114,11 @@ impl Established {
                 hello.window,
             ),
             protection: Protection::Clear,
+            resumption: Resumption::None,
+            taken: Taken {
+                session: key.session,
+                counts: [0; 4],
+            },
             key,
             receiver: Receiver::new(config, key.first_seq),
             window: config.receive_window,
@@ -194,7 +206,24 @@ impl Established {
         for mut message in messages {
             let opened = self.protection.open(self.key.role, channel, &mut message);
             match opened.map_err(|_| Refusal::Forged)? {
-                Opened::Message => received.messages.push(message),
+                Opened::Message
+                    if channel == Channel::Control && self.resumption == Resumption::Awaited =>
+                {
+                    let session = self.taken.session;
+                    let theirs = Taken::decode(&message)
+                        .filter(|theirs| theirs.session == session)
+                        .ok_or(Refusal::NotResumed)?;
+                    let queues = &mut self.sender.queues;
+                    queues
+                        .resume(theirs.counts, &mut received.delivered)
+                        .map_err(|_| Refusal::NotResumed)?;
+                    self.resumption = Resumption::Done;
+                }
+                Opened::Message => {
+                    let taken = &mut self.taken.counts[channel as usize];
+                    *taken = taken.wrapping_add(1);
+                    received.messages.push(message);
+                }
                 Opened::Handshake(answer) => match answer {
                     Some(answer) => self.queue_handshake(answer),
                     None => {
@@ -209,8 +238,34 @@ impl Established {
     }
 
     pub(crate) fn queue_handshake(&mut self, message: Vec<u8>) {
-        // The first message of a fresh connection always finds room.
-        let _ = self.sender.queues.push(Channel::Control, message, None);
+        self.sender.queues.push_internal(message);
+    }
+
+    /// Goes on where an interrupted connection ended; a handshake that waits already goes before.
+    pub(crate) fn resume(&mut self, suspended: Suspended) {
+        let handshake = core::mem::replace(&mut self.sender.queues, suspended.queues);
+        self.sender.queues.adopt_internal(handshake);
+        self.taken = suspended.taken;
+        self.resumption = Resumption::Awaited;
+    }
+
+    /// Whether the owner may send: it was told of this connection, or of the one that this resumes.
+    pub(crate) fn is_open(&self) -> bool {
+        self.protection.is_open() || self.resumption != Resumption::None
+    }
+
+    /// Whether neither a handshake nor a resumption is under way.
+    pub(crate) fn is_settled(&self) -> bool {
+        self.protection.is_open() && self.resumption != Resumption::Awaited
+    }
+
+    /// The handshake, if there is one, is over: says what was taken, if a connection is resumed. Otherwise the owner is to be told.
+    pub(crate) fn on_protected(&mut self) -> bool {
+        let is_resumed = self.resumption != Resumption::None;
+        if is_resumed {
+            self.sender.queues.push_internal(self.taken.encode());
+        }
+        !is_resumed
     }
 
     /// Starts or stops asking a peer that gives no credit.
@@ -238,6 +293,15 @@ impl Established {
         self.ping_wanted = true;
         timers.set(Timer::KeepAlive, now + config.keep_alive);
         self.silent_intervals >= config.keep_alive_missed_max
+    }
+
+    /// The handshake, or the resumption, took too long: whether the peer is to blame.
+    pub(crate) fn on_handshake_timeout(&self) -> LostReason {
+        let has_heard_us = self.sender.is_idle() && self.silent_intervals == 0;
+        match has_heard_us && !self.protection.is_open() {
+            true => LostReason::Unauthenticated,
+            false => LostReason::Silent,
+        }
     }
 
     pub(crate) fn on_retransmit_timeout(

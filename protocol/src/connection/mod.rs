@@ -17,6 +17,7 @@ mod protection;
 mod receiver;
 mod rtt;
 mod sender;
+mod session;
 mod state;
 mod stats;
 mod timers;

@@ -32,6 +32,9 @@ pub enum LostReason {
     /// The peer was silent for too long.
     #[error("the peer is silent")]
     Silent,
+    /// The driver went on to another link, and nothing was kept to be resumed there.
+    #[error("the link was changed")]
+    LinkChanged,
     /// A packet was sent as often as allowed and never acknowledged, although the peer is not silent.
     #[error("a packet cannot be delivered")]
     Undeliverable,

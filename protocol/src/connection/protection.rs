@@ -36,6 +36,10 @@ impl Protection {
         matches!(self, Self::Clear | Self::Sealed(_))
     }
 
+    pub(crate) fn is_sealed(&self) -> bool {
+        matches!(self, Self::Sealed(_))
+    }
+
     /// Seals a message that is about to be sent; handshake messages go as they are.
     pub(crate) fn seal(&mut self, channel: Channel, message: &mut Vec<u8>) {
         if let Self::Sealed(ciphers) = self {

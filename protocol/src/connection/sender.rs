@@ -107,7 +107,10 @@ impl Sender {
         window: u8,
     ) -> Self {
         Self {
-            queues: OutgoingQueues::new(config.send_queue_bytes),
+            queues: match config.resume_window.is_zero() {
+                true => OutgoingQueues::new(config.send_queue_bytes),
+                false => OutgoingQueues::new(config.send_queue_bytes).keeping(),
+            },
             rtt: RttEstimator::new(config),
             in_flight: VecDeque::new(),
             next_seq: first_seq,
@@ -166,8 +169,9 @@ impl Sender {
         if self.in_flight.len() >= self.window_for(channel) || !self.is_paced(channel) {
             return None;
         }
-        if let Some(message) = self.queues.unbegun_mut(channel) {
-            protection.seal(channel, message);
+        if protection.is_sealed() {
+            self.queues
+                .seal_next(channel, |message| protection.seal(channel, message));
         }
         let segment = self.queues.pop_segment(channel, self.payload_max)?;
         self.in_flight.push_back(InFlight {
@@ -245,7 +249,8 @@ impl Sender {
                 arrivals += 1;
                 self.note_arrival(&packet, now, &mut round_trip);
             }
-            if packet.segment.end {
+            if packet.segment.end && !packet.segment.is_internal {
+                self.queues.on_arrived(packet.segment.channel);
                 delivered.extend(packet.segment.token);
             }
         }

@@ -8,7 +8,7 @@ use alloc::vec::Vec;
 use core::time::Duration;
 
 use crate::Instant;
-use crate::frame::{DatagramGate, StreamDecoder, encode_stream};
+use crate::frame::{DatagramGate, FrameStats, StreamDecoder, encode_stream};
 use crate::secure::{EphemeralSource, Security};
 use crate::segment::{Channel, MessageToken};
 use crate::wire::{
@@ -18,6 +18,7 @@ use crate::wire::{
 use super::established::{Credit, Established};
 use super::peers::KnownPeers;
 use super::receiver::AckDebt;
+use super::session::{Resumption, Suspended};
 use super::timers::{Timer, TimerTable};
 use super::{Config, LinkKind, LostReason, PeerInfo, SendError, Stats};
 
@@ -60,6 +61,15 @@ enum Framing {
     Datagram(DatagramGate),
 }
 
+impl Framing {
+    fn new(config: &Config, link: LinkKind) -> Self {
+        match link {
+            LinkKind::Stream => Self::Stream(StreamDecoder::new(config.stream_mtu)),
+            LinkKind::Datagram { .. } => Self::Datagram(DatagramGate::new(config.mtu(link))),
+        }
+    }
+}
+
 /// The machine below [`Host`](crate::Host) and [`Device`](crate::Device).
 #[derive(Debug)]
 pub(crate) struct Connection {
@@ -68,11 +78,14 @@ pub(crate) struct Connection {
     role: Role,
     identity: Identity,
     framing: Framing,
+    /// What was counted on earlier links.
+    frame_stats_before: FrameStats,
     state: State,
     security: Security,
     ephemerals: EphemeralSource,
     /// Until then nobody is listened to: the last peer was not authentic.
     deaf_until: Option<Instant>,
+    suspended: Option<Suspended>,
     peers: KnownPeers,
     hello_wanted: bool,
     close_wanted: Option<Close>,
@@ -93,10 +106,7 @@ impl Connection {
         security: Security,
     ) -> Self {
         let config = config.clamped();
-        let framing = match link {
-            LinkKind::Stream => Framing::Stream(StreamDecoder::new(config.stream_mtu)),
-            LinkKind::Datagram { .. } => Framing::Datagram(DatagramGate::new(config.mtu(link))),
-        };
+        let framing = Framing::new(&config, link);
         Self {
             state: State::seeking(&config),
             config,
@@ -104,9 +114,11 @@ impl Connection {
             role,
             identity,
             framing,
+            frame_stats_before: FrameStats::default(),
             security,
             ephemerals: EphemeralSource::new(),
             deaf_until: None,
+            suspended: None,
             peers: KnownPeers::default(),
             hello_wanted: true,
             close_wanted: None,
@@ -149,6 +161,9 @@ impl Connection {
         if self.timers.expire(Timer::Hello, now) {
             self.hello_wanted = true;
         }
+        if self.timers.expire(Timer::Resume, now) {
+            self.forget_suspended();
+        }
         let State::Established(established) = &mut self.state else {
             return;
         };
@@ -177,7 +192,7 @@ impl Connection {
             lost = Some(LostReason::Silent);
         }
         if self.timers.expire(Timer::Handshake, now) {
-            lost = Some(LostReason::Unauthenticated);
+            lost = Some(established.on_handshake_timeout());
         }
         if let Some(reason) = lost {
             self.lose(now, reason);
@@ -260,9 +275,17 @@ impl Connection {
     }
 
     fn hello(&self, established: bool, heard: Option<Identity>) -> Hello {
+        let resume = match (&self.state, &self.suspended) {
+            (State::Established(established), _) => established.resumption != Resumption::None,
+            (_, Some(suspended)) => {
+                heard.is_some_and(|heard| heard.boot_id == suspended.peer.boot_id)
+            }
+            _ => false,
+        };
         Hello {
             role: self.role,
             established,
+            resume,
             versions: VersionRange::OURS,
             features: self.security.features(),
             identity: self.identity,
@@ -281,28 +304,34 @@ impl Connection {
         message: Vec<u8>,
         token: Option<MessageToken>,
     ) -> Result<(), SendError> {
-        let established = match &mut self.state {
-            State::Established(established) if established.protection.is_open() => established,
+        let (queues, limit) = match (&mut self.state, &mut self.suspended) {
+            (State::Established(established), _) if established.is_open() => {
+                (&mut established.sender.queues, established.peer.max_message)
+            }
+            (State::Seeking { .. }, Some(suspended)) => {
+                (&mut suspended.queues, suspended.peer.max_message)
+            }
             _ => return Err(SendError::NotConnected),
         };
-        let (size, limit) = (message.len(), established.peer.max_message);
+        let size = message.len();
         if size > limit {
             return Err(SendError::TooLarge { size, limit });
         }
-        established
-            .sender
-            .queues
+        queues
             .push(channel, message, token)
             .map_err(|_| SendError::QueueFull)?;
-        established.watch_credit(now, &mut self.timers);
+        if let State::Established(established) = &self.state {
+            established.watch_credit(now, &mut self.timers);
+        }
         self.stats.messages_sent += 1;
         Ok(())
     }
 
     /// Takes a message back if no byte of it was handed out.
     pub(crate) fn withdraw(&mut self, token: MessageToken) -> bool {
-        match &mut self.state {
-            State::Established(established) => established.sender.queues.withdraw(token),
+        match (&mut self.state, &mut self.suspended) {
+            (State::Established(established), _) => established.sender.queues.withdraw(token),
+            (_, Some(suspended)) => suspended.queues.withdraw(token),
             _ => false,
         }
     }
@@ -311,6 +340,10 @@ impl Connection {
     pub(crate) fn close(&mut self) {
         if matches!(self.state, State::Established(_)) {
             self.lose(Instant::ZERO, LostReason::ClosedHere);
+        }
+        if let Some(suspended) = &mut self.suspended {
+            suspended.reason = LostReason::ClosedHere;
+            self.forget_suspended();
         }
         self.state = State::Closed;
         self.hello_wanted = false;
@@ -329,14 +362,19 @@ impl Connection {
 
     pub(crate) fn stats(&self) -> Stats {
         let mut stats = self.stats;
-        stats.frame = match &self.framing {
-            Framing::Stream(decoder) => decoder.stats(),
-            Framing::Datagram(gate) => gate.stats(),
-        };
+        stats.frame = self.frame_stats();
         if let State::Established(established) = &self.state {
             stats.smoothed_rtt = established.sender.rtt.smoothed();
         }
         stats
+    }
+
+    fn frame_stats(&self) -> FrameStats {
+        let now = match &self.framing {
+            Framing::Stream(decoder) => decoder.stats(),
+            Framing::Datagram(gate) => gate.stats(),
+        };
+        self.frame_stats_before.plus(now)
     }
 
     /// Whether the driver's backlog exceeds what an obedient peer can cause: the limit, and one window on top.
@@ -354,18 +392,41 @@ impl Connection {
         }
     }
 
-    /// Ends the established connection and seeks the peer anew. Where it ends on our side, our epoch grows, so that
-    /// the peer ends it too and no late packet is taken for a new one.
-    fn lose(&mut self, now: Instant, reason: LostReason) {
-        let State::Established(established) = &self.state else {
+    /// Goes on to another link; the connection is resumed there, or lost if none is kept.
+    pub(crate) fn change_link(&mut self, now: Instant, link: LinkKind) {
+        if matches!(self.state, State::Closed) {
             return;
+        }
+        self.lose(now, LostReason::LinkChanged);
+        self.frame_stats_before = self.frame_stats();
+        self.link = link;
+        self.framing = Framing::new(&self.config, link);
+        // Nobody on the other link has heard us.
+        self.state = State::seeking(&self.config);
+        self.close_wanted = None;
+        self.hello_wanted = true;
+    }
+
+    /// Ends the established connection and seeks the peer anew. Where it ends on our side, our epoch grows, so that
+    /// the peer ends it too and no late packet is taken for a new one. An interrupted connection is kept, if one is to be.
+    fn lose(&mut self, now: Instant, reason: LostReason) {
+        let state = core::mem::replace(&mut self.state, State::seeking(&self.config));
+        let established = match state {
+            State::Established(established) => established,
+            other => {
+                self.state = other;
+                return;
+            }
         };
         let farewell = match reason {
             LostReason::ClosedHere => Some(CloseReason::Goodbye),
             LostReason::Undeliverable => Some(CloseReason::Undeliverable),
             LostReason::Violation(_) => Some(CloseReason::ProtocolViolation),
             LostReason::Unauthenticated => Some(CloseReason::Unauthenticated),
-            LostReason::Silent | LostReason::ClosedByPeer(_) | LostReason::PeerRestarted => None,
+            LostReason::Silent
+            | LostReason::ClosedByPeer(_)
+            | LostReason::PeerRestarted
+            | LostReason::LinkChanged => None,
         };
         self.close_wanted =
             farewell.map(|reason| self.close_packet(reason, established.peer_identity));
@@ -375,19 +436,52 @@ impl Connection {
                 | LostReason::Undeliverable
                 | LostReason::Violation(_)
                 | LostReason::Unauthenticated
+                | LostReason::LinkChanged
         ) {
             self.identity.epoch = self.identity.epoch.wrapping_add(1);
         }
-        let was_told = established.protection.is_open();
-        self.state = State::seeking(&self.config);
         self.timers = TimerTable::default();
         self.hello_wanted = true;
-        if reason == LostReason::Unauthenticated
-            || reason == LostReason::ClosedByPeer(CloseReason::Unauthenticated)
-        {
+        let is_interruption = matches!(
+            reason,
+            LostReason::Silent
+                | LostReason::PeerRestarted
+                | LostReason::LinkChanged
+                | LostReason::Undeliverable
+                | LostReason::ClosedByPeer(CloseReason::Undeliverable)
+        );
+        let is_refusal = matches!(
+            reason,
+            LostReason::Unauthenticated | LostReason::ClosedByPeer(CloseReason::Unauthenticated)
+        );
+        if is_interruption && established.is_open() && !self.config.resume_window.is_zero() {
+            self.suspend(now, *established, reason);
+            return;
+        }
+        if is_refusal {
             self.turn_deaf(now);
+        }
+        if is_refusal || established.is_open() {
             self.events.push_back(ConnectionEvent::Lost { reason });
-        } else if was_told {
+        }
+    }
+
+    fn suspend(&mut self, now: Instant, established: Established, reason: LostReason) {
+        let until = now + self.config.resume_window;
+        let mut queues = established.sender.queues;
+        queues.rewind();
+        self.timers.set(Timer::Resume, until);
+        self.suspended = Some(Suspended {
+            peer: established.peer,
+            queues,
+            taken: established.taken,
+            reason,
+        });
+    }
+
+    /// The interrupted connection will not be resumed.
+    fn forget_suspended(&mut self) {
+        if let Some(Suspended { reason, .. }) = self.suspended.take() {
             self.events.push_back(ConnectionEvent::Lost { reason });
         }
     }

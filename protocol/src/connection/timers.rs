@@ -15,6 +15,8 @@ pub(crate) enum Timer {
     Ack,
     /// The peer has been silent for one more interval.
     KeepAlive,
+    /// An interrupted connection was not resumed in time.
+    Resume,
     /// The other end has not proved itself in time.
     Handshake,
     /// Ask a peer that takes nothing whether it takes something again.

@@ -40,3 +40,16 @@ pub struct FrameStats {
     /// Frames, or datagrams, larger than the MTU allows.
     pub too_long: u64,
 }
+
+impl FrameStats {
+    /// Both counts together.
+    pub(crate) fn plus(self, other: Self) -> Self {
+        Self {
+            packets: self.packets + other.packets,
+            bad_cobs: self.bad_cobs + other.bad_cobs,
+            bad_crc: self.bad_crc + other.bad_crc,
+            too_short: self.too_short + other.too_short,
+            too_long: self.too_long + other.too_long,
+        }
+    }
+}

@@ -15,6 +15,7 @@ use crate::frame::crc32c;
 
 const ESTABLISHED: u8 = 1;
 const DEVICE: u8 = 1 << 1;
+const RESUME: u8 = 1 << 2;
 
 /// Which end of the connection a machine plays.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -111,6 +112,8 @@ pub struct Hello {
     pub role: Role,
     /// The sender counts the connection as established and wants no answer.
     pub established: bool,
+    /// The sender has kept an interrupted connection with the peer that it has heard, and resumes it.
+    pub resume: bool,
     /// Versions that the sender speaks.
     pub versions: VersionRange,
     /// The security demanded: 0 none, 1 a pre-shared key, 2 static keys as well. Both ends must agree.
@@ -134,6 +137,7 @@ impl Hello {
     /// Appends the encoded packet.
     pub fn encode(&self, out: &mut Vec<u8>) {
         let flags = (u8::from(self.established) * ESTABLISHED)
+            | (u8::from(self.resume) * RESUME)
             | match self.role {
                 Role::Host => 0,
                 Role::Device => DEVICE,
@@ -172,6 +176,7 @@ impl Hello {
                 Role::Device
             },
             established: flags & ESTABLISHED != 0,
+            resume: flags & RESUME != 0,
             versions: VersionRange::from_byte(versions)?,
             features,
             identity: Identity {

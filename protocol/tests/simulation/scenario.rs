@@ -34,6 +34,7 @@ pub(crate) struct Totals {
     pub(crate) retransmissions: u64,
     pub(crate) duplicates: u64,
     pub(crate) lost_connections: u64,
+    pub(crate) resumptions: u64,
     pub(crate) turns: u64,
     pub(crate) bytes_peak: usize,
     /// The largest part of its bound that any seed took.
@@ -50,6 +51,7 @@ impl Totals {
         self.retransmissions += other.retransmissions;
         self.duplicates += other.duplicates;
         self.lost_connections += other.lost_connections;
+        self.resumptions += other.resumptions;
         self.turns += other.turns;
         self.bytes_peak = self.bytes_peak.max(other.bytes_peak);
         self.bound_share = self.bound_share.max(other.bound_share);
@@ -90,7 +92,10 @@ struct Play {
     /// Events accepted since the device last heard of a new connection.
     accepted: VecDeque<usize>,
     seen: Vec<usize>,
+    connected: [bool; 2],
     lost: [u64; 2],
+    /// Of these, connections that the other end counted as established at the time.
+    lost_by_both: u64,
     payload_bytes: usize,
 }
 
@@ -142,7 +147,9 @@ impl Play {
             next_event: 0,
             accepted: VecDeque::new(),
             seen: Vec::new(),
+            connected: [false; 2],
             lost: [0; 2],
+            lost_by_both: 0,
         }
     }
 
@@ -214,6 +221,7 @@ impl Play {
             retransmissions: host.retransmissions + device.retransmissions,
             duplicates: host.duplicates + device.duplicates,
             lost_connections: self.lost[HOST],
+            resumptions: host.resumptions,
             turns: self.world.turns,
             bytes_peak: 0,
             bound_share: took.as_secs_f64() / bound.as_secs_f64(),
@@ -302,7 +310,10 @@ impl Play {
                     .respond(clock, id, Ok(input))
                     .expect("it is running");
             }
-            DeviceEvent::Lost { .. } => {
+            DeviceEvent::Connected { .. } => self.connected[DEVICE] = true,
+            DeviceEvent::Lost { .. } if self.connected[DEVICE] => {
+                self.connected[DEVICE] = false;
+                self.lost_by_both += u64::from(self.connected[HOST]);
                 self.lost[DEVICE] += 1;
                 // What the device's transport had not brought over is gone with the connection.
                 self.accepted.clear();
@@ -348,7 +359,12 @@ impl Play {
                 );
                 self.seen.push(number as usize);
             }
-            HostEvent::Lost { .. } => self.lost[HOST] += 1,
+            HostEvent::Connected { .. } => self.connected[HOST] = true,
+            HostEvent::Lost { .. } if self.connected[HOST] => {
+                self.connected[HOST] = false;
+                self.lost_by_both += u64::from(self.connected[DEVICE]);
+                self.lost[HOST] += 1;
+            }
             _ => {}
         }
     }
@@ -373,6 +389,10 @@ impl Play {
             .filter(|id| *id != DESCRIBE)
             .collect();
         assert_eq!(executed, asked, "each request executed once\n{world}");
+        if !self.world.config.resume_window.is_zero() {
+            let lost = self.lost_by_both;
+            assert_eq!(lost, 0, "what both ends had is resumed\n{world}");
+        }
         if self.lost == [0, 0] {
             assert_eq!(self.surfaced, asked, "requests in order\n{world}");
             assert_eq!(

@@ -26,6 +26,8 @@ pub(crate) struct Link {
     pub(crate) cuts: Vec<(Instant, Instant)>,
     /// When, at which end, and how far a clock jumps ahead.
     pub(crate) steps: Vec<(Instant, usize, Duration)>,
+    /// When both ends go on to which other link.
+    pub(crate) moves: Vec<(Instant, LinkKind)>,
 }
 
 impl Link {
@@ -77,6 +79,7 @@ impl Link {
             .expect("some"),
             cuts,
             steps,
+            moves: Vec::new(),
         };
         (link, mtu)
     }
@@ -90,7 +93,8 @@ impl Link {
     pub(crate) fn calm_from(&self) -> Instant {
         let cuts = self.cuts.iter().map(|(_, to)| *to);
         let steps = self.steps.iter().map(|(at, ..)| *at);
-        cuts.chain(steps).max().unwrap_or_default()
+        let moves = self.moves.iter().map(|(at, _)| *at);
+        cuts.chain(steps).chain(moves).max().unwrap_or_default()
     }
 
     fn is_cut(&self, at: Instant) -> bool {
@@ -122,14 +126,31 @@ pub(crate) struct World {
 impl World {
     pub(crate) fn new(seed: u64, document: impl FnOnce(&mut StdRng) -> Vec<u8>) -> Self {
         let mut rng = StdRng::seed_from_u64(seed);
-        let (link, mtu) = Link::draw(&mut rng);
-        let config = Config {
+        let (mut link, mtu) = Link::draw(&mut rng);
+        let mut config = Config {
             stream_mtu: mtu,
             receive_window: *[4, 8, 32, 64].choose(&mut rng).expect("some"),
             max_message_log2: rng.random_range(9..=13),
             ..Config::default()
         };
         let document = document(&mut rng);
+        let mut mtu = mtu;
+        if rng.random_bool(0.5) {
+            config.resume_window = Duration::from_secs(1_000);
+            for _ in 0..rng.random_range(0..4) {
+                let at = Instant::from_millis(rng.random_range(0..20_000));
+                let other = match rng.random_range(0..3) {
+                    0 => LinkKind::Stream,
+                    1 => LinkKind::Datagram { mtu: 20 },
+                    _ => LinkKind::Datagram { mtu: 244 },
+                };
+                if let LinkKind::Datagram { mtu: other } = other {
+                    mtu = mtu.min(other);
+                }
+                link.moves.push((at, other));
+            }
+            link.moves.sort_by_key(|(at, _)| *at);
+        }
         let is_secure = rng.random_bool(0.3);
         let security = |seed| match is_secure {
             false => Security::None,
@@ -201,11 +222,13 @@ impl World {
             .filter(|at| *at > self.now + self.link.buffered);
         let room = line.map(|at| Instant::ZERO + (at - (Instant::ZERO + self.link.buffered)));
         let clock_step = self.link.steps.first().map(|(at, ..)| *at);
+        let link_move = self.link.moves.first().map(|(at, _)| *at);
         let next = arrival
             .into_iter()
             .chain(due)
             .chain(room)
             .chain(clock_step)
+            .chain(link_move)
             .min();
         self.now = self
             .now
@@ -216,7 +239,16 @@ impl World {
             self.link.steps.remove(0);
             self.ahead[end] += ahead;
         }
-        if arrival.is_some_and(|at| at <= self.now) {
+        if let Some(&(at, kind)) = self.link.moves.first()
+            && at <= self.now
+        {
+            self.link.moves.remove(0);
+            self.link.kind = kind;
+            self.in_flight.clear();
+            self.line_free_at = [Instant::ZERO; 2];
+            self.host.change_link(self.clock(HOST), kind);
+            self.device.change_link(self.clock(DEVICE), kind);
+        } else if arrival.is_some_and(|at| at <= self.now) {
             let (_, (from, bytes)) = self.in_flight.pop_first().expect("just seen");
             self.deliver(from, &bytes);
         }
@@ -249,7 +281,8 @@ impl World {
         if self.rng.random_bool(self.link.loss) || self.link.is_cut(departs) {
             return;
         }
-        if self.rng.random_bool(self.link.corruption) {
+        let is_stream = self.link.kind == LinkKind::Stream;
+        if is_stream && self.rng.random_bool(self.link.corruption) {
             let at = self.rng.random_range(0..bytes.len());
             match self.rng.random_range(0..3) {
                 0 => bytes[at] ^= self.rng.random_range(1..=255u8),
@@ -259,7 +292,10 @@ impl World {
         }
         let copies = 1 + u32::from(self.rng.random_bool(self.link.duplication));
         for _ in 0..copies {
-            let jitter = self.link.jitter.mul_f64(self.rng.random());
+            let jitter = match is_stream {
+                true => Duration::ZERO,
+                false => self.link.jitter.mul_f64(self.rng.random()),
+            };
             self.serial += 1;
             let key = (departs + self.link.delay + jitter, self.serial);
             self.in_flight.insert(key, (from, bytes.clone()));

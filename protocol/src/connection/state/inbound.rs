@@ -6,12 +6,14 @@ use core::time::Duration;
 
 use crate::Instant;
 use crate::secure::Handshake;
+use crate::segment::ReassemblyError;
 use crate::wire::{
     Close, CloseReason, HELLO_OFFER, Hello, Kind, Role, Token, VersionRange, WireError,
 };
 
 use super::super::established::{ConnectionKey, Established, Received, Refusal};
 use super::super::protection::Protection;
+use super::super::session::Suspended;
 use super::super::timers::{Timer, TimerTable};
 use super::super::{LostReason, PeerInfo};
 use super::{Connection, ConnectionEvent, State};
@@ -52,10 +54,14 @@ impl Connection {
                 delivered,
                 is_opened,
             }) => {
-                if is_opened {
+                if established.is_settled() {
                     timers.clear(Timer::Handshake);
+                }
+                if is_opened {
                     let peer = established.peer;
-                    self.events.push_back(ConnectionEvent::Established { peer });
+                    if established.on_protected() {
+                        self.events.push_back(ConnectionEvent::Established { peer });
+                    }
                 }
                 self.stats.messages_received += messages.len() as u64;
                 self.events
@@ -66,6 +72,10 @@ impl Connection {
             Err(Refusal::Stale) => self.stats.stale += 1,
             Err(Refusal::Malformed(error)) => return Err(error),
             Err(Refusal::Violation(error)) => self.lose(now, LostReason::Violation(error)),
+            Err(Refusal::NotResumed) => {
+                let error = ReassemblyError::OutOfPlace;
+                self.lose(now, LostReason::Violation(error));
+            }
             Err(Refusal::Forged) => self.lose(now, LostReason::Unauthenticated),
         }
         Ok(())
@@ -174,11 +184,26 @@ impl Connection {
             let patience = self.config.keep_alive * self.config.keep_alive_missed_max;
             self.timers.set(Timer::Handshake, now + patience);
         }
-        let is_open = established.protection.is_open();
+        let is_resumable =
+            |suspended: &Suspended| hello.resume && suspended.peer.boot_id == peer.boot_id;
+        match self.suspended.take() {
+            Some(suspended) if is_resumable(&suspended) => {
+                established.resume(suspended);
+                let patience = self.config.keep_alive * self.config.keep_alive_missed_max;
+                self.timers.set(Timer::Handshake, now + patience);
+                self.stats.resumptions += 1;
+            }
+            other => {
+                let reason = other.map(|suspended| suspended.reason);
+                let event = reason.map(|reason| ConnectionEvent::Lost { reason });
+                self.events.extend(event);
+                self.stats.connections += 1;
+            }
+        }
+        let is_news = established.protection.is_open() && established.on_protected();
         self.state = State::Established(Box::new(established));
         self.hello_wanted = !hello.established;
-        self.stats.connections += 1;
-        if is_open {
+        if is_news {
             self.events.push_back(ConnectionEvent::Established { peer });
         }
     }
