@@ -20,6 +20,7 @@ pub mod device;
 pub mod frame;
 pub mod host;
 pub mod message;
+pub mod secure;
 pub mod segment;
 mod time;
 pub mod wire;
@@ -30,4 +31,7 @@ pub use host::{
     DeliveryState, Host, HostEvent, Reply, Request, RequestError, RequestFailure, RequestId,
 };
 pub use message::{Fault, FaultCode, LogLevel, Value};
+#[cfg(feature = "secure")]
+pub use secure::SecretKey;
+pub use secure::Security;
 pub use time::Instant;

@@ -121,6 +121,7 @@ fn hello() -> impl Strategy<Value = Hello> {
         |((is_device, established, min, more, features), (words, mtu, window, log2))| Hello {
             role: if is_device { Role::Device } else { Role::Host },
             established,
+            resume: more % 2 == 1,
             versions: VersionRange {
                 min,
                 max: (min + more).min(15),
@@ -243,7 +244,7 @@ proptest! {
             let mut now = Instant::ZERO;
             let mut bytes = Vec::new();
             let versions = VersionRange { min: 1, max: 1 };
-            Hello { role: peer_role, versions, heard: ours.token(), ..hello }.encode(&mut bytes);
+            Hello { role: peer_role, versions, features: 0, heard: ours.token(), ..hello }.encode(&mut bytes);
             machine.input(now, &bytes);
             prop_assert_eq!(machine.stats().connections, 1);
             let segments = messages.iter().enumerate().map(|(at, message)| {

@@ -1,6 +1,6 @@
 //! Frames off a byte stream: whatever the portions and whatever the noise.
 
-use autoglm_protocol::frame::{StreamDecoder, encode_stream};
+use autoglm_protocol::frame::{StreamDecoder, crc32c, encode_stream};
 use proptest::collection::vec;
 use proptest::prelude::*;
 
@@ -98,4 +98,20 @@ fn every_kind_of_bad_input_has_its_counter() {
         (1, 1, 1, 2)
     );
     assert_eq!(stats.packets, 3);
+}
+
+proptest! {
+    /// Long runs without a zero, and zeros at the ends of blocks, are where COBS goes wrong.
+    #[test]
+    fn frames_are_those_of_the_cobs_crate(runs in vec((0usize..600, 0usize..3), 0..8)) {
+        let packet: Vec<u8> = runs
+            .iter()
+            .flat_map(|&(length, zeros)| [vec![0xA5; length], vec![0; zeros]].concat())
+            .collect();
+        let checked = [packet.clone(), crc32c(&packet).to_le_bytes().to_vec()].concat();
+        let mut frame = Vec::new();
+        encode_stream(&packet, &mut frame);
+        prop_assert_eq!(frame.pop(), Some(0));
+        prop_assert_eq!(cobs::encode_vec(&checked), frame);
+    }
 }

@@ -224,6 +224,7 @@ fn an_unknown_version_is_told_once_and_answered_by_a_close_that_names_ours() {
     let hello = Hello {
         role: Role::Device,
         established: false,
+        resume: false,
         versions: theirs,
         features: 0xff,
         identity: Identity {

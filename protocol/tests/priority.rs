@@ -73,8 +73,8 @@ fn a_result_goes_before_all_waiting_bulk_segments() {
         bulk_segments += 1;
     }
     assert!(
-        bulk_segments > 10,
-        "only {bulk_segments} bulk segments fill the window of bulk data"
+        bulk_segments >= 4,
+        "only {bulk_segments} bulk segments may be on their way"
     );
     pair.device
         .respond(pair.now, RequestId(1), Ok(Value::Null))
@@ -82,7 +82,7 @@ fn a_result_goes_before_all_waiting_bulk_segments() {
     assert_eq!(
         next_data_channel(&mut pair),
         Some(Channel::Command),
-        "although bulk waits and fills its window"
+        "although bulk waits and has taken what it may"
     );
 }
 

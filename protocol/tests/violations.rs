@@ -50,6 +50,7 @@ impl ByHand {
         let hello = Hello {
             role: Role::Host,
             established: true,
+            resume: false,
             versions: VersionRange::OURS,
             features: 0,
             identity: host,

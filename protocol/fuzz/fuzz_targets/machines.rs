@@ -14,6 +14,7 @@ fn hello(role: Role) -> Vec<u8> {
     Hello {
         role,
         established: true,
+        resume: false,
         versions: VersionRange::OURS,
         features: 0,
         identity: IDENTITY,

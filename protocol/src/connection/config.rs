@@ -56,6 +56,10 @@ pub struct Config {
     pub rto_min: Duration,
     /// The greatest retransmission time-out. Default 8 s, so that three retries fit in the liveness limit.
     pub rto_max: Duration,
+    /// How long a connection that was interrupted is kept, to be resumed on the same link or another with nothing lost and nothing
+    /// doubled, instead of ending at once. Default zero: it is not kept. Both ends must keep it. While it is kept, requests and
+    /// events are taken as far as there is room, and what was sent counts in the send queue until it has arrived.
+    pub resume_window: Duration,
     /// Requests that a host may have open at a time. Default 64.
     pub requests_max: usize,
     /// Requests that a device remembers, running and answered together. Default 64.
@@ -85,6 +89,7 @@ impl Default for Config {
             rto_initial: Duration::from_secs(1),
             rto_min: Duration::from_millis(100),
             rto_max: Duration::from_secs(8),
+            resume_window: Duration::ZERO,
             requests_max: 64,
             request_memory_max: 64,
             remembered_result_bytes: 1024,
@@ -95,6 +100,27 @@ impl Default for Config {
 }
 
 impl Config {
+    /// A configuration for microcontrollers: short messages, a narrow window and a small memory of requests.
+    ///
+    /// `tests/freestanding` prints what it costs. A peer needs no other configuration for it, since each side says in its
+    /// Hello what it takes.
+    #[must_use]
+    pub fn constrained() -> Self {
+        Self {
+            stream_mtu: 128,
+            receive_window: 4,
+            max_message_log2: 9,
+            send_queue_bytes: 4 * 1024,
+            receive_backlog_bytes: 1024,
+            requests_max: 4,
+            request_memory_max: 8,
+            remembered_result_bytes: 64,
+            observed_max: 8,
+            description_bytes_max: 4 * 1024,
+            ..Self::default()
+        }
+    }
+
     /// This configuration with every value brought into its range.
     pub(crate) fn clamped(mut self) -> Self {
         const TICK: Duration = Duration::from_millis(1);

@@ -4,23 +4,27 @@ use alloc::vec::Vec;
 
 use crate::Instant;
 use crate::frame::crc32c;
-use crate::segment::{MessageToken, ReassemblyError};
+use crate::segment::{Channel, MessageToken, ReassemblyError};
 use crate::wire::{
-    AckBody, DATA_HEADER_BYTES, Flags, Header, Hello, Identity, Kind, Role, SegmentHeader,
-    WireError,
+    AckBody, DATA_HEADER_BYTES, Flags, HEADER_BYTES, Header, Hello, Identity, Kind, Role,
+    SegmentHeader, WireError,
 };
 
+use super::protection::{Opened, Protection};
 use super::receiver::{AckDebt, Arrival, Receiver};
 use super::sender::{Departure, GaveUp, Sender};
+use super::session::{Resumption, Suspended, Taken};
 use super::timers::{Timer, TimerTable};
-use super::{Config, LinkKind, PeerInfo, Stats};
+use super::{Config, LinkKind, LostReason, PeerInfo, Stats};
 
 /// What tells one connection's packets from another's: derived from both identities, different in each direction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct ConnectionKey {
+    role: Role,
     tag_out: u8,
     tag_in: u8,
     first_seq: u16,
+    session: u32,
 }
 
 impl ConnectionKey {
@@ -41,9 +45,11 @@ impl ConnectionKey {
             Role::Device => (!from_host, from_host),
         };
         Self {
+            role,
             tag_out,
             tag_in,
             first_seq: key as u16,
+            session: key,
         }
     }
 }
@@ -53,6 +59,8 @@ impl ConnectionKey {
 pub(crate) struct Received {
     pub(crate) messages: Vec<Vec<u8>>,
     pub(crate) delivered: Vec<MessageToken>,
+    /// The handshake is over; the owner is to be told of the connection.
+    pub(crate) is_opened: bool,
 }
 
 /// Why a packet was not taken.
@@ -61,6 +69,9 @@ pub(crate) enum Refusal {
     Stale,
     Malformed(WireError),
     Violation(ReassemblyError),
+    Forged,
+    /// It does not go on where it said it would.
+    NotResumed,
 }
 
 #[derive(Debug)]
@@ -68,6 +79,9 @@ pub(crate) struct Established {
     pub(crate) peer: PeerInfo,
     pub(crate) peer_identity: Identity,
     pub(crate) sender: Sender,
+    pub(crate) protection: Protection,
+    pub(crate) resumption: Resumption,
+    pub(crate) taken: Taken,
     key: ConnectionKey,
     receiver: Receiver,
     window: u8,
@@ -99,6 +113,12 @@ impl Established {
                 peer.mtu - DATA_HEADER_BYTES,
                 hello.window,
             ),
+            protection: Protection::Clear,
+            resumption: Resumption::None,
+            taken: Taken {
+                session: key.session,
+                counts: [0; 4],
+            },
             key,
             receiver: Receiver::new(config, key.first_seq),
             window: config.receive_window,
@@ -138,6 +158,10 @@ impl Established {
         {
             stats.bad_ack += 1;
         }
+        if matches!(self.protection, Protection::Answering(_)) && self.sender.is_idle() {
+            self.protection.on_answered();
+            received.is_opened = true;
+        }
         match header.kind {
             Kind::Data if is_overrun() => stats.overrun += 1,
             Kind::Data => {
@@ -158,13 +182,16 @@ impl Established {
                     Arrival::OutOfWindow => stats.out_of_window += 1,
                 }
                 self.receiver.arm(now, config, timers);
+                self.open_messages(header.flags.channel, &mut received)?;
             }
             Kind::Ping => self.pong_for = Some(header.seq),
             Kind::Pong if header.seq == self.ping_seq => {
-                if let Some(sent_at) = self.ping_sent_at.take() {
-                    self.sender
-                        .rtt
-                        .on_sample(now.saturating_duration_since(sent_at));
+                // Once packets are measured, a ping, being shorter than they, says less.
+                if let Some(sent_at) = self.ping_sent_at.take()
+                    && self.sender.rtt.smoothed().is_none()
+                {
+                    let round_trip = now.saturating_duration_since(sent_at);
+                    self.sender.rtt.on_sample(round_trip, HEADER_BYTES);
                 }
             }
             _ => {}
@@ -173,10 +200,78 @@ impl Established {
         Ok(received)
     }
 
+    /// Opens what came on `channel`, and answers a handshake.
+    fn open_messages(&mut self, channel: Channel, received: &mut Received) -> Result<(), Refusal> {
+        let messages = core::mem::take(&mut received.messages);
+        for mut message in messages {
+            let opened = self.protection.open(self.key.role, channel, &mut message);
+            match opened.map_err(|_| Refusal::Forged)? {
+                Opened::Message
+                    if channel == Channel::Control && self.resumption == Resumption::Awaited =>
+                {
+                    let session = self.taken.session;
+                    let theirs = Taken::decode(&message)
+                        .filter(|theirs| theirs.session == session)
+                        .ok_or(Refusal::NotResumed)?;
+                    let queues = &mut self.sender.queues;
+                    queues
+                        .resume(theirs.counts, &mut received.delivered)
+                        .map_err(|_| Refusal::NotResumed)?;
+                    self.resumption = Resumption::Done;
+                }
+                Opened::Message => {
+                    let taken = &mut self.taken.counts[channel as usize];
+                    *taken = taken.wrapping_add(1);
+                    received.messages.push(message);
+                }
+                Opened::Handshake(answer) => match answer {
+                    Some(answer) => self.queue_handshake(answer),
+                    None => {
+                        received.is_opened = true;
+                        // The device waits for nothing else.
+                        self.owe_ack(AckDebt::Cumulative);
+                    }
+                },
+            }
+        }
+        Ok(())
+    }
+
+    pub(crate) fn queue_handshake(&mut self, message: Vec<u8>) {
+        self.sender.queues.push_internal(message);
+    }
+
+    /// Goes on where an interrupted connection ended; a handshake that waits already goes before.
+    pub(crate) fn resume(&mut self, suspended: Suspended) {
+        let handshake = core::mem::replace(&mut self.sender.queues, suspended.queues);
+        self.sender.queues.adopt_internal(handshake);
+        self.taken = suspended.taken;
+        self.resumption = Resumption::Awaited;
+    }
+
+    /// Whether the owner may send: it was told of this connection, or of the one that this resumes.
+    pub(crate) fn is_open(&self) -> bool {
+        self.protection.is_open() || self.resumption != Resumption::None
+    }
+
+    /// Whether neither a handshake nor a resumption is under way.
+    pub(crate) fn is_settled(&self) -> bool {
+        self.protection.is_open() && self.resumption != Resumption::Awaited
+    }
+
+    /// The handshake, if there is one, is over: says what was taken, if a connection is resumed. Otherwise the owner is to be told.
+    pub(crate) fn on_protected(&mut self) -> bool {
+        let is_resumed = self.resumption != Resumption::None;
+        if is_resumed {
+            self.sender.queues.push_internal(self.taken.encode());
+        }
+        !is_resumed
+    }
+
     /// Starts or stops asking a peer that gives no credit.
     pub(crate) fn watch_credit(&self, now: Instant, timers: &mut TimerTable) {
         match self.sender.is_starved() {
-            true => timers.set_if_idle(Timer::Persist, now + self.sender.rtt.rto()),
+            true => timers.set_if_idle(Timer::Persist, now + self.sender.rtt.rto(HEADER_BYTES)),
             false => timers.clear(Timer::Persist),
         }
     }
@@ -198,6 +293,15 @@ impl Established {
         self.ping_wanted = true;
         timers.set(Timer::KeepAlive, now + config.keep_alive);
         self.silent_intervals >= config.keep_alive_missed_max
+    }
+
+    /// The handshake, or the resumption, took too long: whether the peer is to blame.
+    pub(crate) fn on_handshake_timeout(&self) -> LostReason {
+        let has_heard_us = self.sender.is_idle() && self.silent_intervals == 0;
+        match has_heard_us && !self.protection.is_open() {
+            true => LostReason::Unauthenticated,
+            false => LostReason::Silent,
+        }
     }
 
     pub(crate) fn on_retransmit_timeout(
@@ -237,7 +341,7 @@ impl Established {
             seq,
             segment,
             is_repeat,
-        }) = self.sender.poll(now, timers)
+        }) = self.sender.poll(now, &mut self.protection, timers)
         {
             let ack = self.receiver.ride(timers);
             let flags = Flags {

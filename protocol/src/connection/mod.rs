@@ -9,11 +9,15 @@
 
 mod config;
 mod established;
+mod loss;
 mod outcome;
+mod pace;
 mod peers;
+mod protection;
 mod receiver;
 mod rtt;
 mod sender;
+mod session;
 mod state;
 mod stats;
 mod timers;

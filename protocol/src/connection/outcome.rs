@@ -32,12 +32,19 @@ pub enum LostReason {
     /// The peer was silent for too long.
     #[error("the peer is silent")]
     Silent,
+    /// The driver went on to another link, and nothing was kept to be resumed there.
+    #[error("the link was changed")]
+    LinkChanged,
     /// A packet was sent as often as allowed and never acknowledged, although the peer is not silent.
     #[error("a packet cannot be delivered")]
     Undeliverable,
     /// The peer began anew: another boot id or epoch.
     #[error("the peer began anew")]
     PeerRestarted,
+    /// The peer did not prove that it has the key, or uses none, or demands one; or a message was changed on its way. It is told even if
+    /// the connection never was, and the peer is left alone for a while.
+    #[error("the peer is not authentic")]
+    Unauthenticated,
     /// The peer broke the protocol.
     #[error("the peer broke the protocol: {0}")]
     Violation(ReassemblyError),

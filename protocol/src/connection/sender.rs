@@ -1,8 +1,7 @@
 //! The sending half of delivery: window, selective repeat, loss detection.
 //!
-//! Packets are numbered once and repeated under their number until acknowledged. A packet counts as lost when enough
-//! packets that were sent after it have arrived (RFC 8985's idea with the packet threshold of RFC 9002 §6.1.1), or when
-//! nothing at all is acknowledged for one RTO (RFC 6298 §5).
+//! Packets are numbered once and repeated under their number until acknowledged. A packet counts as lost when what was sent
+//! after it has arrived (see [`LossDetector`]), or when nothing at all is acknowledged for one RTO (RFC 6298 §5).
 
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
@@ -10,15 +9,19 @@ use core::time::Duration;
 
 use crate::Instant;
 use crate::segment::{Channel, MessageToken, OutgoingQueues, Segment};
-use crate::wire::AckBody;
+use crate::wire::{AckBody, DATA_HEADER_BYTES};
 
+use super::loss::{LossDetector, Transmission, Verdict};
+use super::pace::Pace;
+use super::protection::Protection;
 use super::rtt::RttEstimator;
 use super::timers::{Timer, TimerTable};
 use super::{Config, LinkKind};
 
-/// How often one packet is sent before the link counts as unable to carry it. Chosen because at 30 % loss each way a
-/// packet fails this often once in 10^5 connections' lifetimes, while a packet too large for the real MTU fails always.
-const TRANSMISSIONS_MAX: u32 = 20;
+/// How often one packet may get lost while others get through, before the link counts as unable to carry it. Chosen because at
+/// 30 % loss each way a packet fails this often once in 10^5 connections' lifetimes, while a packet too large for the real MTU
+/// fails always. While nothing at all is heard, nothing is counted: silence has its own limit.
+const LOSSES_MAX: u32 = 20;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Fate {
@@ -33,18 +36,41 @@ struct InFlight {
     segment: Segment,
     fate: Fate,
     sent_at: Instant,
-    /// The number of its latest transmission, over all packets.
-    transmission: u64,
+    /// Of its latest transmission, over all packets.
+    number: u64,
     transmissions: u32,
+    /// How often it got lost while the peer was heard.
+    losses: u32,
+}
+
+impl InFlight {
+    fn bytes(&self) -> usize {
+        DATA_HEADER_BYTES + self.segment.payload.len()
+    }
+
+    fn transmission(&self) -> Transmission {
+        Transmission {
+            number: self.number,
+            sent_at: self.sent_at,
+            is_repeat: self.transmissions > 1,
+        }
+    }
 }
 
 /// An acknowledgement of what was never sent.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct BadAck;
 
-/// A packet was sent [`TRANSMISSIONS_MAX`] times in vain.
+/// A packet was lost [`LOSSES_MAX`] times while others got through.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct GaveUp;
+
+/// A round trip, and the size of the packet that made it.
+#[derive(Debug)]
+struct Sample {
+    round_trip: Duration,
+    bytes: usize,
+}
 
 /// A Data packet to be sent now.
 #[derive(Debug)]
@@ -65,8 +91,11 @@ pub(crate) struct Sender {
     window: u8,
     credit: u8,
     next_transmission: u64,
-    latest_arrived: Option<u64>,
-    reorder_threshold: u64,
+    losses: LossDetector,
+    pace: Pace,
+    /// Something was heard since the last time-out.
+    was_heard: bool,
+    timed_out_at: Option<Instant>,
 }
 
 impl Sender {
@@ -78,7 +107,10 @@ impl Sender {
         window: u8,
     ) -> Self {
         Self {
-            queues: OutgoingQueues::new(config.send_queue_bytes),
+            queues: match config.resume_window.is_zero() {
+                true => OutgoingQueues::new(config.send_queue_bytes),
+                false => OutgoingQueues::new(config.send_queue_bytes).keeping(),
+            },
             rtt: RttEstimator::new(config),
             in_flight: VecDeque::new(),
             next_seq: first_seq,
@@ -86,34 +118,39 @@ impl Sender {
             window,
             credit: window,
             next_transmission: 0,
-            latest_arrived: None,
-            reorder_threshold: match link {
-                // A stream cannot reorder: one later arrival proves the loss.
-                LinkKind::Stream => 1,
-                // RFC 9002 §6.1.1: kPacketThreshold.
-                LinkKind::Datagram { .. } => 3,
-            },
+            losses: LossDetector::new(link),
+            pace: Pace::new(window),
+            was_heard: true,
+            timed_out_at: None,
         }
     }
 
     /// The next packet that may be sent: the most urgent channel first, on each channel repeats before news.
-    pub(crate) fn poll(&mut self, now: Instant, timers: &mut TimerTable) -> Option<Departure<'_>> {
+    pub(crate) fn poll(
+        &mut self,
+        now: Instant,
+        protection: &mut Protection,
+        timers: &mut TimerTable,
+    ) -> Option<Departure<'_>> {
         let (index, is_repeat) = Channel::ALL.iter().find_map(|&channel| {
             let lost =
                 |packet: &InFlight| packet.fate == Fate::Lost && packet.segment.channel == channel;
             match self.in_flight.iter().position(lost) {
                 Some(index) => Some((index, true)),
-                None => self.admit(now, channel).map(|index| (index, false)),
+                None => self
+                    .admit(now, channel, protection)
+                    .map(|index| (index, false)),
             }
         })?;
-        let transmission = self.next_transmission;
+        let number = self.next_transmission;
         self.next_transmission += 1;
-        timers.set_if_idle(Timer::Retransmit, now + self.rtt.rto());
+        let bytes = self.in_flight[index].bytes();
+        timers.set_if_idle(Timer::Retransmit, now + self.rtt.rto(bytes));
         let seq = self.first_unacked().wrapping_add(index as u16);
         let packet = &mut self.in_flight[index];
         packet.fate = Fate::Flying;
         packet.sent_at = now;
-        packet.transmission = transmission;
+        packet.number = number;
         packet.transmissions += 1;
         Some(Departure {
             seq,
@@ -123,17 +160,27 @@ impl Sender {
     }
 
     /// Takes the next segment of `channel` into flight if the window allows; gives its index.
-    fn admit(&mut self, now: Instant, channel: Channel) -> Option<usize> {
-        if self.in_flight.len() >= self.window_for(channel) {
+    fn admit(
+        &mut self,
+        now: Instant,
+        channel: Channel,
+        protection: &mut Protection,
+    ) -> Option<usize> {
+        if self.in_flight.len() >= self.window_for(channel) || !self.is_paced(channel) {
             return None;
+        }
+        if protection.is_sealed() {
+            self.queues
+                .seal_next(channel, |message| protection.seal(channel, message));
         }
         let segment = self.queues.pop_segment(channel, self.payload_max)?;
         self.in_flight.push_back(InFlight {
             segment,
             fate: Fate::Flying,
             sent_at: now,
-            transmission: 0,
+            number: 0,
             transmissions: 0,
+            losses: 0,
         });
         self.next_seq = self.next_seq.wrapping_add(1);
         Some(self.in_flight.len() - 1)
@@ -143,6 +190,26 @@ impl Sender {
     fn window_for(&self, channel: Channel) -> usize {
         let kept_free = (self.window / 8).max(1) * channel as u8;
         usize::from(self.window.saturating_sub(kept_free).min(self.credit))
+    }
+
+    /// Whether one more packet may be on its way; a repeat always may, for the line has lost what it replaces. Each more urgent channel may have one more than the next.
+    fn is_paced(&self, channel: Channel) -> bool {
+        let urgency = Channel::Bulk as usize - channel as usize;
+        self.flying() < self.pace.packets() + urgency
+    }
+
+    /// The size of the largest packet that has not arrived.
+    fn largest_in_flight(&self) -> Option<usize> {
+        let waiting = self
+            .in_flight
+            .iter()
+            .filter(|packet| packet.fate != Fate::Arrived);
+        waiting.map(InFlight::bytes).max()
+    }
+
+    fn flying(&self) -> usize {
+        let is_flying = |packet: &&InFlight| packet.fate == Fate::Flying;
+        self.in_flight.iter().filter(is_flying).count()
     }
 
     /// Takes the cumulative acknowledgement of any packet, and the body of those that have one. Appends the tokens of
@@ -155,6 +222,7 @@ impl Sender {
         timers: &mut TimerTable,
         delivered: &mut Vec<MessageToken>,
     ) -> Result<(), BadAck> {
+        self.was_heard = true;
         let acked = ack.wrapping_sub(self.first_unacked());
         if acked >= 0x8000 {
             // Overtaken by a later acknowledgement: it says nothing new.
@@ -170,75 +238,94 @@ impl Sender {
         if covered > self.in_flight.len() {
             return Err(BadAck);
         }
-        let mut round_trip = None;
-        let mut is_progress = false;
+        let was_full = self.flying() >= self.pace.packets();
+        let mut round_trip: Option<Sample> = None;
+        let mut arrivals = 0;
         for _ in 0..acked {
             let Some(packet) = self.in_flight.pop_front() else {
                 break;
             };
             if packet.fate != Fate::Arrived {
-                is_progress = true;
-                self.note_arrival(Arrival::of(&packet), now, &mut round_trip);
+                arrivals += 1;
+                self.note_arrival(&packet, now, &mut round_trip);
             }
-            if packet.segment.end {
+            if packet.segment.end && !packet.segment.is_internal {
+                self.queues.on_arrived(packet.segment.channel);
                 delivered.extend(packet.segment.token);
             }
         }
         if let Some(body) = body {
             self.credit = body.credit;
-            for index in (1..self.in_flight.len().min(65))
-                .filter(|index| body.received >> (index - 1) & 1 == 1)
-            {
-                if self.in_flight[index].fate != Fate::Arrived {
-                    is_progress = true;
-                    self.note_arrival_at(index, now, &mut round_trip);
-                }
+            let mut in_flight = core::mem::take(&mut self.in_flight);
+            let beyond = in_flight.iter_mut().skip(1).zip(0..64);
+            let arrived = beyond.filter(|(_, bit)| body.received >> bit & 1 == 1);
+            for (packet, _) in arrived.filter(|(packet, _)| packet.fate != Fate::Arrived) {
+                packet.fate = Fate::Arrived;
+                arrivals += 1;
+                self.note_arrival(packet, now, &mut round_trip);
             }
+            self.in_flight = in_flight;
         }
-        if let Some(round_trip) = round_trip {
-            self.rtt.on_sample(round_trip);
+        if let Some(sample) = round_trip {
+            self.rtt.on_sample(sample.round_trip, sample.bytes);
         }
-        if is_progress {
-            self.mark_lost();
+        if arrivals > 0 {
+            if was_full {
+                let (smoothed, least) = (self.rtt.smoothed().unwrap_or_default(), self.rtt.least());
+                self.pace.on_arrivals(arrivals, smoothed, least);
+            }
+            self.mark_lost(now, timers);
             // RFC 6298 §5.2 and §5.3.
-            match self
-                .in_flight
-                .iter()
-                .any(|packet| packet.fate != Fate::Arrived)
-            {
-                true => timers.set(Timer::Retransmit, now + self.rtt.rto()),
-                false => timers.clear(Timer::Retransmit),
+            match self.largest_in_flight() {
+                Some(bytes) => timers.set(Timer::Retransmit, now + self.rtt.rto(bytes)),
+                None => timers.clear(Timer::Retransmit),
             }
         }
         Ok(())
     }
 
-    fn note_arrival_at(&mut self, index: usize, now: Instant, round_trip: &mut Option<Duration>) {
-        self.in_flight[index].fate = Fate::Arrived;
-        let arrival = Arrival::of(&self.in_flight[index]);
-        self.note_arrival(arrival, now, round_trip);
-    }
-
-    fn note_arrival(&mut self, arrival: Arrival, now: Instant, round_trip: &mut Option<Duration>) {
-        let elapsed = now.saturating_duration_since(arrival.sent_at);
-        if arrival.was_sent_once {
-            *round_trip = Some(round_trip.map_or(elapsed, |least| least.min(elapsed)));
-        } else if elapsed < self.rtt.least() {
-            // RFC 8985 §6.2 step 2: so soon after a repeat it is the original that arrived; it proves nothing.
-            return;
-        }
-        self.latest_arrived = self.latest_arrived.max(Some(arrival.transmission));
-    }
-
-    fn mark_lost(&mut self) {
-        let Some(latest) = self.latest_arrived else {
-            return;
-        };
-        for packet in &mut self.in_flight {
-            if packet.fate == Fate::Flying && packet.transmission + self.reorder_threshold <= latest
+    /// Notes that a packet in flight arrived; `best` becomes the shortest round trip of those that are one.
+    fn note_arrival(&mut self, packet: &InFlight, now: Instant, best: &mut Option<Sample>) {
+        let arrived = packet.transmission();
+        // What was on its way during a time-out waited for a repeat of something else to be acknowledged: no round trip.
+        if !arrived.is_repeat && self.timed_out_at.is_none_or(|at| at < arrived.sent_at) {
+            let round_trip = now.saturating_duration_since(arrived.sent_at);
+            if best
+                .as_ref()
+                .is_none_or(|best| round_trip < best.round_trip)
             {
-                packet.fate = Fate::Lost;
+                *best = Some(Sample {
+                    round_trip,
+                    bytes: packet.bytes(),
+                });
             }
+        }
+        self.losses.on_arrival(now, arrived, self.rtt.least());
+    }
+
+    /// Marks what has to be repeated, and sets the time of what will have to be, if it does not arrive before.
+    pub(crate) fn mark_lost(&mut self, now: Instant, timers: &mut TimerTable) {
+        let (least, smoothed) = (self.rtt.least(), self.rtt.smoothed().unwrap_or_default());
+        let mut next: Option<Instant> = None;
+        for packet in &mut self.in_flight {
+            if packet.fate != Fate::Flying {
+                continue;
+            }
+            match self
+                .losses
+                .judge(now, packet.transmission(), least, smoothed)
+            {
+                Verdict::Flying => {}
+                Verdict::Lost => {
+                    packet.fate = Fate::Lost;
+                    packet.losses += 1;
+                }
+                Verdict::LostAt(at) => next = Some(next.map_or(at, |next| next.min(at))),
+            }
+        }
+        match next {
+            Some(at) => timers.set(Timer::Reorder, at),
+            None => timers.clear(Timer::Reorder),
         }
     }
 
@@ -255,12 +342,16 @@ impl Sender {
         else {
             return Ok(());
         };
-        if oldest.transmissions >= TRANSMISSIONS_MAX {
+        oldest.losses += u32::from(core::mem::take(&mut self.was_heard));
+        if oldest.losses >= LOSSES_MAX {
             return Err(GaveUp);
         }
         oldest.fate = Fate::Lost;
+        self.timed_out_at = Some(now);
         self.rtt.back_off();
-        timers.set(Timer::Retransmit, now + self.rtt.rto());
+        self.pace.on_timeout();
+        let bytes = self.largest_in_flight().unwrap_or_default();
+        timers.set(Timer::Retransmit, now + self.rtt.rto(bytes));
         Ok(())
     }
 
@@ -269,24 +360,12 @@ impl Sender {
         self.credit == 0 && self.in_flight.is_empty() && !self.queues.is_empty()
     }
 
+    /// Whether everything that was taken has arrived.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.in_flight.is_empty() && self.queues.is_empty()
+    }
+
     fn first_unacked(&self) -> u16 {
         self.next_seq.wrapping_sub(self.in_flight.len() as u16)
-    }
-}
-
-#[derive(Debug, Clone, Copy)]
-struct Arrival {
-    transmission: u64,
-    sent_at: Instant,
-    was_sent_once: bool,
-}
-
-impl Arrival {
-    fn of(packet: &InFlight) -> Self {
-        Self {
-            transmission: packet.transmission,
-            sent_at: packet.sent_at,
-            was_sent_once: packet.transmissions == 1,
-        }
     }
 }

@@ -8,7 +8,8 @@ use alloc::vec::Vec;
 use core::time::Duration;
 
 use crate::Instant;
-use crate::frame::{DatagramGate, StreamDecoder, encode_stream};
+use crate::frame::{DatagramGate, FrameStats, StreamDecoder, encode_stream};
+use crate::secure::{EphemeralSource, Security};
 use crate::segment::{Channel, MessageToken};
 use crate::wire::{
     Close, CloseReason, Hello, Identity, Kind, Role, Token, VersionRange, WINDOW_MAX,
@@ -17,6 +18,7 @@ use crate::wire::{
 use super::established::{Credit, Established};
 use super::peers::KnownPeers;
 use super::receiver::AckDebt;
+use super::session::{Resumption, Suspended};
 use super::timers::{Timer, TimerTable};
 use super::{Config, LinkKind, LostReason, PeerInfo, SendError, Stats};
 
@@ -59,6 +61,15 @@ enum Framing {
     Datagram(DatagramGate),
 }
 
+impl Framing {
+    fn new(config: &Config, link: LinkKind) -> Self {
+        match link {
+            LinkKind::Stream => Self::Stream(StreamDecoder::new(config.stream_mtu)),
+            LinkKind::Datagram { .. } => Self::Datagram(DatagramGate::new(config.mtu(link))),
+        }
+    }
+}
+
 /// The machine below [`Host`](crate::Host) and [`Device`](crate::Device).
 #[derive(Debug)]
 pub(crate) struct Connection {
@@ -67,23 +78,35 @@ pub(crate) struct Connection {
     role: Role,
     identity: Identity,
     framing: Framing,
+    /// What was counted on earlier links.
+    frame_stats_before: FrameStats,
     state: State,
+    security: Security,
+    ephemerals: EphemeralSource,
+    /// Until then nobody is listened to: the last peer was not authentic.
+    deaf_until: Option<Instant>,
+    suspended: Option<Suspended>,
     peers: KnownPeers,
     hello_wanted: bool,
     close_wanted: Option<Close>,
     timers: TimerTable,
     events: VecDeque<ConnectionEvent>,
+    /// The packet that is being framed; kept for its memory.
+    scratch: Vec<u8>,
     backlog_bytes: usize,
     pub(crate) stats: Stats,
 }
 
 impl Connection {
-    pub(crate) fn new(config: Config, link: LinkKind, role: Role, identity: Identity) -> Self {
+    pub(crate) fn new(
+        config: Config,
+        link: LinkKind,
+        role: Role,
+        identity: Identity,
+        security: Security,
+    ) -> Self {
         let config = config.clamped();
-        let framing = match link {
-            LinkKind::Stream => Framing::Stream(StreamDecoder::new(config.stream_mtu)),
-            LinkKind::Datagram { .. } => Framing::Datagram(DatagramGate::new(config.mtu(link))),
-        };
+        let framing = Framing::new(&config, link);
         Self {
             state: State::seeking(&config),
             config,
@@ -91,11 +114,17 @@ impl Connection {
             role,
             identity,
             framing,
+            frame_stats_before: FrameStats::default(),
+            security,
+            ephemerals: EphemeralSource::new(),
+            deaf_until: None,
+            suspended: None,
             peers: KnownPeers::default(),
             hello_wanted: true,
             close_wanted: None,
             timers: TimerTable::default(),
             events: VecDeque::new(),
+            scratch: Vec::new(),
             backlog_bytes: 0,
             stats: Stats::default(),
         }
@@ -120,6 +149,9 @@ impl Connection {
                     };
                     self.on_packet(now, &packet);
                     bytes = rest;
+                    if let Framing::Stream(decoder) = &mut self.framing {
+                        decoder.recycle(packet);
+                    }
                 }
             }
         }
@@ -129,11 +161,17 @@ impl Connection {
         if self.timers.expire(Timer::Hello, now) {
             self.hello_wanted = true;
         }
+        if self.timers.expire(Timer::Resume, now) {
+            self.forget_suspended();
+        }
         let State::Established(established) = &mut self.state else {
             return;
         };
         if self.timers.expire(Timer::Ack, now) {
             established.owe_ack(AckDebt::Cumulative);
+        }
+        if self.timers.expire(Timer::Reorder, now) {
+            established.sender.mark_lost(now, &mut self.timers);
         }
         if self.timers.expire(Timer::Persist, now) {
             established.on_persist_timeout(now, &mut self.timers);
@@ -153,8 +191,11 @@ impl Connection {
         {
             lost = Some(LostReason::Silent);
         }
+        if self.timers.expire(Timer::Handshake, now) {
+            lost = Some(established.on_handshake_timeout());
+        }
         if let Some(reason) = lost {
-            self.lose(reason);
+            self.lose(now, reason);
         }
     }
 
@@ -170,15 +211,18 @@ impl Connection {
         if matches!(self.framing, Framing::Datagram(_)) {
             return self.poll_packet(now, out).is_some();
         }
-        let mut packet = Vec::new();
-        let Some(kind) = self.poll_packet(now, &mut packet) else {
+        let mut packet = core::mem::take(&mut self.scratch);
+        packet.clear();
+        let kind = self.poll_packet(now, &mut packet);
+        self.scratch = packet;
+        let Some(kind) = kind else {
             return false;
         };
         if kind == Kind::Hello {
             // Ends whatever noise or half frame the other end holds, so that the Hello itself is not lost to it.
             out.push(0);
         }
-        encode_stream(&packet, out);
+        encode_stream(&self.scratch, out);
         true
     }
 
@@ -227,18 +271,29 @@ impl Connection {
                 (false, *heard)
             }
         };
+        self.hello(established, heard).encode(out);
+    }
+
+    fn hello(&self, established: bool, heard: Option<Identity>) -> Hello {
+        let resume = match (&self.state, &self.suspended) {
+            (State::Established(established), _) => established.resumption != Resumption::None,
+            (_, Some(suspended)) => {
+                heard.is_some_and(|heard| heard.boot_id == suspended.peer.boot_id)
+            }
+            _ => false,
+        };
         Hello {
             role: self.role,
             established,
+            resume,
             versions: VersionRange::OURS,
-            features: 0,
+            features: self.security.features(),
             identity: self.identity,
             mtu: self.config.mtu(self.link),
             window: self.config.receive_window,
             max_message_log2: self.config.max_message_log2,
             heard: heard.map_or(Token::NOBODY, Identity::token),
         }
-        .encode(out);
     }
 
     /// Queues a message.
@@ -249,27 +304,34 @@ impl Connection {
         message: Vec<u8>,
         token: Option<MessageToken>,
     ) -> Result<(), SendError> {
-        let State::Established(established) = &mut self.state else {
-            return Err(SendError::NotConnected);
+        let (queues, limit) = match (&mut self.state, &mut self.suspended) {
+            (State::Established(established), _) if established.is_open() => {
+                (&mut established.sender.queues, established.peer.max_message)
+            }
+            (State::Seeking { .. }, Some(suspended)) => {
+                (&mut suspended.queues, suspended.peer.max_message)
+            }
+            _ => return Err(SendError::NotConnected),
         };
-        let (size, limit) = (message.len(), established.peer.max_message);
+        let size = message.len();
         if size > limit {
             return Err(SendError::TooLarge { size, limit });
         }
-        established
-            .sender
-            .queues
+        queues
             .push(channel, message, token)
             .map_err(|_| SendError::QueueFull)?;
-        established.watch_credit(now, &mut self.timers);
+        if let State::Established(established) = &self.state {
+            established.watch_credit(now, &mut self.timers);
+        }
         self.stats.messages_sent += 1;
         Ok(())
     }
 
     /// Takes a message back if no byte of it was handed out.
     pub(crate) fn withdraw(&mut self, token: MessageToken) -> bool {
-        match &mut self.state {
-            State::Established(established) => established.sender.queues.withdraw(token),
+        match (&mut self.state, &mut self.suspended) {
+            (State::Established(established), _) => established.sender.queues.withdraw(token),
+            (_, Some(suspended)) => suspended.queues.withdraw(token),
             _ => false,
         }
     }
@@ -277,7 +339,11 @@ impl Connection {
     /// Ends the connection for good; one more packet may come out of `poll_transmit`.
     pub(crate) fn close(&mut self) {
         if matches!(self.state, State::Established(_)) {
-            self.lose(LostReason::ClosedHere);
+            self.lose(Instant::ZERO, LostReason::ClosedHere);
+        }
+        if let Some(suspended) = &mut self.suspended {
+            suspended.reason = LostReason::ClosedHere;
+            self.forget_suspended();
         }
         self.state = State::Closed;
         self.hello_wanted = false;
@@ -296,14 +362,19 @@ impl Connection {
 
     pub(crate) fn stats(&self) -> Stats {
         let mut stats = self.stats;
-        stats.frame = match &self.framing {
-            Framing::Stream(decoder) => decoder.stats(),
-            Framing::Datagram(gate) => gate.stats(),
-        };
+        stats.frame = self.frame_stats();
         if let State::Established(established) = &self.state {
             stats.smoothed_rtt = established.sender.rtt.smoothed();
         }
         stats
+    }
+
+    fn frame_stats(&self) -> FrameStats {
+        let now = match &self.framing {
+            Framing::Stream(decoder) => decoder.stats(),
+            Framing::Datagram(gate) => gate.stats(),
+        };
+        self.frame_stats_before.plus(now)
     }
 
     /// Whether the driver's backlog exceeds what an obedient peer can cause: the limit, and one window on top.
@@ -321,30 +392,106 @@ impl Connection {
         }
     }
 
-    /// Ends the established connection and seeks the peer anew. Where it ends on our side, our epoch grows, so that
-    /// the peer ends it too and no late packet is taken for a new one.
-    fn lose(&mut self, reason: LostReason) {
-        let State::Established(established) = &self.state else {
+    /// Goes on to another link; the connection is resumed there, or lost if none is kept.
+    pub(crate) fn change_link(&mut self, now: Instant, link: LinkKind) {
+        if matches!(self.state, State::Closed) {
             return;
+        }
+        self.lose(now, LostReason::LinkChanged);
+        self.frame_stats_before = self.frame_stats();
+        self.link = link;
+        self.framing = Framing::new(&self.config, link);
+        // Nobody on the other link has heard us.
+        self.state = State::seeking(&self.config);
+        self.close_wanted = None;
+        self.hello_wanted = true;
+    }
+
+    /// Ends the established connection and seeks the peer anew. Where it ends on our side, our epoch grows, so that
+    /// the peer ends it too and no late packet is taken for a new one. An interrupted connection is kept, if one is to be.
+    fn lose(&mut self, now: Instant, reason: LostReason) {
+        let state = core::mem::replace(&mut self.state, State::seeking(&self.config));
+        let established = match state {
+            State::Established(established) => established,
+            other => {
+                self.state = other;
+                return;
+            }
         };
         let farewell = match reason {
             LostReason::ClosedHere => Some(CloseReason::Goodbye),
             LostReason::Undeliverable => Some(CloseReason::Undeliverable),
             LostReason::Violation(_) => Some(CloseReason::ProtocolViolation),
-            LostReason::Silent | LostReason::ClosedByPeer(_) | LostReason::PeerRestarted => None,
+            LostReason::Unauthenticated => Some(CloseReason::Unauthenticated),
+            LostReason::Silent
+            | LostReason::ClosedByPeer(_)
+            | LostReason::PeerRestarted
+            | LostReason::LinkChanged => None,
         };
         self.close_wanted =
             farewell.map(|reason| self.close_packet(reason, established.peer_identity));
         if matches!(
             reason,
-            LostReason::Silent | LostReason::Undeliverable | LostReason::Violation(_)
+            LostReason::Silent
+                | LostReason::Undeliverable
+                | LostReason::Violation(_)
+                | LostReason::Unauthenticated
+                | LostReason::LinkChanged
         ) {
             self.identity.epoch = self.identity.epoch.wrapping_add(1);
         }
-        self.state = State::seeking(&self.config);
         self.timers = TimerTable::default();
         self.hello_wanted = true;
-        self.events.push_back(ConnectionEvent::Lost { reason });
+        let is_interruption = matches!(
+            reason,
+            LostReason::Silent
+                | LostReason::PeerRestarted
+                | LostReason::LinkChanged
+                | LostReason::Undeliverable
+                | LostReason::ClosedByPeer(CloseReason::Undeliverable)
+        );
+        let is_refusal = matches!(
+            reason,
+            LostReason::Unauthenticated | LostReason::ClosedByPeer(CloseReason::Unauthenticated)
+        );
+        if is_interruption && established.is_open() && !self.config.resume_window.is_zero() {
+            self.suspend(now, *established, reason);
+            return;
+        }
+        if is_refusal {
+            self.turn_deaf(now);
+        }
+        if is_refusal || established.is_open() {
+            self.events.push_back(ConnectionEvent::Lost { reason });
+        }
+    }
+
+    fn suspend(&mut self, now: Instant, established: Established, reason: LostReason) {
+        let until = now + self.config.resume_window;
+        let mut queues = established.sender.queues;
+        queues.rewind();
+        self.timers.set(Timer::Resume, until);
+        self.suspended = Some(Suspended {
+            peer: established.peer,
+            queues,
+            taken: established.taken,
+            reason,
+        });
+    }
+
+    /// The interrupted connection will not be resumed.
+    fn forget_suspended(&mut self) {
+        if let Some(Suspended { reason, .. }) = self.suspended.take() {
+            self.events.push_back(ConnectionEvent::Lost { reason });
+        }
+    }
+
+    /// Listens to nobody for a while, and says nothing: two ends that do not trust each other must not argue at line speed.
+    fn turn_deaf(&mut self, now: Instant) {
+        let until = now + self.config.hello_interval_max;
+        self.deaf_until = Some(until);
+        self.hello_wanted = false;
+        self.timers.set(Timer::Hello, until);
     }
 }
 

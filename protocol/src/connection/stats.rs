@@ -43,6 +43,8 @@ pub struct Stats {
     pub pings_sent: u64,
     /// Connections that were established.
     pub connections: u64,
+    /// Connections that resumed an interrupted one; not counted among `connections`.
+    pub resumptions: u64,
     /// Messages received whole.
     pub messages_received: u64,
     /// Messages accepted for sending.

@@ -9,10 +9,16 @@ pub(crate) enum Timer {
     Hello,
     /// The oldest packet in flight counts as lost.
     Retransmit,
+    /// A packet that others overtook counts as lost.
+    Reorder,
     /// An acknowledgement has waited long enough for data to ride on.
     Ack,
     /// The peer has been silent for one more interval.
     KeepAlive,
+    /// An interrupted connection was not resumed in time.
+    Resume,
+    /// The other end has not proved itself in time.
+    Handshake,
     /// Ask a peer that takes nothing whether it takes something again.
     Persist,
 }

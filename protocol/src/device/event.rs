@@ -58,6 +58,7 @@ pub enum DeviceEvent {
         theirs: VersionRange,
     },
     /// The connection ended. Running requests go on; their results wait in the request memory.
+    /// A peer that is not authentic is told of in this way too, although no connection to it was.
     Lost {
         /// Why.
         reason: LostReason,

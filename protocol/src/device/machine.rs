@@ -11,7 +11,7 @@ use crate::connection::{Connection, ConnectionEvent};
 use crate::message::{Fault, FaultCode, LOG_BYTES_MAX, LogLevel, Message, MessageError, Value};
 use crate::segment::{Channel, MessageToken};
 use crate::wire::{Identity, Role};
-use crate::{Config, Instant, LinkKind, RequestId, SendError, Stats};
+use crate::{Config, Instant, LinkKind, RequestId, Security, SendError, Stats};
 
 use super::DeviceEvent;
 use super::incoming::Incoming;
@@ -57,7 +57,21 @@ impl Device {
         epoch: u32,
         description: &[u8],
     ) -> Self {
-        let connection = Connection::new(config, link, Role::Device, Identity { boot_id, epoch });
+        Self::with_security(config, link, boot_id, epoch, description, Security::None)
+    }
+
+    /// As [`Device::new`], with `security`.
+    #[must_use]
+    pub fn with_security(
+        config: Config,
+        link: LinkKind,
+        boot_id: u32,
+        epoch: u32,
+        description: &[u8],
+        security: Security,
+    ) -> Self {
+        let identity = Identity { boot_id, epoch };
+        let connection = Connection::new(config, link, Role::Device, identity, security);
         let config = connection.config();
         Self {
             memory: RequestMemory::new(config.request_memory_max, config.remembered_result_bytes),
@@ -179,6 +193,16 @@ impl Device {
     pub fn log(&mut self, now: Instant, level: LogLevel, text: &str) -> Result<(), SendError> {
         let text = text[..text.floor_char_boundary(LOG_BYTES_MAX)].into();
         self.send(now, &Message::Log { level, text })
+    }
+
+    /// Goes on to another link, as the driver has closed the old one: what is sent and received from now on is of the new.
+    ///
+    /// With [`Config::resume_window`] at both ends the connection goes on there as if nothing had happened; otherwise it is
+    /// lost as [`LostReason::LinkChanged`](crate::LostReason::LinkChanged) and made anew. The same link may be given, as when it was
+    /// opened again.
+    pub fn change_link(&mut self, now: Instant, link: LinkKind) {
+        self.connection.change_link(now, link);
+        self.advance(now);
     }
 
     /// Ends the connection for good: `poll_transmit` gives a last Close, and the machine stays silent.

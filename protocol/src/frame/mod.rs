@@ -2,6 +2,7 @@
 //!
 //! Never looks into a packet.
 
+mod cobs;
 mod datagram;
 mod stream;
 
@@ -10,8 +11,14 @@ pub use stream::{StreamDecoder, encode_stream};
 
 use crc::{CRC_32_ISCSI, Crc, Table};
 
-/// CRC-32C (Castagnoli, RFC 3720 appendix B.4); a 16-entry table is enough at serial speed and suits small flash.
-const CRC32C: Crc<u32, Table<1>> = Crc::<u32, Table<1>>::new(&CRC_32_ISCSI);
+/// How many tables of 1 KiB the CRC uses: 16 bytes at a time, or one where flash is small.
+#[cfg(feature = "large-tables")]
+const TABLES: usize = 16;
+#[cfg(not(feature = "large-tables"))]
+const TABLES: usize = 1;
+
+/// CRC-32C (Castagnoli, RFC 3720 appendix B.4).
+static CRC32C: Crc<u32, Table<TABLES>> = Crc::<u32, Table<TABLES>>::new(&CRC_32_ISCSI);
 
 /// CRC-32C of `bytes`.
 #[must_use]
@@ -32,4 +39,17 @@ pub struct FrameStats {
     pub too_short: u64,
     /// Frames, or datagrams, larger than the MTU allows.
     pub too_long: u64,
+}
+
+impl FrameStats {
+    /// Both counts together.
+    pub(crate) fn plus(self, other: Self) -> Self {
+        Self {
+            packets: self.packets + other.packets,
+            bad_cobs: self.bad_cobs + other.bad_cobs,
+            bad_crc: self.bad_crc + other.bad_crc,
+            too_short: self.too_short + other.too_short,
+            too_long: self.too_long + other.too_long,
+        }
+    }
 }

@@ -5,6 +5,9 @@
 
 use alloc::vec::Vec;
 
+use memchr::memchr;
+
+use super::cobs::{self, Encoder, encoded_bytes_max};
 use super::{FrameStats, crc32c};
 
 const DELIMITER: u8 = 0;
@@ -12,13 +15,11 @@ const CRC_BYTES: usize = 4;
 
 /// Appends `packet` as one frame.
 pub fn encode_stream(packet: &[u8], out: &mut Vec<u8>) {
-    let mut checked = Vec::with_capacity(packet.len() + CRC_BYTES);
-    checked.extend_from_slice(packet);
-    checked.extend_from_slice(&crc32c(packet).to_le_bytes());
-    let start = out.len();
-    out.resize(start + cobs::max_encoding_length(checked.len()), 0);
-    let used = cobs::encode(&checked, &mut out[start..]);
-    out.truncate(start + used);
+    out.reserve(encoded_bytes_max(packet.len() + CRC_BYTES) + 1);
+    let mut encoder = Encoder::new(out);
+    encoder.push(packet);
+    encoder.push(&crc32c(packet).to_le_bytes());
+    encoder.finish();
     out.push(DELIMITER);
 }
 
@@ -39,7 +40,7 @@ impl StreamDecoder {
     pub fn new(mtu: usize) -> Self {
         Self {
             buffer: Vec::new(),
-            frame_bytes_max: cobs::max_encoding_length(mtu + CRC_BYTES),
+            frame_bytes_max: encoded_bytes_max(mtu + CRC_BYTES),
             skipping: false,
             stats: FrameStats::default(),
         }
@@ -48,7 +49,7 @@ impl StreamDecoder {
     /// Takes bytes up to the end of the next good frame; gives its packet and the bytes not looked at yet.
     /// Call again with those until it gives `None`.
     pub fn next_packet<'a>(&mut self, mut bytes: &'a [u8]) -> Option<(Vec<u8>, &'a [u8])> {
-        while let Some(at) = bytes.iter().position(|&byte| byte == DELIMITER) {
+        while let Some(at) = memchr(DELIMITER, bytes) {
             self.extend(&bytes[..at]);
             bytes = &bytes[at + 1..];
             if let Some(packet) = self.finish_frame() {
@@ -57,6 +58,14 @@ impl StreamDecoder {
         }
         self.extend(bytes);
         None
+    }
+
+    /// Takes a packet's memory back, to be used for the next; only between frames.
+    pub fn recycle(&mut self, mut packet: Vec<u8>) {
+        if self.buffer.is_empty() && self.buffer.capacity() < packet.capacity() {
+            packet.clear();
+            self.buffer = packet;
+        }
     }
 
     /// The counts so far.
@@ -84,11 +93,10 @@ impl StreamDecoder {
             return None;
         }
         let mut packet = core::mem::take(&mut self.buffer);
-        let Ok(decoded_bytes) = cobs::decode_in_place(&mut packet) else {
+        if cobs::decode(&mut packet).is_err() {
             self.stats.bad_cobs += 1;
             return None;
-        };
-        packet.truncate(decoded_bytes);
+        }
         let Some(packet_bytes) = packet.len().checked_sub(CRC_BYTES).filter(|&len| len > 0) else {
             self.stats.too_short += 1;
             return None;

@@ -62,7 +62,8 @@ pub enum HostEvent {
         theirs: VersionRange,
     },
     /// The connection ended; every open request was answered before this. The machine goes on looking for the device,
-    /// unless the reason is [`LostReason::ClosedHere`].
+    /// unless the reason is [`LostReason::ClosedHere`]. A peer that is not authentic is told of in this way too, although no
+    /// connection to it was.
     Lost {
         /// Why.
         reason: LostReason,

@@ -4,11 +4,11 @@ use alloc::collections::{BTreeMap, VecDeque};
 use alloc::vec::Vec;
 use core::time::Duration;
 
-use crate::connection::{Connection, ConnectionEvent};
+use crate::connection::{Connection, ConnectionEvent, LostReason};
 use crate::message::{Fault, FaultCode, Message, MessageError, Value};
 use crate::segment::MessageToken;
-use crate::wire::{Identity, Role};
-use crate::{Config, Instant, LinkKind, PeerInfo, SendError, Stats};
+use crate::wire::{CloseReason, Identity, Role};
+use crate::{Config, Instant, LinkKind, PeerInfo, Security, SendError, Stats};
 
 use super::description::{Fetched, Part};
 use super::open::{Expects, Open, compose};
@@ -52,8 +52,21 @@ impl Host {
     /// the same link. The pair must never be used twice.
     #[must_use]
     pub fn new(config: Config, link: LinkKind, boot_id: u32, epoch: u32) -> Self {
+        Self::with_security(config, link, boot_id, epoch, Security::None)
+    }
+
+    /// As [`Host::new`], with `security`.
+    #[must_use]
+    pub fn with_security(
+        config: Config,
+        link: LinkKind,
+        boot_id: u32,
+        epoch: u32,
+        security: Security,
+    ) -> Self {
+        let identity = Identity { boot_id, epoch };
         Self {
-            connection: Connection::new(config, link, Role::Host, Identity { boot_id, epoch }),
+            connection: Connection::new(config, link, Role::Host, identity, security),
             presence: Presence::Absent,
             open: BTreeMap::new(),
             events: VecDeque::new(),
@@ -178,6 +191,16 @@ impl Host {
             .send(now, message.channel(), message.to_bytes(), None)
     }
 
+    /// Goes on to another link, as the driver has closed the old one: what is sent and received from now on is of the new.
+    ///
+    /// With [`Config::resume_window`] at both ends the connection goes on there as if nothing had happened; otherwise it is
+    /// lost as [`LostReason::LinkChanged`](crate::LostReason::LinkChanged) and made anew. The same link may be given, as when it was
+    /// opened again.
+    pub fn change_link(&mut self, now: Instant, link: LinkKind) {
+        self.connection.change_link(now, link);
+        self.advance(now);
+    }
+
     /// Ends the connection for good: open requests are answered, `poll_transmit` gives a last Close, and the machine
     /// stays silent.
     pub fn close(&mut self, now: Instant) {
@@ -224,8 +247,15 @@ impl Host {
                         Presence::Unannounced { held, .. } => {
                             self.backlog_bytes -=
                                 held.iter().map(|queued| queued.cost).sum::<usize>();
+                            if is_refusal(reason) {
+                                self.push(HostEvent::Lost { reason }, 0);
+                            }
                         }
-                        Presence::Absent => {}
+                        Presence::Absent => {
+                            if is_refusal(reason) {
+                                self.push(HostEvent::Lost { reason }, 0);
+                            }
+                        }
                     }
                 }
             }
@@ -428,4 +458,12 @@ impl Host {
             Presence::Absent | Presence::Announced => self.events.push_back(queued),
         }
     }
+}
+
+/// Whether the owner must hear of it although it heard of no connection: only a person can mend wrong keys.
+fn is_refusal(reason: LostReason) -> bool {
+    matches!(
+        reason,
+        LostReason::Unauthenticated | LostReason::ClosedByPeer(CloseReason::Unauthenticated)
+    )
 }

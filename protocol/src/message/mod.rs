@@ -306,27 +306,34 @@ impl Message {
         minicbor::to_vec(self).expect("encoding into a Vec cannot fail")
     }
 
+    /// Appends the encoded message to `out`.
+    pub fn encode_into(&self, out: &mut Vec<u8>) {
+        // As above.
+        minicbor::encode(self, out).expect("encoding into a Vec cannot fail");
+    }
+
     /// Reads a message that fills `bytes` exactly.
     ///
     /// # Errors
     /// See [`MessageError`].
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, MessageError> {
-        let (kind, id) = peek(bytes);
-        let Some(kind) = kind else {
-            return Err(MessageError::Malformed { id });
-        };
-        if kind > Self::KIND_MAX {
-            return Err(MessageError::UnknownKind { kind, id });
-        }
         let mut decoder = Decoder::new(bytes);
-        let message: Self = decoder
-            .decode()
-            .map_err(|_| MessageError::Malformed { id })?;
-        if decoder.position() != bytes.len() {
-            return Err(MessageError::Malformed { id });
-        }
+        let message = match decoder.decode::<Self>() {
+            Ok(message) if decoder.position() == bytes.len() => message,
+            _ => {
+                return Err(match peek(bytes) {
+                    (Some(kind), id) if kind > Self::KIND_MAX => {
+                        MessageError::UnknownKind { kind, id }
+                    }
+                    (_, id) => MessageError::Malformed { id },
+                });
+            }
+        };
         match message.text_excess() {
-            Some(limit) => Err(MessageError::TooLong { limit, id }),
+            Some(limit) => Err(MessageError::TooLong {
+                limit,
+                id: peek(bytes).1,
+            }),
             None => Ok(message),
         }
     }

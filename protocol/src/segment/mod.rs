@@ -3,7 +3,7 @@
 mod outgoing;
 mod reassembly;
 
-pub use outgoing::{MessageToken, OutgoingQueues, Segment};
+pub use outgoing::{MessageToken, NeverSent, OutgoingQueues, Segment};
 pub use reassembly::{Reassembly, ReassemblyError};
 
 /// A stream of messages with an order of its own. The lower the number, the sooner it is sent.

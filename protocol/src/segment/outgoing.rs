@@ -22,29 +22,49 @@ pub struct Segment {
     pub end: bool,
     /// The message's token.
     pub token: Option<MessageToken>,
+    /// It belongs to a message of the connection itself (a handshake, a resumption), which is neither kept nor counted.
+    pub is_internal: bool,
     /// The bytes.
     pub payload: Vec<u8>,
 }
 
+/// The other end says that it has what was never sent to it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct NeverSent;
+
 #[derive(Debug)]
 struct Waiting {
     bytes: Vec<u8>,
+    /// As it was before it was sealed, where it may have to be sent anew.
+    unsealed: Option<Vec<u8>>,
+    /// What it counts in the queue.
+    cost: usize,
     sent: usize,
+    /// Some of it was handed out, on this connection or on one that it resumes.
+    was_begun: bool,
+    is_internal: bool,
     token: Option<MessageToken>,
 }
 
 #[derive(Debug, Default)]
 struct Queue {
     messages: VecDeque<Waiting>,
+    /// Handed out whole, and kept until they have arrived.
+    kept: VecDeque<Waiting>,
+    /// How many messages have arrived, modulo 2^32.
+    arrived: u32,
     next_seq: u8,
 }
 
-/// The queues. Invariant: `bytes` is the sum of all messages' lengths and stays within `bytes_max`.
+/// The queues. Invariant: `bytes` is the sum of all messages' costs and stays within `bytes_max`.
 #[derive(Debug)]
 pub struct OutgoingQueues {
     queues: [Queue; 4],
     bytes: usize,
     bytes_max: usize,
+    keeps: bool,
+    /// Nothing but internal messages may go, until the other end has said what it has.
+    is_held: bool,
 }
 
 /// Counted with each message besides its bytes, so that empty messages cannot pile up without limit.
@@ -59,6 +79,17 @@ impl OutgoingQueues {
             queues: Default::default(),
             bytes: 0,
             bytes_max,
+            keeps: false,
+            is_held: false,
+        }
+    }
+
+    /// The same queues, which keep what was handed out until it has arrived, so that it can be handed out anew.
+    #[must_use]
+    pub fn keeping(self) -> Self {
+        Self {
+            keeps: true,
+            ..self
         }
     }
 
@@ -81,16 +112,104 @@ impl OutgoingQueues {
         self.bytes += cost;
         self.queues[channel as usize].messages.push_back(Waiting {
             bytes: message,
+            unsealed: None,
+            cost,
             sent: 0,
+            was_begun: false,
+            is_internal: false,
             token,
         });
         Ok(())
     }
 
+    /// Puts a message of the connection itself before all others.
+    pub fn push_internal(&mut self, message: Vec<u8>) {
+        self.queues[Channel::Control as usize]
+            .messages
+            .push_front(Waiting {
+                bytes: message,
+                unsealed: None,
+                cost: 0,
+                sent: 0,
+                was_begun: false,
+                is_internal: true,
+                token: None,
+            });
+    }
+
+    /// Puts the internal messages of other queues before all others.
+    pub fn adopt_internal(&mut self, mut other: Self) {
+        let theirs = &mut other.queues[Channel::Control as usize].messages;
+        while let Some(message) = theirs.pop_back().filter(|message| message.is_internal) {
+            self.push_internal(message.bytes);
+        }
+    }
+
+    /// Takes back all that has not arrived, in order, to be handed out anew on another connection; held until
+    /// [`OutgoingQueues::resume`].
+    pub fn rewind(&mut self) {
+        for queue in &mut self.queues {
+            while let Some(message) = queue.kept.pop_back() {
+                queue.messages.push_front(message);
+            }
+            queue.messages.retain(|message| !message.is_internal);
+            for message in &mut queue.messages {
+                message.sent = 0;
+                if let Some(unsealed) = message.unsealed.take() {
+                    message.bytes = unsealed;
+                }
+            }
+            queue.next_seq = 0;
+        }
+        self.is_held = true;
+    }
+
+    /// The other end has so many messages of each channel: what it has is dropped (`arrived` gets its tokens), the rest may go.
+    ///
+    /// # Errors
+    /// It claims to have what was never sent.
+    pub fn resume(
+        &mut self,
+        counts: [u32; 4],
+        arrived: &mut Vec<MessageToken>,
+    ) -> Result<(), NeverSent> {
+        for (queue, count) in self.queues.iter_mut().zip(counts) {
+            for _ in 0..count.wrapping_sub(queue.arrived) {
+                // The one in front may be ours to speak of the resumption itself.
+                let at = usize::from(
+                    queue
+                        .messages
+                        .front()
+                        .is_some_and(|first| first.is_internal),
+                );
+                let message = queue
+                    .messages
+                    .remove(at)
+                    .filter(|message| message.was_begun)
+                    .ok_or(NeverSent)?;
+                self.bytes -= message.cost;
+                queue.arrived = queue.arrived.wrapping_add(1);
+                arrived.extend(message.token);
+            }
+        }
+        self.is_held = false;
+        Ok(())
+    }
+
+    /// The oldest message of `channel` that was handed out whole has arrived.
+    pub fn on_arrived(&mut self, channel: Channel) {
+        let queue = &mut self.queues[channel as usize];
+        if let Some(message) = queue.kept.pop_front() {
+            self.bytes -= message.cost;
+            queue.arrived = queue.arrived.wrapping_add(1);
+        }
+    }
+
     /// Whether `channel` has something to send.
     #[must_use]
     pub fn has(&self, channel: Channel) -> bool {
-        !self.queues[channel as usize].messages.is_empty()
+        let first = self.queues[channel as usize].messages.front();
+        first.is_some_and(|message| message.is_internal || !self.is_held)
     }
 
     /// Whether any channel has something to send.
@@ -99,10 +218,26 @@ impl OutgoingQueues {
         Channel::ALL.iter().all(|&channel| !self.has(channel))
     }
 
+    /// Seals the next message of `channel`, if no segment of it was handed out.
+    pub fn seal_next(&mut self, channel: Channel, seal: impl FnOnce(&mut Vec<u8>)) {
+        if !self.has(channel) {
+            return;
+        }
+        let first = self.queues[channel as usize].messages.front_mut();
+        if let Some(message) = first.filter(|message| message.sent == 0) {
+            message.unsealed = (self.keeps && !message.is_internal).then(|| message.bytes.clone());
+            seal(&mut message.bytes);
+        }
+    }
+
     /// The next segment of `channel`, of at most `payload_max` bytes.
     pub fn pop_segment(&mut self, channel: Channel, payload_max: usize) -> Option<Segment> {
+        if !self.has(channel) {
+            return None;
+        }
         let queue = &mut self.queues[channel as usize];
         let message = queue.messages.front_mut()?;
+        message.was_begun = true;
         let from = message.sent;
         let to = message.bytes.len().min(from + payload_max);
         message.sent = to;
@@ -112,12 +247,17 @@ impl OutgoingQueues {
             start: from == 0,
             end: to == message.bytes.len(),
             token: message.token,
+            is_internal: message.is_internal,
             payload: message.bytes[from..to].to_vec(),
         };
         queue.next_seq = queue.next_seq.wrapping_add(1);
-        if segment.end {
-            self.bytes -= message.bytes.len() + MESSAGE_OVERHEAD_BYTES;
-            queue.messages.pop_front();
+        if segment.end
+            && let Some(message) = queue.messages.pop_front()
+        {
+            match self.keeps && !message.is_internal {
+                true => queue.kept.push_back(message),
+                false => self.bytes -= message.cost,
+            }
         }
         Some(segment)
     }
@@ -128,9 +268,9 @@ impl OutgoingQueues {
             let found = queue
                 .messages
                 .iter()
-                .position(|message| message.token == Some(token) && message.sent == 0);
+                .position(|message| message.token == Some(token) && !message.was_begun);
             if let Some(message) = found.and_then(|at| queue.messages.remove(at)) {
-                self.bytes -= message.bytes.len() + MESSAGE_OVERHEAD_BYTES;
+                self.bytes -= message.cost;
                 return true;
             }
         }

@@ -16,7 +16,7 @@ pub enum CloseReason {
     ProtocolViolation,
     /// It cannot get a packet across.
     Undeliverable,
-    /// Reserved: the other end did not prove who it is.
+    /// The other end did not prove that it has the key, or security is wanted by one end only.
     Unauthenticated,
     /// A reason of a later version.
     Other(u8),

@@ -14,7 +14,7 @@ pub const DATA_HEADER_BYTES: usize = HEADER_BYTES + 1;
 
 /// What a packet is for; the number is the low half of its first byte.
 ///
-/// 7 (Handshake), 8 (Rekey) and 9 (Resume) are reserved for security; 0 and 10 to 15 are unassigned.
+/// 0 and 7 to 15 are unassigned.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
     /// Presents the sender; independent of the version.
@@ -84,9 +84,7 @@ impl Flags {
     const START: u8 = 1;
     const END: u8 = 1 << 1;
     const CHANNEL_SHIFT: u8 = 2;
-    /// Reserved: the message that this segment belongs to is sealed.
-    const SECURED: u8 = 1 << 4;
-    const RESERVED: u8 = 0b1110_0000;
+    const RESERVED: u8 = 0b1111_0000;
 
     /// The flags of a packet that carries no segment.
     pub const NONE: Self = Self {
@@ -102,7 +100,7 @@ impl Flags {
     }
 
     fn from_byte(byte: u8) -> Result<Self, WireError> {
-        let reserved = byte & (Self::RESERVED | Self::SECURED);
+        let reserved = byte & Self::RESERVED;
         if reserved != 0 {
             return Err(WireError::ReservedFlags(reserved));
         }

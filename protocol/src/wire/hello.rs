@@ -15,6 +15,7 @@ use crate::frame::crc32c;
 
 const ESTABLISHED: u8 = 1;
 const DEVICE: u8 = 1 << 1;
+const RESUME: u8 = 1 << 2;
 
 /// Which end of the connection a machine plays.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -101,6 +102,9 @@ impl Token {
     pub const NOBODY: Self = Self(0);
 }
 
+/// Where in an encoded Hello its offer stands: versions, features, identity and limits, that is all but flags and `heard`.
+pub(crate) const HELLO_OFFER: core::ops::Range<usize> = 2..16;
+
 /// A Hello packet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Hello {
@@ -108,9 +112,11 @@ pub struct Hello {
     pub role: Role,
     /// The sender counts the connection as established and wants no answer.
     pub established: bool,
+    /// The sender has kept an interrupted connection with the peer that it has heard, and resumes it.
+    pub resume: bool,
     /// Versions that the sender speaks.
     pub versions: VersionRange,
-    /// Reserved for security and other features; zero in version 1, any value accepted.
+    /// The security demanded: 0 none, 1 a pre-shared key, 2 static keys as well. Both ends must agree.
     pub features: u8,
     /// The sender.
     pub identity: Identity,
@@ -131,6 +137,7 @@ impl Hello {
     /// Appends the encoded packet.
     pub fn encode(&self, out: &mut Vec<u8>) {
         let flags = (u8::from(self.established) * ESTABLISHED)
+            | (u8::from(self.resume) * RESUME)
             | match self.role {
                 Role::Host => 0,
                 Role::Device => DEVICE,
@@ -169,6 +176,7 @@ impl Hello {
                 Role::Device
             },
             established: flags & ESTABLISHED != 0,
+            resume: flags & RESUME != 0,
             versions: VersionRange::from_byte(versions)?,
             features,
             identity: Identity {

@@ -11,6 +11,7 @@ mod hello;
 pub use ack::AckBody;
 pub use close::{Close, CloseReason};
 pub use header::{DATA_HEADER_BYTES, Flags, HEADER_BYTES, Header, Kind, SegmentHeader};
+pub(crate) use hello::HELLO_OFFER;
 pub use hello::{Hello, Identity, Role, Token, VersionRange};
 
 /// The protocol version that this crate speaks.

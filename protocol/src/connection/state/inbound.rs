@@ -1,13 +1,20 @@
 //! What each packet that comes in does to the connection's state.
 
 use alloc::boxed::Box;
+use alloc::vec::Vec;
 use core::time::Duration;
 
 use crate::Instant;
-use crate::wire::{Close, CloseReason, Hello, Kind, Token, VersionRange, WireError};
+use crate::secure::Handshake;
+use crate::segment::ReassemblyError;
+use crate::wire::{
+    Close, CloseReason, HELLO_OFFER, Hello, Kind, Role, Token, VersionRange, WireError,
+};
 
 use super::super::established::{ConnectionKey, Established, Received, Refusal};
-use super::super::timers::TimerTable;
+use super::super::protection::Protection;
+use super::super::session::Suspended;
+use super::super::timers::{Timer, TimerTable};
 use super::super::{LostReason, PeerInfo};
 use super::{Connection, ConnectionEvent, State};
 
@@ -18,7 +25,7 @@ impl Connection {
         }
         let outcome = match Kind::of(packet) {
             Ok(Kind::Hello) => Hello::decode(packet).map(|hello| self.on_hello(now, &hello)),
-            Ok(Kind::Close) => Close::decode(packet).map(|close| self.on_close(&close)),
+            Ok(Kind::Close) => Close::decode(packet).map(|close| self.on_close(now, &close)),
             Ok(_) => self.on_connected_packet(now, packet),
             Err(error) => Err(error),
         };
@@ -40,11 +47,22 @@ impl Connection {
             return Ok(());
         };
         let (timers, stats) = (&mut self.timers, &mut self.stats);
-        match established.on_packet(now, packet, || is_overrun, &self.config, timers, stats) {
+        let config = &self.config;
+        match established.on_packet(now, packet, || is_overrun, config, timers, stats) {
             Ok(Received {
                 messages,
                 delivered,
+                is_opened,
             }) => {
+                if established.is_settled() {
+                    timers.clear(Timer::Handshake);
+                }
+                if is_opened {
+                    let peer = established.peer;
+                    if established.on_protected() {
+                        self.events.push_back(ConnectionEvent::Established { peer });
+                    }
+                }
                 self.stats.messages_received += messages.len() as u64;
                 self.events
                     .extend(delivered.into_iter().map(ConnectionEvent::Delivered));
@@ -53,7 +71,12 @@ impl Connection {
             }
             Err(Refusal::Stale) => self.stats.stale += 1,
             Err(Refusal::Malformed(error)) => return Err(error),
-            Err(Refusal::Violation(error)) => self.lose(LostReason::Violation(error)),
+            Err(Refusal::Violation(error)) => self.lose(now, LostReason::Violation(error)),
+            Err(Refusal::NotResumed) => {
+                let error = ReassemblyError::OutOfPlace;
+                self.lose(now, LostReason::Violation(error));
+            }
+            Err(Refusal::Forged) => self.lose(now, LostReason::Unauthenticated),
         }
         Ok(())
     }
@@ -61,6 +84,9 @@ impl Connection {
     fn on_hello(&mut self, now: Instant, hello: &Hello) {
         if hello.role == self.role {
             self.stats.own_role += 1;
+            return;
+        }
+        if self.deaf_until.is_some_and(|until| now < until) {
             return;
         }
         if self.peers.is_stale(hello.identity) {
@@ -79,7 +105,7 @@ impl Connection {
                 return;
             }
             self.peers.retire(established.peer_identity);
-            self.lose(LostReason::PeerRestarted);
+            self.lose(now, LostReason::PeerRestarted);
         }
         let Some(version) = VersionRange::OURS.common(hello.versions) else {
             self.on_incompatible(hello.identity.token(), hello.versions);
@@ -87,6 +113,14 @@ impl Connection {
                 Some(self.close_packet(CloseReason::IncompatibleVersion, hello.identity));
             return;
         };
+        if hello.features != self.security.features() {
+            self.close_wanted =
+                Some(self.close_packet(CloseReason::Unauthenticated, hello.identity));
+            self.turn_deaf(now);
+            let reason = LostReason::Unauthenticated;
+            self.events.push_back(ConnectionEvent::Lost { reason });
+            return;
+        }
         self.peers.on_heard(hello.identity);
         let State::Seeking {
             heard,
@@ -119,7 +153,7 @@ impl Connection {
             epoch: hello.identity.epoch,
             version,
             mtu: hello.mtu.min(self.config.mtu(self.link)),
-            max_message: 1 << hello.max_message_log2,
+            max_message: (1 << hello.max_message_log2) - self.security.seal_bytes(),
             description_hash: None,
         };
         let key = ConnectionKey::new(self.role, self.identity, hello.identity);
@@ -134,15 +168,64 @@ impl Connection {
             &mut self.timers,
         );
         if let Some(round_trip) = round_trip {
-            established.sender.rtt.on_sample(round_trip);
+            established.sender.rtt.on_sample(round_trip, Hello::BYTES);
         }
+        let prologue = self.prologue(hello);
+        let handshake = Handshake::new(&self.security, self.role, &mut self.ephemerals, &prologue);
+        if let Some(mut handshake) = handshake {
+            if self.role == Role::Host {
+                // Writing the first message cannot fail: nothing of the other end is in it yet.
+                handshake
+                    .write()
+                    .into_iter()
+                    .for_each(|message| established.queue_handshake(message));
+            }
+            established.protection = Protection::Expecting(Box::new(handshake));
+            let patience = self.config.keep_alive * self.config.keep_alive_missed_max;
+            self.timers.set(Timer::Handshake, now + patience);
+        }
+        let is_resumable =
+            |suspended: &Suspended| hello.resume && suspended.peer.boot_id == peer.boot_id;
+        match self.suspended.take() {
+            Some(suspended) if is_resumable(&suspended) => {
+                established.resume(suspended);
+                let patience = self.config.keep_alive * self.config.keep_alive_missed_max;
+                self.timers.set(Timer::Handshake, now + patience);
+                self.stats.resumptions += 1;
+            }
+            other => {
+                let reason = other.map(|suspended| suspended.reason);
+                let event = reason.map(|reason| ConnectionEvent::Lost { reason });
+                self.events.extend(event);
+                self.stats.connections += 1;
+            }
+        }
+        let is_news = established.protection.is_open() && established.on_protected();
         self.state = State::Established(Box::new(established));
         self.hello_wanted = !hello.established;
-        self.stats.connections += 1;
-        self.events.push_back(ConnectionEvent::Established { peer });
+        if is_news {
+            self.events.push_back(ConnectionEvent::Established { peer });
+        }
     }
 
-    fn on_close(&mut self, close: &Close) {
+    /// What both ends must have seen alike: all that the two Hellos offer, the host's first.
+    fn prologue(&self, theirs: &Hello) -> Vec<u8> {
+        let mut encoded = [Vec::new(), Vec::new()];
+        let ours = self.hello(false, None);
+        let (host, device) = match self.role {
+            Role::Host => (&ours, theirs),
+            Role::Device => (theirs, &ours),
+        };
+        host.encode(&mut encoded[0]);
+        device.encode(&mut encoded[1]);
+        let mut prologue = b"autoglm-edge 1".to_vec();
+        for hello in &encoded {
+            prologue.extend_from_slice(&hello[HELLO_OFFER]);
+        }
+        prologue
+    }
+
+    fn on_close(&mut self, now: Instant, close: &Close) {
         if close.to != self.identity.token() {
             self.stats.stale += 1;
             return;
@@ -153,7 +236,10 @@ impl Connection {
                 return;
             }
             self.peers.retire(established.peer_identity);
-            self.lose(LostReason::ClosedByPeer(close.reason));
+            self.lose(now, LostReason::ClosedByPeer(close.reason));
+        }
+        if close.reason == CloseReason::Unauthenticated {
+            self.turn_deaf(now);
         }
         if close.reason == CloseReason::IncompatibleVersion
             && VersionRange::OURS.common(close.versions).is_none()
