@@ -62,12 +62,14 @@ pub async fn run(config: Config, own_uid: u32, stop: CancellationToken) -> anyho
 
     // Two trees of tasks: sources and doors stop first, what they started drains, then the owners stop.
     let (sources, owners) = (CancellationToken::new(), CancellationToken::new());
-    let (source_tasks, running, owner_tasks) = (TaskTracker::new(), TaskTracker::new(), TaskTracker::new());
+    let (source_tasks, running, owner_tasks) =
+        (TaskTracker::new(), TaskTracker::new(), TaskTracker::new());
 
     let (registry, registry_task) = registry();
     owner_tasks.spawn(registry_task.run(owners.clone()));
     let catalogue = Catalogue::new(Wording::clone(&wording));
-    let (comprehension, comprehension_task) = comprehension(catalogue, registry.clone(), inference.handle());
+    let (comprehension, comprehension_task) =
+        comprehension(catalogue, registry.clone(), inference.handle());
     owner_tasks.spawn(comprehension_task.run(owners.clone()));
     let retention = Retention {
         turns_max: config.sessions.turns_max,
@@ -76,8 +78,17 @@ pub async fn run(config: Config, own_uid: u32, stop: CancellationToken) -> anyho
     };
     let sessions = Sessions::new(store.handle(), retention);
     let understood = comprehension.understood();
-    let commands = Commands::new(registry.clone(), ledger.clone(), config.command_deadline, running.clone());
-    let speech = Speech::new(wording, config.sessions.context_turns, config.inference.answer_tokens_max);
+    let commands = Commands::new(
+        registry.clone(),
+        ledger.clone(),
+        config.command_deadline,
+        running.clone(),
+    );
+    let speech = Speech::new(
+        wording,
+        config.sessions.context_turns,
+        config.inference.answer_tokens_max,
+    );
     let conversations = Conversations::new(
         commands.clone(),
         comprehension,
@@ -89,10 +100,9 @@ pub async fn run(config: Config, own_uid: u32, stop: CancellationToken) -> anyho
     );
 
     let board = LinkBoard::new();
-    let fleet = config
-        .fleet
-        .as_ref()
-        .map(|fleet| FleetDoor::connect(fleet, &config.box_id, boot_id, &owner_tasks, owners.clone()));
+    let fleet = config.fleet.as_ref().map(|fleet| {
+        FleetDoor::connect(fleet, &config.box_id, boot_id, &owner_tasks, owners.clone())
+    });
     let status = StatusSource::new(
         &config.box_id,
         store.handle(),
@@ -104,7 +114,9 @@ pub async fn run(config: Config, own_uid: u32, stop: CancellationToken) -> anyho
     );
     let (door_state, mut door) = watch::channel(DoorState::Starting);
     if config.bus == Bus::Off {
-        door_state.send_replace(DoorState::Closed { cause: "switched off".to_owned() });
+        door_state.send_replace(DoorState::Closed {
+            cause: "switched off".to_owned(),
+        });
     } else {
         let door = Door {
             bus: config.bus,
@@ -124,12 +136,22 @@ pub async fn run(config: Config, own_uid: u32, stop: CancellationToken) -> anyho
     }
     owner_tasks.spawn(upkeep(store.handle(), ledger, sessions, owners.clone()));
     for link in config.links {
-        let supervisor = Supervisor::new(link, config.link_backoff, boot_id, registry.clone(), board.clone());
+        let supervisor = Supervisor::new(
+            link,
+            config.link_backoff,
+            boot_id,
+            registry.clone(),
+            board.clone(),
+        );
         // Links serve what is still running, so they stop after it has drained.
         owner_tasks.spawn(supervisor.run(owners.clone()));
     }
 
-    let _ = tokio::time::timeout(BUS_PATIENCE, door.wait_for(|state| *state != DoorState::Starting)).await;
+    let _ = tokio::time::timeout(
+        BUS_PATIENCE,
+        door.wait_for(|state| *state != DoorState::Starting),
+    )
+    .await;
     notify::ready(&status, &door.borrow().clone());
     owner_tasks.spawn(notify::feed(status, door, store.handle(), owners.clone()));
     tracing::info!(box_id = %config.box_id, version = env!("CARGO_PKG_VERSION"), "ready");
@@ -145,7 +167,9 @@ pub async fn run(config: Config, own_uid: u32, stop: CancellationToken) -> anyho
     if let Err(stragglers) = inference.stop(GRACE).await {
         tracing::warn!(?stragglers, "models did not stop in time");
     }
-    tokio::task::spawn_blocking(move || store.shutdown()).await.context("the store did not close")?;
+    tokio::task::spawn_blocking(move || store.shutdown())
+        .await
+        .context("the store did not close")?;
     tracing::info!("stopped");
     Ok(())
 }
@@ -166,7 +190,8 @@ fn wording(config: &Config) -> anyhow::Result<Wording> {
     match &config.wording {
         None => Ok(Wording::english()),
         Some(path) => {
-            let text = std::fs::read_to_string(path).with_context(|| format!("{}: cannot read the wording", path.display()))?;
+            let text = std::fs::read_to_string(path)
+                .with_context(|| format!("{}: cannot read the wording", path.display()))?;
             Wording::parse(&text).with_context(|| format!("{}: not a wording", path.display()))
         }
     }
@@ -178,8 +203,16 @@ async fn open_store(config: &Config) -> anyhow::Result<Store> {
         .recursive(true)
         .mode(0o700)
         .create(&directory)
-        .with_context(|| format!("{}: the state directory cannot be made (box.state_dir)", directory.display()))?;
-    let store = StoreConfig { state_directory: directory, export: ExportPolicy::default() };
+        .with_context(|| {
+            format!(
+                "{}: the state directory cannot be made (box.state_dir)",
+                directory.display()
+            )
+        })?;
+    let store = StoreConfig {
+        state_directory: directory,
+        export: ExportPolicy::default(),
+    };
     Ok(tokio::task::spawn_blocking(move || Store::open(store, SystemTime::now())).await??)
 }
 
@@ -187,7 +220,12 @@ async fn open_store(config: &Config) -> anyhow::Result<Store> {
 async fn drain(what: &str, tasks: TaskTracker, grace: Duration) {
     tasks.close();
     if tokio::time::timeout(grace, tasks.wait()).await.is_err() {
-        tracing::warn!(what, count = tasks.len(), grace_ms = grace.as_millis() as u64, "did not stop in time");
+        tracing::warn!(
+            what,
+            count = tasks.len(),
+            grace_ms = grace.as_millis() as u64,
+            "did not stop in time"
+        );
     }
 }
 

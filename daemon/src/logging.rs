@@ -25,19 +25,30 @@ pub enum LogFormat {
 pub fn start(filter: &str, format: LogFormat) -> anyhow::Result<()> {
     let registry = tracing_subscriber::registry().with(EnvFilter::try_new(filter)?);
     let text = || {
-        let colour = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
-        tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_ansi(colour)
+        let colour = std::io::stderr().is_terminal()
+            && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
+        tracing_subscriber::fmt::layer()
+            .with_writer(std::io::stderr)
+            .with_ansi(colour)
     };
     match format {
         LogFormat::Json => {
-            registry.with(tracing_subscriber::fmt::layer().json().with_writer(std::io::stderr)).try_init()?;
+            registry
+                .with(
+                    tracing_subscriber::fmt::layer()
+                        .json()
+                        .with_writer(std::io::stderr),
+                )
+                .try_init()?;
         }
         LogFormat::Text => registry.with(text()).try_init()?,
         // systemd sets JOURNAL_STREAM for services whose stderr goes to the journal (sd-daemon(3)).
-        LogFormat::Auto => match std::env::var_os("JOURNAL_STREAM").and_then(|_| tracing_journald::layer().ok()) {
-            Some(journal) => registry.with(journal).try_init()?,
-            None => registry.with(text()).try_init()?,
-        },
+        LogFormat::Auto => {
+            match std::env::var_os("JOURNAL_STREAM").and_then(|_| tracing_journald::layer().ok()) {
+                Some(journal) => registry.with(journal).try_init()?,
+                None => registry.with(text()).try_init()?,
+            }
+        }
     }
     Ok(())
 }

@@ -32,7 +32,9 @@ fn line(status: &StatusSource, door: &DoorState) -> String {
     match door {
         DoorState::Open => status.line(),
         DoorState::Starting => format!("{}; not on the message bus yet", status.line()),
-        DoorState::Closed { cause } => format!("{}; not on the message bus: {cause}", status.line()),
+        DoorState::Closed { cause } => {
+            format!("{}; not on the message bus: {cause}", status.line())
+        }
     }
 }
 
@@ -42,7 +44,12 @@ pub fn stopping() {
 }
 
 /// Feeds the watchdog and refreshes the status line until cancelled.
-pub async fn feed(status: StatusSource, mut door: watch::Receiver<DoorState>, store: StoreHandle, cancel: CancellationToken) {
+pub async fn feed(
+    status: StatusSource,
+    mut door: watch::Receiver<DoorState>,
+    store: StoreHandle,
+    cancel: CancellationToken,
+) {
     let watchdog = sd_notify::watchdog_enabled();
     // A third of systemd's limit, so that one missed turn is no restart.
     let pace = watchdog.map_or(STATUS_EVERY, |limit| limit / 3);

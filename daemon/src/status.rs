@@ -37,7 +37,15 @@ impl StatusSource {
         understood: watch::Receiver<usize>,
         fleet: Option<watch::Receiver<BrokerState>>,
     ) -> Self {
-        Self { box_id: box_id.into(), store, inference, links, registry, understood, fleet }
+        Self {
+            box_id: box_id.into(),
+            store,
+            inference,
+            links,
+            registry,
+            understood,
+            fleet,
+        }
     }
 
     /// The box's name.
@@ -65,7 +73,10 @@ impl StatusSource {
             })
             .collect();
         let things = self.registry.things();
-        let online = things.values().filter(|thing| matches!(thing.presence, Presence::Online { .. })).count();
+        let online = things
+            .values()
+            .filter(|thing| matches!(thing.presence, Presence::Online { .. }))
+            .count();
         json!({
             "version": env!("CARGO_PKG_VERSION"),
             "box": *self.box_id,
@@ -83,14 +94,27 @@ impl StatusSource {
     pub fn line(&self) -> String {
         let inference = self.inference.status();
         let inference = inference.borrow();
-        let ready = inference.models.iter().filter(|model| model.state.is_ready()).count();
+        let ready = inference
+            .models
+            .iter()
+            .filter(|model| model.state.is_ready())
+            .count();
         let things = self.registry.things();
-        let online = things.values().filter(|thing| matches!(thing.presence, Presence::Online { .. })).count();
-        let mut line = format!("{online} of {} things online, {ready} of {} models ready", things.len(), inference.models.len());
+        let online = things
+            .values()
+            .filter(|thing| matches!(thing.presence, Presence::Online { .. }))
+            .count();
+        let mut line = format!(
+            "{online} of {} things online, {ready} of {} models ready",
+            things.len(),
+            inference.models.len()
+        );
         if let StoreHealth::Unavailable { cause } = self.store.health() {
             line.push_str(&format!("; store unavailable: {cause}"));
         }
-        if let Some(BrokerState::Waiting { cause, .. }) = self.fleet.as_ref().map(|fleet| fleet.borrow().clone()) {
+        if let Some(BrokerState::Waiting { cause, .. }) =
+            self.fleet.as_ref().map(|fleet| fleet.borrow().clone())
+        {
             line.push_str(&format!("; broker away: {cause}"));
         }
         line
@@ -120,7 +144,9 @@ fn broker(state: &BrokerState) -> Value {
     match state {
         BrokerState::Starting => json!({"state": "starting"}),
         BrokerState::Connected => json!({"state": "connected"}),
-        BrokerState::Waiting { attempt, cause } => json!({"state": "waiting", "attempt": attempt, "detail": cause}),
+        BrokerState::Waiting { attempt, cause } => {
+            json!({"state": "waiting", "attempt": attempt, "detail": cause})
+        }
     }
 }
 
@@ -128,9 +154,18 @@ fn origin(origin: &Origin) -> String {
     match origin {
         Origin::Created => "created".to_owned(),
         Origin::Opened => "opened".to_owned(),
-        Origin::Rebuilt { set_aside, cause, restored } => {
-            let kept = set_aside.as_ref().map_or_else(String::new, |path| format!("; the old one is kept in {}", path.display()));
-            let records = restored.map_or_else(|| "nothing".to_owned(), |report| format!("{} records", report.records));
+        Origin::Rebuilt {
+            set_aside,
+            cause,
+            restored,
+        } => {
+            let kept = set_aside.as_ref().map_or_else(String::new, |path| {
+                format!("; the old one is kept in {}", path.display())
+            });
+            let records = restored.map_or_else(
+                || "nothing".to_owned(),
+                |report| format!("{} records", report.records),
+            );
             format!("rebuilt from an export with {records}, because {cause}{kept}")
         }
     }

@@ -34,7 +34,11 @@ impl Backoff {
     /// The attempt number to go on from after a connection that lasted `lived`.
     #[must_use]
     pub fn attempt_after(&self, attempt: u32, lived: Duration) -> u32 {
-        if lived >= self.healthy_after { 0 } else { attempt.saturating_add(1) }
+        if lived >= self.healthy_after {
+            0
+        } else {
+            attempt.saturating_add(1)
+        }
     }
 }
 
@@ -53,7 +57,10 @@ mod tests {
         for attempt in [0, 1, 5, 31, 32, u32::MAX] {
             for random in [0.0, 0.5, 0.999] {
                 let delay = BACKOFF.delay(attempt, random);
-                assert!(delay >= BACKOFF.min && delay <= BACKOFF.max, "{attempt} {random}: {delay:?}");
+                assert!(
+                    delay >= BACKOFF.min && delay <= BACKOFF.max,
+                    "{attempt} {random}: {delay:?}"
+                );
             }
         }
     }

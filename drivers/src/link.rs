@@ -81,7 +81,10 @@ impl FromStr for LinkAddress {
                 _ => return Err(AddressError::UnknownOption(option.to_owned())),
             }
         }
-        Ok(Self::Serial { path: PathBuf::from(path), baud })
+        Ok(Self::Serial {
+            path: PathBuf::from(path),
+            baud,
+        })
     }
 }
 
@@ -124,7 +127,10 @@ mod tests {
 
     #[test]
     fn an_address_survives_printing_and_parsing() {
-        for text in ["serial:///dev/ttyUSB0?baud=9600", "serial:///dev/serial/by-id/usb-x-if00?baud=3000000"] {
+        for text in [
+            "serial:///dev/ttyUSB0?baud=9600",
+            "serial:///dev/serial/by-id/usb-x-if00?baud=3000000",
+        ] {
             let address: LinkAddress = text.parse().unwrap();
             assert_eq!(address.to_string(), text);
         }
@@ -133,7 +139,13 @@ mod tests {
     #[test]
     fn a_missing_baud_rate_is_the_default() {
         let address: LinkAddress = "serial:///dev/ttyS1".parse().unwrap();
-        assert_eq!(address, LinkAddress::Serial { path: "/dev/ttyS1".into(), baud: BAUD_DEFAULT });
+        assert_eq!(
+            address,
+            LinkAddress::Serial {
+                path: "/dev/ttyS1".into(),
+                baud: BAUD_DEFAULT
+            }
+        );
     }
 
     #[test]

@@ -16,8 +16,8 @@ use std::time::Duration;
 
 use autoglm_protocol::wire::VersionRange;
 use autoglm_protocol::{
-    Config, DeliveryState, Host, HostEvent, Instant, LinkKind, LogLevel, LostReason, PeerInfo, Reply, Request,
-    RequestError, RequestFailure, RequestId, Value,
+    Config, DeliveryState, Host, HostEvent, Instant, LinkKind, LogLevel, LostReason, PeerInfo,
+    Reply, Request, RequestError, RequestFailure, RequestId, Value,
 };
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::sync::{mpsc, oneshot};
@@ -141,12 +141,24 @@ impl Port {
     ///
     /// # Errors
     /// [`PortError`]; only [`PortError::Failed`] may have reached the device.
-    pub async fn request(&self, id: RequestId, request: Request, deadline: Duration) -> Result<Answer, PortError> {
+    pub async fn request(
+        &self,
+        id: RequestId,
+        request: Request,
+        deadline: Duration,
+    ) -> Result<Answer, PortError> {
         let (reply, answer) = oneshot::channel();
-        self.down.try_send(Command { id, request, deadline, reply }).map_err(|error| match error {
-            mpsc::error::TrySendError::Full(_) => PortError::Busy,
-            mpsc::error::TrySendError::Closed(_) => PortError::NotConnected,
-        })?;
+        self.down
+            .try_send(Command {
+                id,
+                request,
+                deadline,
+                reply,
+            })
+            .map_err(|error| match error {
+                mpsc::error::TrySendError::Full(_) => PortError::Busy,
+                mpsc::error::TrySendError::Closed(_) => PortError::NotConnected,
+            })?;
         answer.await.unwrap_or(Err(PortError::NotConnected))
     }
 }
@@ -182,13 +194,29 @@ struct InFlight {
 
 impl PortTask {
     /// Pumps until the connection is over, and says why. Whoever still waits for an answer then gets a typed error.
-    pub async fn run(mut self, link: Box<dyn ByteStream>, config: Config, identity: Identity, cancel: CancellationToken) -> PortEnd {
+    pub async fn run(
+        mut self,
+        link: Box<dyn ByteStream>,
+        config: Config,
+        identity: Identity,
+        cancel: CancellationToken,
+    ) -> PortEnd {
         let mut in_flight = BTreeMap::new();
-        let end = self.pump(link, config, identity, cancel, &mut in_flight).await;
+        let end = self
+            .pump(link, config, identity, cancel, &mut in_flight)
+            .await;
         for request in in_flight.into_values() {
             // The link broke under the machine, which had no chance to say how far the request got.
-            let delivered = if request.written.is_some() { DeliveryState::Sent } else { DeliveryState::NotSent };
-            let _ = request.reply.send(Err(PortError::Failed(RequestFailure::ConnectionLost { delivered })));
+            let delivered = if request.written.is_some() {
+                DeliveryState::Sent
+            } else {
+                DeliveryState::NotSent
+            };
+            let _ = request
+                .reply
+                .send(Err(PortError::Failed(RequestFailure::ConnectionLost {
+                    delivered,
+                })));
         }
         end
     }
@@ -203,7 +231,9 @@ impl PortTask {
     ) -> PortEnd {
         let (mut reader, mut writer) = tokio::io::split(link);
         let origin = tokio::time::Instant::now();
-        let clock = || Instant::from_micros(u64::try_from(origin.elapsed().as_micros()).unwrap_or(u64::MAX));
+        let clock = || {
+            Instant::from_micros(u64::try_from(origin.elapsed().as_micros()).unwrap_or(u64::MAX))
+        };
         let mut host = Host::new(config, LinkKind::Stream, identity.boot_id, identity.epoch);
         let mut held: VecDeque<PortEvent> = VecDeque::new();
         let mut input = [0u8; READ_BYTES];
@@ -218,7 +248,10 @@ impl PortTask {
                         if let Some(asked) = in_flight.remove(&id) {
                             let answer = result.map_err(PortError::Failed).map(|reply| Answer {
                                 reply,
-                                written_after: asked.written.unwrap_or(now).saturating_duration_since(asked.asked),
+                                written_after: asked
+                                    .written
+                                    .unwrap_or(now)
+                                    .saturating_duration_since(asked.asked),
                                 answered_after: now.saturating_duration_since(asked.asked),
                             });
                             // The caller may have given up waiting; the device acted all the same.
@@ -229,15 +262,23 @@ impl PortTask {
                     HostEvent::PropertyChanged { property, value } => {
                         held.push_back(PortEvent::PropertyChanged { property, value });
                     }
-                    HostEvent::Event { name, data } => held.push_back(PortEvent::Event { name, data }),
-                    HostEvent::Log { level, text } => held.push_back(PortEvent::Log { level, text }),
-                    HostEvent::IncompatibleVersion { theirs } => return PortEnd::Incompatible { theirs },
+                    HostEvent::Event { name, data } => {
+                        held.push_back(PortEvent::Event { name, data })
+                    }
+                    HostEvent::Log { level, text } => {
+                        held.push_back(PortEvent::Log { level, text })
+                    }
+                    HostEvent::IncompatibleVersion { theirs } => {
+                        return PortEnd::Incompatible { theirs };
+                    }
                     HostEvent::Lost { reason } => return PortEnd::Connection(reason),
                     // Progress has no listener yet; the transport's acknowledgement is not an answer.
                     HostEvent::Accepted { .. } | HostEvent::Progress { .. } => {}
                 }
             }
-            let deadline = host.poll_timeout().map(|at| origin + Duration::from_micros(at.as_micros()));
+            let deadline = host
+                .poll_timeout()
+                .map(|at| origin + Duration::from_micros(at.as_micros()));
 
             // Every branch is cancel-safe: read, write, recv and reserve lose nothing when dropped.
             tokio::select! {

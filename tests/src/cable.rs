@@ -20,7 +20,11 @@ impl Cable {
     /// # Errors
     /// When an end cannot be made.
     pub fn plugged(device: PathBuf, host: PathBuf) -> anyhow::Result<Self> {
-        let mut cable = Self { device, host, carrying: None };
+        let mut cable = Self {
+            device,
+            host,
+            carrying: None,
+        };
         cable.plug()?;
         Ok(cable)
     }

@@ -56,18 +56,26 @@ impl Said {
     /// What was answered.
     #[must_use]
     pub fn text(&self) -> &str {
-        self.end()["text"].as_str().or_else(|| self.end()["message"].as_str()).unwrap_or("")
+        self.end()["text"]
+            .as_str()
+            .or_else(|| self.end()["message"].as_str())
+            .unwrap_or("")
     }
 
     /// `command`, `question`, `refusal`, `cancellation`, `conversation`, or the error's name.
     #[must_use]
     pub fn kind(&self) -> &str {
-        self.end()["kind"].as_str().or_else(|| self.end()["error"].as_str()).unwrap_or("")
+        self.end()["kind"]
+            .as_str()
+            .or_else(|| self.end()["error"].as_str())
+            .unwrap_or("")
     }
 
     /// The calls that were carried out.
     pub fn executed(&self) -> impl Iterator<Item = &Value> {
-        self.events.iter().filter(|event| event["event"] == "executed")
+        self.events
+            .iter()
+            .filter(|event| event["event"] == "executed")
     }
 }
 
@@ -80,7 +88,15 @@ impl EdgeBox {
         let cache = cache()?;
         let broker_port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
         let directory = tempfile::Builder::new().prefix("edge-box-").tempdir()?;
-        Ok(Self { directory, bus: None, broker: None, broker_port, devices: HashMap::new(), daemon: None, cache })
+        Ok(Self {
+            directory,
+            bus: None,
+            broker: None,
+            broker_port,
+            devices: HashMap::new(),
+            daemon: None,
+            cache,
+        })
     }
 
     /// A box with everything running and understood: lamp, thermometer, bus, broker, daemon.
@@ -125,10 +141,14 @@ impl EdgeBox {
         let socket = self.path("bus");
         let _ = std::fs::remove_file(&socket);
         let mut command = Command::new("dbus-daemon");
-        command.args(["--session", "--nofork", "--nopidfile", "--address"]).arg(self.bus_address());
+        command
+            .args(["--session", "--nofork", "--nopidfile", "--address"])
+            .arg(self.bus_address());
         command.stderr(File::create(self.path("bus.log"))?);
         self.bus = Some(Process::start(&mut command).context("package dbus")?);
-        wait_for("the message bus", PATIENCE, || std::os::unix::net::UnixStream::connect(&socket).is_ok())
+        wait_for("the message bus", PATIENCE, || {
+            std::os::unix::net::UnixStream::connect(&socket).is_ok()
+        })
     }
 
     /// Kills the message bus.
@@ -153,7 +173,9 @@ impl EdgeBox {
         let mut command = Command::new("mosquitto");
         command.env("PATH", path).arg("-c").arg(&config);
         self.broker = Some(Process::start(&mut command).context("package mosquitto")?);
-        wait_for("the broker", PATIENCE, || std::net::TcpStream::connect(("127.0.0.1", port)).is_ok())
+        wait_for("the broker", PATIENCE, || {
+            std::net::TcpStream::connect(("127.0.0.1", port)).is_ok()
+        })
     }
 
     /// Stops mosquitto in an orderly way.
@@ -180,10 +202,21 @@ impl EdgeBox {
     ///
     /// # Errors
     /// When it does not come up.
-    pub fn start_device_as(&mut self, name: &str, kind: &str, options: &[&str]) -> anyhow::Result<()> {
+    pub fn start_device_as(
+        &mut self,
+        name: &str,
+        kind: &str,
+        options: &[&str],
+    ) -> anyhow::Result<()> {
         let line = self.path(name);
         let mut command = Command::new(program("simulated-device")?);
-        command.arg(kind).arg("--pty").arg(&line).arg("--state").arg(self.path(&format!("{name}.json"))).args(options);
+        command
+            .arg(kind)
+            .arg("--pty")
+            .arg(&line)
+            .arg("--state")
+            .arg(self.path(&format!("{name}.json")))
+            .args(options);
         command.stderr(File::create(self.path(&format!("{name}.log")))?);
         let device = Process::start(&mut command)?;
         self.devices.insert(name.to_owned(), device);
@@ -209,7 +242,8 @@ impl EdgeBox {
     /// # Errors
     /// When it cannot be written.
     pub fn write_config(&self, more: &str) -> anyhow::Result<()> {
-        let runtime = crate::process::newest(&self.cache.join("runtime"))?.join("libonnxruntime.so");
+        let runtime =
+            crate::process::newest(&self.cache.join("runtime"))?.join("libonnxruntime.so");
         let lines = format!(
             r#"
 [box]
@@ -258,7 +292,10 @@ address = "serial://{thermometer}"
     /// # Errors
     /// When it cannot be started.
     pub fn start_daemon_as(&mut self, mut command: Command) -> anyhow::Result<()> {
-        let log = File::options().create(true).append(true).open(self.path("daemon.log"))?;
+        let log = File::options()
+            .create(true)
+            .append(true)
+            .open(self.path("daemon.log"))?;
         command.stdout(log.try_clone()?).stderr(log);
         self.daemon = Some(Process::start(&mut command)?);
         Ok(())
@@ -270,7 +307,10 @@ address = "serial://{thermometer}"
     /// When it was not built.
     pub fn daemon_command(&self) -> anyhow::Result<Command> {
         let mut command = Command::new(program("autoglm-edged")?);
-        command.arg("--config").arg(self.path("config.toml")).env("DBUS_SESSION_BUS_ADDRESS", self.bus_address());
+        command
+            .arg("--config")
+            .arg(self.path("config.toml"))
+            .env("DBUS_SESSION_BUS_ADDRESS", self.bus_address());
         command.env("NO_COLOR", "1").env_remove("NOTIFY_SOCKET");
         Ok(command)
     }
@@ -297,7 +337,10 @@ address = "serial://{thermometer}"
     ///
     /// # Errors
     /// When it does not end.
-    pub fn daemon_refuses(&self, mut command: Command) -> anyhow::Result<(std::process::ExitStatus, String)> {
+    pub fn daemon_refuses(
+        &self,
+        mut command: Command,
+    ) -> anyhow::Result<(std::process::ExitStatus, String)> {
         let path = self.path("refused.log");
         let log = File::create(&path)?;
         command.stdout(log.try_clone()?).stderr(log);
@@ -346,7 +389,11 @@ address = "serial://{thermometer}"
     ///
     /// # Errors
     /// Shows the last status and the log when it never is.
-    pub async fn wait_for_status(&self, what: &str, mut is_so: impl FnMut(&Value) -> bool) -> anyhow::Result<Value> {
+    pub async fn wait_for_status(
+        &self,
+        what: &str,
+        mut is_so: impl FnMut(&Value) -> bool,
+    ) -> anyhow::Result<Value> {
         let until = tokio::time::Instant::now() + PATIENCE;
         let mut last = Value::Null;
         while tokio::time::Instant::now() < until {
@@ -358,7 +405,10 @@ address = "serial://{thermometer}"
             }
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
-        anyhow::bail!("waited in vain for {what}; status {last:#}\nlog:\n{}", self.log())
+        anyhow::bail!(
+            "waited in vain for {what}; status {last:#}\nlog:\n{}",
+            self.log()
+        )
     }
 
     /// Waits until this many things are online and every sentence about them would be understood.
@@ -368,10 +418,17 @@ address = "serial://{thermometer}"
     pub async fn is_understanding(&self, things: u64) -> anyhow::Result<()> {
         self.wait_for_status("things and models", |status| {
             let is_ready = |task: &str| {
-                status["models"].as_array().is_some_and(|models| models.iter().any(|model| model["task"] == task && model["state"] == "ready"))
+                status["models"].as_array().is_some_and(|models| {
+                    models
+                        .iter()
+                        .any(|model| model["task"] == task && model["state"] == "ready")
+                })
             };
             let count = &status["things"];
-            count["online"] == things && count["understood"] == things && is_ready("embedding") && is_ready("chat")
+            count["online"] == things
+                && count["understood"] == things
+                && is_ready("embedding")
+                && is_ready("chat")
         })
         .await?;
         Ok(())
@@ -385,7 +442,9 @@ address = "serial://{thermometer}"
         let answer = self.begin_to_say(session, text).await?;
         tokio::task::spawn_blocking(move || {
             let lines = answer.lines();
-            let events = lines.map(|line| Ok(serde_json::from_str(&line?)?)).collect::<anyhow::Result<Vec<Value>>>()?;
+            let events = lines
+                .map(|line| Ok(serde_json::from_str(&line?)?))
+                .collect::<anyhow::Result<Vec<Value>>>()?;
             anyhow::ensure!(!events.is_empty(), "the stream broke before its end");
             Ok(Said { events })
         })
@@ -397,7 +456,11 @@ address = "serial://{thermometer}"
     /// # Errors
     /// When the daemon refuses the call.
     pub async fn begin_to_say(&self, session: &str, text: &str) -> anyhow::Result<BufReader<File>> {
-        let pipe = self.manager().await?.say(session, text, HashMap::new()).await?;
+        let pipe = self
+            .manager()
+            .await?
+            .say(session, text, HashMap::new())
+            .await?;
         Ok(BufReader::new(File::from(OwnedFd::from(pipe))))
     }
 
@@ -410,7 +473,9 @@ address = "serial://{thermometer}"
         turns
             .into_iter()
             .map(|turn| {
-                let members = turn.into_iter().map(|(key, value)| Ok((key, value::to_json(&value)?)));
+                let members = turn
+                    .into_iter()
+                    .map(|(key, value)| Ok((key, value::to_json(&value)?)));
                 Ok(Value::Object(members.collect::<anyhow::Result<_>>()?))
             })
             .collect()
@@ -420,14 +485,24 @@ address = "serial://{thermometer}"
     ///
     /// # Errors
     /// The daemon's error.
-    pub async fn invoke(&self, thing: &str, action: &str, input: Option<&Value>) -> Result<Value, zbus::Error> {
+    pub async fn invoke(
+        &self,
+        thing: &str,
+        action: &str,
+        input: Option<&Value>,
+    ) -> Result<Value, zbus::Error> {
         let mut options: HashMap<&str, Variant<'_>> = HashMap::new();
         if let Some(input) = input {
             options.insert("input", value::from_json(input));
         }
-        let manager = self.manager().await.map_err(|error| zbus::Error::Failure(error.to_string()))?;
+        let manager = self
+            .manager()
+            .await
+            .map_err(|error| zbus::Error::Failure(error.to_string()))?;
         let result = manager.invoke(thing, action, options).await?;
-        let members = result.into_iter().filter_map(|(key, value)| Some((key, value::to_json(&value).ok()?)));
+        let members = result
+            .into_iter()
+            .filter_map(|(key, value)| Some((key, value::to_json(&value).ok()?)));
         Ok(Value::Object(members.collect()))
     }
 }
@@ -438,11 +513,18 @@ address = "serial://{thermometer}"
 /// When they are not there.
 pub fn cache() -> anyhow::Result<PathBuf> {
     let home = || std::env::var_os("HOME").map(|home| Path::new(&home).join(".cache"));
-    let user = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from).filter(|path| path.is_absolute()).or_else(home);
+    let user = std::env::var_os("XDG_CACHE_HOME")
+        .map(PathBuf::from)
+        .filter(|path| path.is_absolute())
+        .or_else(home);
     let cache = match std::env::var_os("AUTOGLM_EDGE_CACHE") {
         Some(path) => PathBuf::from(path),
         None => user.context("no HOME")?.join("autoglm-edge"),
     };
-    anyhow::ensure!(cache.join("models").is_dir(), "{} has no models: run `make test` or `make models`", cache.display());
+    anyhow::ensure!(
+        cache.join("models").is_dir(),
+        "{} has no models: run `make test` or `make models`",
+        cache.display()
+    );
     Ok(cache)
 }

@@ -41,7 +41,9 @@ impl Operator {
         let (client, mut events) = AsyncClient::new(options, 64);
         let base = format!("autoglm/{box_id}");
         let reply_topic = format!("operators/{name}");
-        client.subscribe(format!("{base}/presence"), QoS::AtLeastOnce).await?;
+        client
+            .subscribe(format!("{base}/presence"), QoS::AtLeastOnce)
+            .await?;
         client.subscribe(&reply_topic, QoS::AtLeastOnce).await?;
         let (up, messages) = mpsc::unbounded_channel();
         tokio::spawn(async move {
@@ -49,9 +51,13 @@ impl Operator {
                 match events.poll().await {
                     Ok(Event::Incoming(Packet::Publish(publish))) => {
                         let topic = String::from_utf8_lossy(&publish.topic).into_owned();
-                        let correlation = publish.properties.and_then(|properties| properties.correlation_data);
-                        let correlation = correlation.map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
-                        let payload = serde_json::from_slice(&publish.payload).unwrap_or(Value::Null);
+                        let correlation = publish
+                            .properties
+                            .and_then(|properties| properties.correlation_data);
+                        let correlation =
+                            correlation.map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
+                        let payload =
+                            serde_json::from_slice(&publish.payload).unwrap_or(Value::Null);
                         if up.send((topic, correlation, payload)).is_err() {
                             return;
                         }
@@ -62,16 +68,26 @@ impl Operator {
                 }
             }
         });
-        Ok(Self { client, messages, replies: HashMap::new(), presence: None, base, reply_topic })
+        Ok(Self {
+            client,
+            messages,
+            replies: HashMap::new(),
+            presence: None,
+            base,
+            reply_topic,
+        })
     }
 
     async fn next(&mut self, patience: Duration) -> anyhow::Result<()> {
-        let (topic, correlation, payload) =
-            tokio::time::timeout(patience, self.messages.recv()).await.context("no message from the box")?.context("the operator's task ended")?;
+        let (topic, correlation, payload) = tokio::time::timeout(patience, self.messages.recv())
+            .await
+            .context("no message from the box")?
+            .context("the operator's task ended")?;
         if topic.ends_with("/presence") {
             self.presence = Some(payload);
         } else {
-            self.replies.insert(correlation.unwrap_or_default(), payload);
+            self.replies
+                .insert(correlation.unwrap_or_default(), payload);
         }
         Ok(())
     }
@@ -94,7 +110,14 @@ impl Operator {
     /// # Errors
     /// When the client is gone.
     pub async fn forget_presence(&mut self) -> anyhow::Result<()> {
-        self.client.publish(format!("{}/presence", self.base), QoS::AtLeastOnce, true, Vec::new()).await?;
+        self.client
+            .publish(
+                format!("{}/presence", self.base),
+                QoS::AtLeastOnce,
+                true,
+                Vec::new(),
+            )
+            .await?;
         // The empty message comes back to us, too, and reads as null; what comes after it is news.
         while self.presence != Some(Value::Null) {
             self.next(PATIENCE).await?;
@@ -114,7 +137,10 @@ impl Operator {
             ..PublishProperties::default()
         };
         let topic = format!("{}/command", self.base);
-        Ok(self.client.publish_with_properties(topic, QoS::AtLeastOnce, false, payload.to_vec(), properties).await?)
+        Ok(self
+            .client
+            .publish_with_properties(topic, QoS::AtLeastOnce, false, payload.to_vec(), properties)
+            .await?)
     }
 
     /// Waits for the reply to a command.

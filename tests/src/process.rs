@@ -21,7 +21,10 @@ impl Process {
     /// When it cannot be started.
     pub fn start(command: &mut Command) -> anyhow::Result<Self> {
         let name = command.get_program().to_string_lossy().into_owned();
-        let child = command.stdin(Stdio::null()).spawn().with_context(|| format!("cannot start {name}"))?;
+        let child = command
+            .stdin(Stdio::null())
+            .spawn()
+            .with_context(|| format!("cannot start {name}"))?;
         Ok(Self { child, name })
     }
 
@@ -75,10 +78,18 @@ impl Drop for Process {
 ///
 /// # Errors
 /// Names what was waited for when it does not come to be in time.
-pub fn wait_for(what: &str, patience: Duration, mut is_so: impl FnMut() -> bool) -> anyhow::Result<()> {
+pub fn wait_for(
+    what: &str,
+    patience: Duration,
+    mut is_so: impl FnMut() -> bool,
+) -> anyhow::Result<()> {
     let until = Instant::now() + patience;
     while !is_so() {
-        anyhow::ensure!(Instant::now() < until, "waited {} s in vain for {what}", patience.as_secs_f32());
+        anyhow::ensure!(
+            Instant::now() < until,
+            "waited {} s in vain for {what}",
+            patience.as_secs_f32()
+        );
         std::thread::sleep(Duration::from_millis(5));
     }
     Ok(())
@@ -94,7 +105,9 @@ pub fn program(name: &str) -> anyhow::Result<PathBuf> {
         .ancestors()
         .map(|directory| directory.join(name))
         .find(|path| path.is_file())
-        .with_context(|| format!("{name} is not built: run `cargo build --workspace` first (make test does)"))?;
+        .with_context(|| {
+            format!("{name} is not built: run `cargo build --workspace` first (make test does)")
+        })?;
     Ok(path)
 }
 
@@ -112,7 +125,12 @@ pub fn state(path: &Path) -> anyhow::Result<Value> {
 /// # Errors
 /// When there is none.
 pub fn newest(directory: &Path) -> anyhow::Result<PathBuf> {
-    let entries = std::fs::read_dir(directory).with_context(|| format!("{} cannot be read: run `make models`", directory.display()))?;
-    let paths = entries.filter_map(|entry| Some(entry.ok()?.path())).filter(|path| path.is_dir());
-    paths.max().with_context(|| format!("{} is empty: run `make models`", directory.display()))
+    let entries = std::fs::read_dir(directory)
+        .with_context(|| format!("{} cannot be read: run `make models`", directory.display()))?;
+    let paths = entries
+        .filter_map(|entry| Some(entry.ok()?.path()))
+        .filter(|path| path.is_dir());
+    paths
+        .max()
+        .with_context(|| format!("{} is empty: run `make models`", directory.display()))
 }

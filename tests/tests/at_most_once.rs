@@ -17,7 +17,9 @@ const ROUNDS: usize = 16;
 const WORK_MS: u64 = 120;
 
 fn payload(action: &str) -> Vec<u8> {
-    json!({"thing": LAMP, "action": action}).to_string().into_bytes()
+    json!({"thing": LAMP, "action": action})
+        .to_string()
+        .into_bytes()
 }
 
 /// A box with a fleet and whatever is on the lamp's line. Models are not needed, so none load.
@@ -26,13 +28,19 @@ async fn connected(edge_box: &mut EdgeBox) -> Operator {
     edge_box.start_broker().unwrap();
     edge_box.write_config("").unwrap();
     let models = edge_box.cache().join("models").display().to_string();
-    edge_box.edit_config(|config| config.replace(&models, "/nonexistent")).unwrap();
+    edge_box
+        .edit_config(|config| config.replace(&models, "/nonexistent"))
+        .unwrap();
     edge_box.start_daemon().unwrap();
     edge_box
-        .wait_for_status("lamp and fleet", |status| status["things"]["online"] == 1 && status["fleet"]["state"] == "connected")
+        .wait_for_status("lamp and fleet", |status| {
+            status["things"]["online"] == 1 && status["fleet"]["state"] == "connected"
+        })
         .await
         .unwrap();
-    Operator::connect(edge_box.broker_port(), "test-box").await.unwrap()
+    Operator::connect(edge_box.broker_port(), "test-box")
+        .await
+        .unwrap()
 }
 
 /// Has the lamp carry out something harmless, after whatever it is still working on; returns what it has executed since power-up.
@@ -43,14 +51,20 @@ async fn executed_when_idle(edge_box: &EdgeBox, lamp: &str) -> u64 {
         // Busy, not yet connected or not yet on the bus: it will be.
         match edge_box.invoke(LAMP, "set_brightness", Some(&level)).await {
             Ok(_) => return edge_box.device(lamp).unwrap()["executed"].as_u64().unwrap(),
-            Err(error) => assert!(std::time::Instant::now() < until, "{error}\n{}", edge_box.log()),
+            Err(error) => assert!(
+                std::time::Instant::now() < until,
+                "{error}\n{}",
+                edge_box.log()
+            ),
         }
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }
 
 fn is_working(edge_box: &EdgeBox, lamp: &str) -> bool {
-    edge_box.device(lamp).is_ok_and(|state| state["working"] == "toggle")
+    edge_box
+        .device(lamp)
+        .is_ok_and(|state| state["working"] == "toggle")
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -59,7 +73,9 @@ async fn a_fleet_command_runs_at_most_once_whenever_the_daemon_is_killed() {
     println!("seed {seed}");
     let mut random = StdRng::seed_from_u64(seed);
     let mut edge_box = EdgeBox::new().unwrap();
-    edge_box.start_device("lamp", &["--delay-ms", &WORK_MS.to_string()]).unwrap();
+    edge_box
+        .start_device("lamp", &["--delay-ms", &WORK_MS.to_string()])
+        .unwrap();
     let mut operator = connected(&mut edge_box).await;
     let mut before = executed_when_idle(&edge_box, "lamp").await;
     let mut outcomes = std::collections::BTreeMap::<String, u32>::new();
@@ -75,7 +91,10 @@ async fn a_fleet_command_runs_at_most_once_whenever_the_daemon_is_killed() {
         let after = executed_when_idle(&edge_box, "lamp").await;
         let toggled = after - before - 1;
         before = after;
-        let said = format!("seed {seed}, round {round}, killed after {moment:?}: executed {toggled} times, {reply}\n{}", edge_box.log());
+        let said = format!(
+            "seed {seed}, round {round}, killed after {moment:?}: executed {toggled} times, {reply}\n{}",
+            edge_box.log()
+        );
         match (reply["status"].as_str().unwrap(), reply["error"].as_str()) {
             ("SUCCEEDED", _) => assert_eq!(toggled, 1, "{said}"),
             ("FAILED", Some("Interrupted")) => assert!(toggled <= 1, "{said}"),
@@ -83,7 +102,9 @@ async fn a_fleet_command_runs_at_most_once_whenever_the_daemon_is_killed() {
             ("REJECTED", Some("NotConnected" | "UnknownThing")) => assert_eq!(toggled, 0, "{said}"),
             _ => panic!("{said}"),
         }
-        *outcomes.entry(format!("{}{}", reply["status"], reply["error"])).or_default() += 1;
+        *outcomes
+            .entry(format!("{}{}", reply["status"], reply["error"]))
+            .or_default() += 1;
     }
     println!("outcomes {outcomes:?}");
     assert_eq!(outcomes.values().sum::<u32>(), ROUNDS as u32);
@@ -92,18 +113,32 @@ async fn a_fleet_command_runs_at_most_once_whenever_the_daemon_is_killed() {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_ran_when_the_daemon_was_killed_is_answered_as_interrupted_and_never_tried_again() {
     let mut edge_box = EdgeBox::new().unwrap();
-    edge_box.start_device("lamp", &["--delay-ms", "400"]).unwrap();
+    edge_box
+        .start_device("lamp", &["--delay-ms", "400"])
+        .unwrap();
     let mut operator = connected(&mut edge_box).await;
     operator.publish("once", &payload("toggle")).await.unwrap();
-    wait_for("the lamp to work", PATIENCE, || is_working(&edge_box, "lamp")).unwrap();
+    wait_for("the lamp to work", PATIENCE, || {
+        is_working(&edge_box, "lamp")
+    })
+    .unwrap();
     edge_box.daemon().unwrap().kill();
     edge_box.start_daemon().unwrap();
     let redelivered = operator.reply_to("once", PATIENCE).await.unwrap();
     let repeated = operator.command("once", &payload("toggle")).await.unwrap();
     for reply in [&redelivered, &repeated] {
-        assert_eq!((&reply["status"], &reply["error"]), (&json!("FAILED"), &json!("Interrupted")), "{reply}\n{}", edge_box.log());
+        assert_eq!(
+            (&reply["status"], &reply["error"]),
+            (&json!("FAILED"), &json!("Interrupted")),
+            "{reply}\n{}",
+            edge_box.log()
+        );
     }
-    assert_eq!(executed_when_idle(&edge_box, "lamp").await, 2, "the toggle and the look, nothing more");
+    assert_eq!(
+        executed_when_idle(&edge_box, "lamp").await,
+        2,
+        "the toggle and the look, nothing more"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -124,23 +159,48 @@ async fn a_finished_command_is_answered_from_memory_even_while_its_device_is_awa
 #[tokio::test(flavor = "multi_thread")]
 async fn a_device_that_restarts_is_not_asked_to_toggle_again_but_to_turn_on_again() {
     let mut edge_box = EdgeBox::new().unwrap();
-    edge_box.start_device("lamp", &["--delay-ms", "400"]).unwrap();
+    edge_box
+        .start_device("lamp", &["--delay-ms", "400"])
+        .unwrap();
     let mut operator = connected(&mut edge_box).await;
-    operator.publish("toggle", &payload("toggle")).await.unwrap();
-    wait_for("the lamp to work", PATIENCE, || is_working(&edge_box, "lamp")).unwrap();
+    operator
+        .publish("toggle", &payload("toggle"))
+        .await
+        .unwrap();
+    wait_for("the lamp to work", PATIENCE, || {
+        is_working(&edge_box, "lamp")
+    })
+    .unwrap();
     edge_box.pull_device("lamp");
     // The state file of the dead lamp would say that it still works.
     std::fs::remove_file(edge_box.path("lamp.json")).unwrap();
-    edge_box.start_device("lamp", &["--delay-ms", "400"]).unwrap();
+    edge_box
+        .start_device("lamp", &["--delay-ms", "400"])
+        .unwrap();
     let reply = operator.reply_to("toggle", PATIENCE).await.unwrap();
-    assert_eq!((&reply["status"], &reply["error"]), (&json!("FAILED"), &json!("Interrupted")), "{reply}");
-    assert_eq!(executed_when_idle(&edge_box, "lamp").await, 1, "only the look");
+    assert_eq!(
+        (&reply["status"], &reply["error"]),
+        (&json!("FAILED"), &json!("Interrupted")),
+        "{reply}"
+    );
+    assert_eq!(
+        executed_when_idle(&edge_box, "lamp").await,
+        1,
+        "only the look"
+    );
 
     operator.publish("on", &payload("turn_on")).await.unwrap();
-    wait_for("the lamp to work", PATIENCE, || edge_box.device("lamp").is_ok_and(|state| state["working"] == "turn_on")).unwrap();
+    wait_for("the lamp to work", PATIENCE, || {
+        edge_box
+            .device("lamp")
+            .is_ok_and(|state| state["working"] == "turn_on")
+    })
+    .unwrap();
     edge_box.pull_device("lamp");
     std::fs::remove_file(edge_box.path("lamp.json")).unwrap();
-    edge_box.start_device("lamp", &["--delay-ms", "400"]).unwrap();
+    edge_box
+        .start_device("lamp", &["--delay-ms", "400"])
+        .unwrap();
     let reply = operator.reply_to("on", PATIENCE).await.unwrap();
     assert_eq!(reply["status"], "SUCCEEDED", "{reply}");
     assert_eq!(edge_box.device("lamp").unwrap()["on"], true);
@@ -149,20 +209,46 @@ async fn a_device_that_restarts_is_not_asked_to_toggle_again_but_to_turn_on_agai
 /// Toggles over a cable that is pulled while the lamp works, and plugged in again once `is_time` says so.
 async fn toggled_over_a_pulled_cable(is_time: impl Fn(&Value) -> bool) {
     let mut edge_box = EdgeBox::new().unwrap();
-    edge_box.start_device_as("far-lamp", "lamp", &["--delay-ms", "400"]).unwrap();
+    edge_box
+        .start_device_as("far-lamp", "lamp", &["--delay-ms", "400"])
+        .unwrap();
     let mut cable = Cable::plugged(edge_box.path("far-lamp"), edge_box.path("lamp")).unwrap();
     let mut operator = connected(&mut edge_box).await;
-    operator.publish("toggle", &payload("toggle")).await.unwrap();
-    wait_for("the lamp to work", PATIENCE, || is_working(&edge_box, "far-lamp")).unwrap();
+    operator
+        .publish("toggle", &payload("toggle"))
+        .await
+        .unwrap();
+    wait_for("the lamp to work", PATIENCE, || {
+        is_working(&edge_box, "far-lamp")
+    })
+    .unwrap();
     cable.pull();
-    edge_box.wait_for_status("the box to notice", |status| status["things"]["online"] == 0).await.unwrap();
-    wait_for("the moment to plug in", PATIENCE, || edge_box.device("far-lamp").is_ok_and(|state| is_time(&state))).unwrap();
+    edge_box
+        .wait_for_status("the box to notice", |status| {
+            status["things"]["online"] == 0
+        })
+        .await
+        .unwrap();
+    wait_for("the moment to plug in", PATIENCE, || {
+        edge_box
+            .device("far-lamp")
+            .is_ok_and(|state| is_time(&state))
+    })
+    .unwrap();
     cable.plug().unwrap();
     let reply = operator.reply_to("toggle", PATIENCE).await.unwrap();
     assert_eq!(reply["status"], "SUCCEEDED", "{reply}\n{}", edge_box.log());
     let state = edge_box.device("far-lamp").unwrap();
-    assert_eq!((&state["executed"], &state["on"]), (&json!(1), &json!(true)), "{state}");
-    assert_eq!(executed_when_idle(&edge_box, "far-lamp").await, 2, "the toggle and the look, nothing more");
+    assert_eq!(
+        (&state["executed"], &state["on"]),
+        (&json!(1), &json!(true)),
+        "{state}"
+    );
+    assert_eq!(
+        executed_when_idle(&edge_box, "far-lamp").await,
+        2,
+        "the toggle and the look, nothing more"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use autoglm_drivers::backoff::Backoff;
-use autoglm_drivers::mqtt::{self, BrokerState, Client, ClientConfig, Incoming, Publication, PublishError, Will};
+use autoglm_drivers::mqtt::{
+    self, BrokerState, Client, ClientConfig, Incoming, Publication, PublishError, Will,
+};
 use autoglm_tests::edge_box::{EdgeBox, PATIENCE};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -28,30 +30,63 @@ fn side(port: u16, name: &str, subscriptions: &[&str]) -> Side {
     let config = ClientConfig {
         broker: format!("mqtt://127.0.0.1:{port}").parse().unwrap(),
         client_id: name.to_owned(),
-        subscriptions: subscriptions.iter().map(|filter| (*filter).to_owned()).collect(),
-        birth: Some(Publication { topic: topic.clone(), payload: b"online".to_vec(), retain: true, correlation: None }),
-        will: Some(Will { topic, payload: b"offline".to_vec(), delay: Duration::ZERO }),
+        subscriptions: subscriptions
+            .iter()
+            .map(|filter| (*filter).to_owned())
+            .collect(),
+        birth: Some(Publication {
+            topic: topic.clone(),
+            payload: b"online".to_vec(),
+            retain: true,
+            correlation: None,
+        }),
+        will: Some(Will {
+            topic,
+            payload: b"offline".to_vec(),
+            delay: Duration::ZERO,
+        }),
         session_expiry: Duration::from_secs(600),
         backoff: BACKOFF,
     };
     let (client, incoming) = mqtt::spawn(config, &tasks, cancel.clone());
-    Side { client, incoming, cancel, tasks }
+    Side {
+        client,
+        incoming,
+        cancel,
+        tasks,
+    }
 }
 
 async fn is_connected(side: &Side) {
     let mut state = side.client.state();
-    tokio::time::timeout(PATIENCE, state.wait_for(|state| *state == BrokerState::Connected)).await.unwrap().unwrap();
+    tokio::time::timeout(
+        PATIENCE,
+        state.wait_for(|state| *state == BrokerState::Connected),
+    )
+    .await
+    .unwrap()
+    .unwrap();
 }
 
 async fn next(side: &mut Side) -> (String, String) {
-    let incoming = tokio::time::timeout(PATIENCE, side.incoming.recv()).await.expect("a message").expect("the client lives");
-    let message = (incoming.topic().to_owned(), String::from_utf8_lossy(incoming.payload()).into_owned());
+    let incoming = tokio::time::timeout(PATIENCE, side.incoming.recv())
+        .await
+        .expect("a message")
+        .expect("the client lives");
+    let message = (
+        incoming.topic().to_owned(),
+        String::from_utf8_lossy(incoming.payload()).into_owned(),
+    );
     incoming.acknowledge().await;
     message
 }
 
 fn numbered(number: u32) -> Publication {
-    Publication { topic: "numbers".into(), payload: number.to_string().into_bytes(), ..Publication::default() }
+    Publication {
+        topic: "numbers".into(),
+        payload: number.to_string().into_bytes(),
+        ..Publication::default()
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -76,11 +111,27 @@ async fn what_was_acknowledged_arrives_though_the_broker_restarts_in_between() {
         seen.push(next(&mut listener).await.1);
     }
     edge_box.stop_broker().unwrap();
-    tokio::time::timeout(PATIENCE, listener.client.state().wait_for(|state| matches!(state, BrokerState::Waiting { .. }))).await.unwrap().unwrap();
+    tokio::time::timeout(
+        PATIENCE,
+        listener
+            .client
+            .state()
+            .wait_for(|state| matches!(state, BrokerState::Waiting { .. })),
+    )
+    .await
+    .unwrap()
+    .unwrap();
     edge_box.start_broker().unwrap();
     while seen.last().is_none_or(|last| last != "59") {
         let message = tokio::time::timeout(Duration::from_secs(15), listener.incoming.recv()).await;
-        let Ok(message) = message else { panic!("after {seen:?}: listener {:?}, speaker {:?}, published {}", *listener.client.state().borrow(), *speaker.client.state().borrow(), publishing.is_finished()) };
+        let Ok(message) = message else {
+            panic!(
+                "after {seen:?}: listener {:?}, speaker {:?}, published {}",
+                *listener.client.state().borrow(),
+                *speaker.client.state().borrow(),
+                publishing.is_finished()
+            )
+        };
         let message = message.expect("the client lives");
         seen.push(String::from_utf8_lossy(message.payload()).into_owned());
         message.acknowledge().await;
@@ -89,7 +140,10 @@ async fn what_was_acknowledged_arrives_though_the_broker_restarts_in_between() {
     // QoS 1 may repeat what was under way at the cut, but loses nothing.
     seen.dedup();
     for number in 0..60 {
-        assert!(seen.contains(&number.to_string()), "{number} is missing in {seen:?}");
+        assert!(
+            seen.contains(&number.to_string()),
+            "{number} is missing in {seen:?}"
+        );
     }
 }
 
@@ -101,11 +155,24 @@ async fn presence_is_online_while_connected_and_offline_after_a_sudden_end() {
     let mut watcher = side(port, "watcher", &["box/presence"]);
     is_connected(&watcher).await;
     // In a runtime of its own, so that it can end as a killed process does: without a goodbye.
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
-    let subject = runtime.spawn(async move { side(port, "box", &[]) }).await.unwrap();
-    assert_eq!(next(&mut watcher).await, ("box/presence".into(), "online".into()));
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .enable_all()
+        .build()
+        .unwrap();
+    let subject = runtime
+        .spawn(async move { side(port, "box", &[]) })
+        .await
+        .unwrap();
+    assert_eq!(
+        next(&mut watcher).await,
+        ("box/presence".into(), "online".into())
+    );
     runtime.shutdown_background();
-    assert_eq!(next(&mut watcher).await, ("box/presence".into(), "offline".into()));
+    assert_eq!(
+        next(&mut watcher).await,
+        ("box/presence".into(), "offline".into())
+    );
     drop(subject);
 }
 
@@ -121,12 +188,17 @@ async fn an_unacknowledged_message_comes_again_and_an_acknowledged_one_does_not(
         speaker.client.publish(numbered(number)).await.unwrap();
     }
     assert_eq!(next(&mut first).await.1, "1");
-    let dropped = tokio::time::timeout(PATIENCE, first.incoming.recv()).await.unwrap().unwrap();
+    let dropped = tokio::time::timeout(PATIENCE, first.incoming.recv())
+        .await
+        .unwrap()
+        .unwrap();
     assert_eq!(dropped.payload(), b"2");
     drop(dropped);
     first.cancel.cancel();
     first.tasks.close();
-    tokio::time::timeout(PATIENCE, first.tasks.wait()).await.unwrap();
+    tokio::time::timeout(PATIENCE, first.tasks.wait())
+        .await
+        .unwrap();
 
     let mut second = side(port, "worker", &["numbers"]);
     assert_eq!(next(&mut second).await.1, "2", "the broker kept it");
@@ -137,8 +209,16 @@ async fn a_broker_that_is_away_is_said_and_a_full_queue_refuses_at_once() {
     let edge_box = EdgeBox::new().unwrap();
     let speaker = side(edge_box.broker_port(), "speaker", &[]);
     let mut state = speaker.client.state();
-    let waiting = tokio::time::timeout(PATIENCE, state.wait_for(|state| matches!(state, BrokerState::Waiting { .. }))).await.unwrap().unwrap();
-    let BrokerState::Waiting { cause, .. } = &*waiting else { panic!() };
+    let waiting = tokio::time::timeout(
+        PATIENCE,
+        state.wait_for(|state| matches!(state, BrokerState::Waiting { .. })),
+    )
+    .await
+    .unwrap()
+    .unwrap();
+    let BrokerState::Waiting { cause, .. } = &*waiting else {
+        panic!()
+    };
     assert!(cause.contains("refused"), "{cause}");
     drop(waiting);
     let mut waiting_ones = Vec::new();

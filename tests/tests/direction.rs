@@ -12,7 +12,10 @@ const CRATES: [(&str, &[&str]); 4] = [
     ("autoglm-protocol", &[]),
     ("autoglm-drivers", &["autoglm-protocol"]),
     ("autoglm-edge", &["autoglm-protocol", "autoglm-drivers"]),
-    ("autoglm-tests", &["autoglm-protocol", "autoglm-drivers", "autoglm-edge"]),
+    (
+        "autoglm-tests",
+        &["autoglm-protocol", "autoglm-drivers", "autoglm-edge"],
+    ),
 ];
 
 /// The daemon's modules, and which of them each may use. What is not listed is forbidden. `app` knows every module.
@@ -28,15 +31,33 @@ const MODULES: [(&str, &[&str]); 13] = [
     ("link", &["config", "things"]),
     ("session", &["store"]),
     ("understanding", &["things"]),
-    ("router", &["inference", "session", "store", "things", "understanding"]),
+    (
+        "router",
+        &["inference", "session", "store", "things", "understanding"],
+    ),
     // Reads everybody's snapshot, for the doors and for systemd.
     ("status", &["inference", "link", "store", "things"]),
     // Says by systemd whether the D-Bus door is open, since nobody could ask over the bus.
     ("notify", &["control", "status", "store"]),
-    ("control", &["config", "inference", "link", "router", "session", "status", "things", "understanding"]),
+    (
+        "control",
+        &[
+            "config",
+            "inference",
+            "link",
+            "router",
+            "session",
+            "status",
+            "things",
+            "understanding",
+        ],
+    ),
     // A client of the D-Bus door: the bus's names, types and errors, and how words and values are read. `daemon_args` is here so
     // that the man pages come from one definition; it names the configuration's default path and the log formats.
-    ("cli", &["config", "control", "logging", "things", "understanding"]),
+    (
+        "cli",
+        &["config", "control", "logging", "things", "understanding"],
+    ),
 ];
 
 /// What the command line may use of other modules: types and pure functions, never an owner of state.
@@ -60,7 +81,9 @@ fn sources(directory: &Path) -> Vec<(PathBuf, String)> {
     let mut found = Vec::new();
     let mut waiting = vec![directory.to_owned()];
     while let Some(next) = waiting.pop() {
-        for entry in fs::read_dir(&next).unwrap_or_else(|error| panic!("{}: {error}", next.display())) {
+        for entry in
+            fs::read_dir(&next).unwrap_or_else(|error| panic!("{}: {error}", next.display()))
+        {
             let path = entry.unwrap().path();
             if path.is_dir() {
                 waiting.push(path);
@@ -76,7 +99,10 @@ fn sources(directory: &Path) -> Vec<(PathBuf, String)> {
 
 /// The code of a source, without its comments.
 fn code(text: &str) -> String {
-    text.lines().map(|line| line.split("//").next().unwrap_or_default()).collect::<Vec<_>>().join("\n")
+    text.lines()
+        .map(|line| line.split("//").next().unwrap_or_default())
+        .collect::<Vec<_>>()
+        .join("\n")
 }
 
 /// The paths that begin with `crate::` in a source, groups written out: `a::b` and `a::c` for `crate::a::{b, c}`.
@@ -85,7 +111,9 @@ fn paths(text: &str) -> Vec<String> {
     let mut found = Vec::new();
     for (at, start) in code.match_indices("crate::") {
         // `autoglm_crate::` or `$crate::` would be others.
-        if !code[..at].ends_with(|before: char| before.is_alphanumeric() || before == '_' || before == '$') {
+        if !code[..at]
+            .ends_with(|before: char| before.is_alphanumeric() || before == '_' || before == '$')
+        {
             write_out("", &code[at + start.len()..], &mut found);
         }
     }
@@ -94,9 +122,14 @@ fn paths(text: &str) -> Vec<String> {
 
 /// Writes out the path (or the group of paths) that a text begins with.
 fn write_out(before: &str, text: &str, found: &mut Vec<String>) {
-    let end = text.find(|letter: char| !letter.is_alphanumeric() && letter != '_' && letter != ':').unwrap_or(text.len());
+    let end = text
+        .find(|letter: char| !letter.is_alphanumeric() && letter != '_' && letter != ':')
+        .unwrap_or(text.len());
     let path = format!("{before}{}", &text[..end]);
-    let Some(group) = text[end..].strip_prefix('{').filter(|_| path.is_empty() || path.ends_with("::")) else {
+    let Some(group) = text[end..]
+        .strip_prefix('{')
+        .filter(|_| path.is_empty() || path.ends_with("::"))
+    else {
         return found.push(path);
     };
     let (mut depth, mut start) = (0, 0);
@@ -120,7 +153,12 @@ fn write_out(before: &str, text: &str, found: &mut Vec<String>) {
 
 /// The module of the daemon that a file belongs to, below `daemon/src`.
 fn module_of(file: &Path) -> String {
-    file.iter().next().unwrap_or_default().to_string_lossy().trim_end_matches(".rs").to_owned()
+    file.iter()
+        .next()
+        .unwrap_or_default()
+        .to_string_lossy()
+        .trim_end_matches(".rs")
+        .to_owned()
 }
 
 /// All uses of one module of the daemon by another: file, user, path.
@@ -142,23 +180,39 @@ fn first(path: &str) -> &str {
 #[test]
 fn crates_know_only_what_is_below_them() {
     let output = Command::new(env!("CARGO"))
-        .args(["metadata", "--format-version", "1", "--no-deps", "--offline", "--manifest-path"])
+        .args([
+            "metadata",
+            "--format-version",
+            "1",
+            "--no-deps",
+            "--offline",
+            "--manifest-path",
+        ])
         .arg(root().join("Cargo.toml"))
         .output()
         .unwrap();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
     let metadata: Value = serde_json::from_slice(&output.stdout).unwrap();
     let allowed: BTreeMap<&str, &[&str]> = CRATES.into_iter().collect();
     let mut seen = BTreeSet::new();
     for package in metadata["packages"].as_array().unwrap() {
         let name = package["name"].as_str().unwrap();
-        let allowed = allowed.get(name).unwrap_or_else(|| panic!("{name} is a crate that this test does not know: say whom it may use"));
+        let allowed = allowed.get(name).unwrap_or_else(|| {
+            panic!("{name} is a crate that this test does not know: say whom it may use")
+        });
         seen.insert(name);
         // Normal, build and development dependencies alike.
         for dependency in package["dependencies"].as_array().unwrap() {
             let dependency = dependency["name"].as_str().unwrap();
             let is_ours = CRATES.iter().any(|(ours, _)| *ours == dependency);
-            assert!(!is_ours || allowed.contains(&dependency), "{name} must not depend on {dependency}");
+            assert!(
+                !is_ours || allowed.contains(&dependency),
+                "{name} must not depend on {dependency}"
+            );
         }
     }
     assert_eq!(seen.len(), CRATES.len(), "{seen:?}");
@@ -178,14 +232,29 @@ fn the_daemons_modules_use_only_what_is_below_them() {
             Some(targets) if targets.contains(&target.as_str()) => {
                 used.insert((module, target));
             }
-            Some(_) => wrong.push(format!("{}: {module} must not use crate::{path}", file.display())),
-            None => wrong.push(format!("{}: {module} is a module that this test does not know", file.display())),
+            Some(_) => wrong.push(format!(
+                "{}: {module} must not use crate::{path}",
+                file.display()
+            )),
+            None => wrong.push(format!(
+                "{}: {module} is a module that this test does not know",
+                file.display()
+            )),
         }
     }
     assert!(wrong.is_empty(), "{wrong:#?}");
-    let granted: BTreeSet<(String, String)> =
-        MODULES.iter().flat_map(|(module, targets)| targets.iter().map(move |target| ((*module).to_owned(), (*target).to_owned()))).collect();
-    assert_eq!(granted, used, "what is allowed and no longer used is to be taken off the list");
+    let granted: BTreeSet<(String, String)> = MODULES
+        .iter()
+        .flat_map(|(module, targets)| {
+            targets
+                .iter()
+                .map(move |target| ((*module).to_owned(), (*target).to_owned()))
+        })
+        .collect();
+    assert_eq!(
+        granted, used,
+        "what is allowed and no longer used is to be taken off the list"
+    );
 }
 
 #[test]
@@ -207,16 +276,28 @@ fn doors_do_not_know_each_other() {
         .collect();
     assert!(doors.len() >= 2, "{doors:?}");
     for (file, module, path) in uses() {
-        let door = file.iter().nth(1).map(|part| part.to_string_lossy().into_owned()).unwrap_or_default();
+        let door = file
+            .iter()
+            .nth(1)
+            .map(|part| part.to_string_lossy().into_owned())
+            .unwrap_or_default();
         if let (true, Some(target)) = (module == "control", path.strip_prefix("control::")) {
             let target = first(target);
-            assert!(!doors.contains(target) || target == door, "{}: a door must not use crate::{path}", file.display());
+            assert!(
+                !doors.contains(target) || target == door,
+                "{}: a door must not use crate::{path}",
+                file.display()
+            );
         }
     }
     for (file, text) in sources(&root().join("daemon/src/control")) {
         for door in &doors {
             let door_of_file = file.iter().next().unwrap_or_default().to_string_lossy();
-            assert!(door_of_file == *door || !code(&text).contains(&format!("super::{door}")), "{} uses {door}", file.display());
+            assert!(
+                door_of_file == *door || !code(&text).contains(&format!("super::{door}")),
+                "{} uses {door}",
+                file.display()
+            );
         }
     }
 }
@@ -225,7 +306,11 @@ fn doors_do_not_know_each_other() {
 fn the_command_line_is_a_client_and_touches_no_owner_of_state() {
     for (file, module, path) in uses() {
         if module == "cli" && first(&path) != "cli" {
-            assert!(CLI_USES.iter().any(|allowed| path.starts_with(allowed)), "{}: crate::{path}", file.display());
+            assert!(
+                CLI_USES.iter().any(|allowed| path.starts_with(allowed)),
+                "{}: crate::{path}",
+                file.display()
+            );
         }
     }
 }
@@ -233,18 +318,30 @@ fn the_command_line_is_a_client_and_touches_no_owner_of_state() {
 #[test]
 fn nobody_imports_the_app() {
     for (file, _, path) in uses() {
-        assert!(first(&path) != "app", "{} uses crate::{path}", file.display());
+        assert!(
+            first(&path) != "app",
+            "{} uses crate::{path}",
+            file.display()
+        );
     }
 }
 
 #[test]
 fn only_the_store_names_the_database() {
     for (file, text) in sources(&root().join("daemon/src")) {
-        assert!(module_of(&file) == "store" || !code(&text).contains("sled"), "{} names the database", file.display());
+        assert!(
+            module_of(&file) == "store" || !code(&text).contains("sled"),
+            "{} names the database",
+            file.display()
+        );
     }
     for member in ["drivers/src", "protocol/src"] {
         for (file, text) in sources(&root().join(member)) {
-            assert!(!code(&text).contains("sled"), "{member}/{} names the database", file.display());
+            assert!(
+                !code(&text).contains("sled"),
+                "{member}/{} names the database",
+                file.display()
+            );
         }
     }
 }
@@ -259,7 +356,8 @@ fn the_protocol_needs_neither_std_nor_a_runtime_nor_a_clock() {
         for forbidden in ["std::", "tokio", "extern crate std", "tracing::", "rand::"] {
             let is_named = code(&text).match_indices(forbidden).any(|(at, _)| {
                 // `no_std::` would be another word.
-                !code(&text)[..at].ends_with(|before: char| before.is_alphanumeric() || before == '_')
+                !code(&text)[..at]
+                    .ends_with(|before: char| before.is_alphanumeric() || before == '_')
             });
             assert!(!is_named, "{} names {forbidden}", file.display());
         }
@@ -269,5 +367,8 @@ fn the_protocol_needs_neither_std_nor_a_runtime_nor_a_clock() {
 #[test]
 fn this_test_sees_paths_in_groups_and_passes_over_comments() {
     let text = "use crate::{a::b, c::{d, e}};\n// crate::no\nfn f() { crate::g::h(); }\nuse crate::store::{\n    x::{self}, y,\n};";
-    assert_eq!(paths(text), ["a::b", "c::d", "c::e", "g::h", "store::x::self", "store::y"]);
+    assert_eq!(
+        paths(text),
+        ["a::b", "c::d", "c::e", "g::h", "store::x::self", "store::y"]
+    );
 }

@@ -23,7 +23,11 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("autoglm-edged: {error:#}");
-            if error.is::<ConfigError>() { ExitCode::from(EX_CONFIG) } else { ExitCode::FAILURE }
+            if error.is::<ConfigError>() {
+                ExitCode::from(EX_CONFIG)
+            } else {
+                ExitCode::FAILURE
+            }
         }
     }
 }
@@ -35,7 +39,12 @@ fn start(arguments: &DaemonArgs) -> anyhow::Result<()> {
     }
     let config = Config::load(&arguments.config)?;
     if arguments.check {
-        println!("{}: good ({} links, fleet {})", arguments.config.display(), config.links.len(), if config.fleet.is_some() { "on" } else { "off" });
+        println!(
+            "{}: good ({} links, fleet {})",
+            arguments.config.display(),
+            config.links.len(),
+            if config.fleet.is_some() { "on" } else { "off" }
+        );
         return Ok(());
     }
     if std::env::var_os(NO_TELEMETRY).is_none() {
@@ -47,10 +56,15 @@ fn start(arguments: &DaemonArgs) -> anyhow::Result<()> {
         return Err(error).context("cannot start over with ONNX Runtime's telemetry switched off");
     }
     logging::start(&config.log_filter, arguments.log_format)?;
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()?;
     runtime.block_on(async {
         let stop = CancellationToken::new();
-        let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+        let (mut terminate, mut interrupt) = (
+            signal(SignalKind::terminate())?,
+            signal(SignalKind::interrupt())?,
+        );
         let stopper = stop.clone();
         tokio::spawn(async move {
             tokio::select! {
@@ -59,7 +73,8 @@ fn start(arguments: &DaemonArgs) -> anyhow::Result<()> {
             }
             stopper.cancel();
         });
-        let own_uid = std::fs::metadata("/proc/self").map(|me| std::os::unix::fs::MetadataExt::uid(&me))?;
+        let own_uid =
+            std::fs::metadata("/proc/self").map(|me| std::os::unix::fs::MetadataExt::uid(&me))?;
         app::run(config, own_uid, stop).await
     })
 }

@@ -43,8 +43,12 @@ pub struct RawBox {
 
 impl Default for RawBox {
     fn default() -> Self {
-        let state_dir = std::env::var("STATE_DIRECTORY").unwrap_or_else(|_| "/var/lib/autoglm-edge".to_owned());
-        Self { id: None, state_dir }
+        let state_dir =
+            std::env::var("STATE_DIRECTORY").unwrap_or_else(|_| "/var/lib/autoglm-edge".to_owned());
+        Self {
+            id: None,
+            state_dir,
+        }
     }
 }
 
@@ -58,7 +62,9 @@ pub struct RawBus {
 
 impl Default for RawBus {
     fn default() -> Self {
-        Self { kind: "system".to_owned() }
+        Self {
+            kind: "system".to_owned(),
+        }
     }
 }
 
@@ -72,7 +78,9 @@ pub struct RawLog {
 
 impl Default for RawLog {
     fn default() -> Self {
-        Self { filter: "warn,autoglm_edge=info,autoglm_drivers=info".to_owned() }
+        Self {
+            filter: "warn,autoglm_edge=info,autoglm_drivers=info".to_owned(),
+        }
     }
 }
 
@@ -90,7 +98,11 @@ pub struct RawReconnect {
 
 impl Default for RawReconnect {
     fn default() -> Self {
-        Self { min_ms: 100, max_ms: 2000, healthy_s: 30 }
+        Self {
+            min_ms: 100,
+            max_ms: 2000,
+            healthy_s: 30,
+        }
     }
 }
 
@@ -104,7 +116,9 @@ pub struct RawCommands {
 
 impl Default for RawCommands {
     fn default() -> Self {
-        Self { deadline_ms: 10_000 }
+        Self {
+            deadline_ms: 10_000,
+        }
     }
 }
 
@@ -134,7 +148,10 @@ impl Default for RawInference {
     fn default() -> Self {
         Self {
             runtime: None,
-            model_dirs: vec!["/usr/lib/autoglm-edge/models".to_owned(), "/var/lib/autoglm-edge/models".to_owned()],
+            model_dirs: vec![
+                "/usr/lib/autoglm-edge/models".to_owned(),
+                "/var/lib/autoglm-edge/models".to_owned(),
+            ],
             embedding: "all-minilm-l6-v2-int8".to_owned(),
             chat: "smollm2-135m-instruct-int4".to_owned(),
             vad: "silero-vad".to_owned(),
@@ -169,7 +186,12 @@ pub struct RawSessions {
 
 impl Default for RawSessions {
     fn default() -> Self {
-        Self { context_turns: 12, turns_max: 512, sessions_max: 200, age_max_days: 30 }
+        Self {
+            context_turns: 12,
+            turns_max: 512,
+            sessions_max: 200,
+            age_max_days: 30,
+        }
     }
 }
 

@@ -48,7 +48,12 @@ pub enum ConfigError {
 struct Reject<'a>(&'a Path);
 
 impl Reject<'_> {
-    fn value(&self, key: impl Into<String>, value: impl ToString, allowed: impl ToString) -> ConfigError {
+    fn value(
+        &self,
+        key: impl Into<String>,
+        value: impl ToString,
+        allowed: impl ToString,
+    ) -> ConfigError {
         ConfigError::Value {
             path: self.0.to_owned(),
             key: key.into(),
@@ -67,7 +72,8 @@ impl Reject<'_> {
     }
 
     fn count(&self, key: &str, value: usize, min: usize, max: usize) -> Result<usize, ConfigError> {
-        self.within(key, value as u64, min as u64, max as u64).map(|_| value)
+        self.within(key, value as u64, min as u64, max as u64)
+            .map(|_| value)
     }
 }
 
@@ -81,7 +87,13 @@ pub(super) fn validate(raw: RawConfig, path: &Path) -> Result<Config, ConfigErro
         "system" => Bus::System,
         "session" => Bus::Session,
         "off" => Bus::Off,
-        other => return Err(reject.value("bus.kind", other, "must be \"system\", \"session\" or \"off\"")),
+        other => {
+            return Err(reject.value(
+                "bus.kind",
+                other,
+                "must be \"system\", \"session\" or \"off\"",
+            ));
+        }
     };
     raw.log
         .filter
@@ -90,17 +102,35 @@ pub(super) fn validate(raw: RawConfig, path: &Path) -> Result<Config, ConfigErro
     let min_ms = reject.within("reconnect.min_ms", raw.reconnect.min_ms, 10, 60_000)?;
     let link_backoff = Backoff {
         min: Duration::from_millis(min_ms),
-        max: Duration::from_millis(reject.within("reconnect.max_ms", raw.reconnect.max_ms, min_ms, 3_600_000)?),
-        healthy_after: Duration::from_secs(reject.within("reconnect.healthy_s", raw.reconnect.healthy_s, 1, 86_400)?),
+        max: Duration::from_millis(reject.within(
+            "reconnect.max_ms",
+            raw.reconnect.max_ms,
+            min_ms,
+            3_600_000,
+        )?),
+        healthy_after: Duration::from_secs(reject.within(
+            "reconnect.healthy_s",
+            raw.reconnect.healthy_s,
+            1,
+            86_400,
+        )?),
     };
     let threads = reject.count("inference.threads", raw.inference.threads, 0, 256)?;
     let threads = NonZeroUsize::new(threads).unwrap_or_else(|| {
         let cores = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
         NonZeroUsize::new(cores / 2).unwrap_or(NonZeroUsize::MIN)
     });
-    for (key, bundle) in [("inference.embedding", &raw.inference.embedding), ("inference.chat", &raw.inference.chat), ("inference.vad", &raw.inference.vad)] {
+    for (key, bundle) in [
+        ("inference.embedding", &raw.inference.embedding),
+        ("inference.chat", &raw.inference.chat),
+        ("inference.vad", &raw.inference.vad),
+    ] {
         if bundle.is_empty() || bundle.contains(['/', '\\']) || bundle.starts_with('.') {
-            return Err(reject.value(key, bundle, "must be the name of a bundle's directory, not a path"));
+            return Err(reject.value(
+                key,
+                bundle,
+                "must be the name of a bundle's directory, not a path",
+            ));
         }
     }
     Ok(Config {
@@ -111,7 +141,11 @@ pub(super) fn validate(raw: RawConfig, path: &Path) -> Result<Config, ConfigErro
         links: links(&reject, raw.link)?,
         link_backoff,
         inference: InferenceSettings {
-            runtime: raw.inference.runtime.map(|path| absolute(&reject, "inference.runtime", &path)).transpose()?,
+            runtime: raw
+                .inference
+                .runtime
+                .map(|path| absolute(&reject, "inference.runtime", &path))
+                .transpose()?,
             model_dirs: raw
                 .inference
                 .model_dirs
@@ -121,23 +155,59 @@ pub(super) fn validate(raw: RawConfig, path: &Path) -> Result<Config, ConfigErro
             embedding: raw.inference.embedding,
             chat: raw.inference.chat,
             vad: raw.inference.vad,
-            context_tokens: reject.count("inference.context_tokens", raw.inference.context_tokens, 256, 131_072)?,
+            context_tokens: reject.count(
+                "inference.context_tokens",
+                raw.inference.context_tokens,
+                256,
+                131_072,
+            )?,
             threads,
-            answer_tokens_max: reject.count("inference.answer_tokens_max", raw.inference.answer_tokens_max, 1, 4096)?,
+            answer_tokens_max: reject.count(
+                "inference.answer_tokens_max",
+                raw.inference.answer_tokens_max,
+                1,
+                4096,
+            )?,
         },
-        fleet: raw.fleet.map(|fleet| self::fleet(&reject, fleet)).transpose()?,
+        fleet: raw
+            .fleet
+            .map(|fleet| self::fleet(&reject, fleet))
+            .transpose()?,
         sessions: SessionSettings {
-            context_turns: reject.count("sessions.context_turns", raw.sessions.context_turns, 0, 100)?,
+            context_turns: reject.count(
+                "sessions.context_turns",
+                raw.sessions.context_turns,
+                0,
+                100,
+            )?,
             turns_max: reject.within("sessions.turns_max", raw.sessions.turns_max, 1, 512)?,
-            sessions_max: reject.count("sessions.sessions_max", raw.sessions.sessions_max, 1, 1_000_000)?,
+            sessions_max: reject.count(
+                "sessions.sessions_max",
+                raw.sessions.sessions_max,
+                1,
+                1_000_000,
+            )?,
             age_max: Duration::from_secs(
-                86_400 * reject.within("sessions.age_max_days", raw.sessions.age_max_days, 1, 36_500)?,
+                86_400
+                    * reject.within(
+                        "sessions.age_max_days",
+                        raw.sessions.age_max_days,
+                        1,
+                        36_500,
+                    )?,
             ),
         },
-        command_deadline: Duration::from_millis(
-            reject.within("commands.deadline_ms", raw.commands.deadline_ms, 100, 600_000)?,
-        ),
-        wording: raw.understanding.wording.map(|path| absolute(&reject, "understanding.wording", &path)).transpose()?,
+        command_deadline: Duration::from_millis(reject.within(
+            "commands.deadline_ms",
+            raw.commands.deadline_ms,
+            100,
+            600_000,
+        )?),
+        wording: raw
+            .understanding
+            .wording
+            .map(|path| absolute(&reject, "understanding.wording", &path))
+            .transpose()?,
     })
 }
 
@@ -146,15 +216,18 @@ fn links(reject: &Reject<'_>, raw: Vec<RawLink>) -> Result<Vec<LinkConfig>, Conf
     raw.into_iter()
         .map(|link| {
             let name = name(reject, "link.name", link.name)?;
-            let address = link
-                .address
-                .parse()
-                .map_err(|error| reject.value(format!("link.{name}.address"), &link.address, error))?;
+            let address = link.address.parse().map_err(|error| {
+                reject.value(format!("link.{name}.address"), &link.address, error)
+            })?;
             if !names.insert(name.clone()) {
                 return Err(reject.value("link.name", name, "stands twice; names must be unique"));
             }
             if !addresses.insert(link.address.clone()) {
-                return Err(reject.value(format!("link.{name}.address"), link.address, "another link has it already"));
+                return Err(reject.value(
+                    format!("link.{name}.address"),
+                    link.address,
+                    "another link has it already",
+                ));
             }
             Ok(LinkConfig { name, address })
         })
@@ -162,11 +235,21 @@ fn links(reject: &Reject<'_>, raw: Vec<RawLink>) -> Result<Vec<LinkConfig>, Conf
 }
 
 fn fleet(reject: &Reject<'_>, raw: RawFleet) -> Result<FleetConfig, ConfigError> {
-    if raw.topic_root.is_empty() || raw.topic_root.contains(['+', '#', '\0']) || raw.topic_root.starts_with('$') {
-        return Err(reject.value("fleet.topic_root", raw.topic_root, "must be a topic without wildcards"));
+    if raw.topic_root.is_empty()
+        || raw.topic_root.contains(['+', '#', '\0'])
+        || raw.topic_root.starts_with('$')
+    {
+        return Err(reject.value(
+            "fleet.topic_root",
+            raw.topic_root,
+            "must be a topic without wildcards",
+        ));
     }
     Ok(FleetConfig {
-        broker: raw.broker.parse().map_err(|error| reject.value("fleet.broker", &raw.broker, error))?,
+        broker: raw
+            .broker
+            .parse()
+            .map_err(|error| reject.value("fleet.broker", &raw.broker, error))?,
         topic_root: raw.topic_root.trim_matches('/').to_owned(),
         session_expiry: Duration::from_secs(reject.within(
             "fleet.session_expiry_s",
@@ -180,8 +263,14 @@ fn fleet(reject: &Reject<'_>, raw: RawFleet) -> Result<FleetConfig, ConfigError>
 /// A name that is safe in topics, object paths and file names.
 fn name(reject: &Reject<'_>, key: &str, name: String) -> Result<String, ConfigError> {
     let is_fit = (1..=63).contains(&name.len())
-        && name.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-');
-    if is_fit { Ok(name) } else { Err(reject.value(key, name, "must be 1 to 63 of a-z, 0-9 and -")) }
+        && name
+            .bytes()
+            .all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-');
+    if is_fit {
+        Ok(name)
+    } else {
+        Err(reject.value(key, name, "must be 1 to 63 of a-z, 0-9 and -"))
+    }
 }
 
 fn absolute(reject: &Reject<'_>, key: &str, path: &str) -> Result<PathBuf, ConfigError> {
@@ -199,10 +288,20 @@ fn host_name() -> String {
         .trim()
         .to_ascii_lowercase()
         .chars()
-        .map(|letter| if letter.is_ascii_alphanumeric() { letter } else { '-' })
+        .map(|letter| {
+            if letter.is_ascii_alphanumeric() {
+                letter
+            } else {
+                '-'
+            }
+        })
         .take(63)
         .collect();
-    if fit.is_empty() { "edge".to_owned() } else { fit }
+    if fit.is_empty() {
+        "edge".to_owned()
+    } else {
+        fit
+    }
 }
 
 #[cfg(test)]
@@ -210,7 +309,9 @@ mod tests {
     use super::*;
 
     fn refusal(text: &str) -> String {
-        Config::from_text(text, Path::new("config.toml")).unwrap_err().to_string()
+        Config::from_text(text, Path::new("config.toml"))
+            .unwrap_err()
+            .to_string()
     }
 
     #[test]
@@ -223,17 +324,31 @@ mod tests {
     #[test]
     fn a_mistyped_key_is_named_with_its_line() {
         let message = refusal("[bus]\nknd = \"system\"\n");
-        assert!(message.contains("config.toml") && message.contains("knd") && message.contains("line 2"), "{message}");
+        assert!(
+            message.contains("config.toml")
+                && message.contains("knd")
+                && message.contains("line 2"),
+            "{message}"
+        );
     }
 
     #[test]
     fn a_wrong_value_names_key_value_and_what_is_allowed() {
         for (text, parts) in [
             ("[bus]\nkind = \"both\"", ["bus.kind", "both", "session"]),
-            ("[commands]\ndeadline_ms = 5", ["commands.deadline_ms", "5", "100"]),
+            (
+                "[commands]\ndeadline_ms = 5",
+                ["commands.deadline_ms", "5", "100"],
+            ),
             ("[box]\nid = \"My Box\"", ["box.id", "My Box", "a-z"]),
-            ("[[link]]\nname=\"a\"\naddress=\"usb:x\"", ["link.a.address", "usb:x", "serial"]),
-            ("[fleet]\nbroker=\"http://x\"", ["fleet.broker", "http://x", "mqtt://"]),
+            (
+                "[[link]]\nname=\"a\"\naddress=\"usb:x\"",
+                ["link.a.address", "usb:x", "serial"],
+            ),
+            (
+                "[fleet]\nbroker=\"http://x\"",
+                ["fleet.broker", "http://x", "mqtt://"],
+            ),
             ("[log]\nfilter=\"a=b=c\"", ["log.filter", "a=b=c", ""]),
         ] {
             let message = refusal(text);
@@ -243,7 +358,9 @@ mod tests {
 
     #[test]
     fn two_links_with_one_name_or_one_address_are_refused() {
-        let link = |name: &str, path: &str| format!("[[link]]\nname=\"{name}\"\naddress=\"serial:///dev/{path}\"\n");
+        let link = |name: &str, path: &str| {
+            format!("[[link]]\nname=\"{name}\"\naddress=\"serial:///dev/{path}\"\n")
+        };
         assert!(refusal(&(link("a", "x") + &link("a", "y"))).contains("twice"));
         assert!(refusal(&(link("a", "x") + &link("b", "x"))).contains("already"));
     }

@@ -13,10 +13,17 @@ use crate::router::outcome::{CommandError, Done, Outcome, Timings};
 #[must_use]
 pub fn event(event: &SayEvent) -> Value {
     match event {
-        SayEvent::Understood { calls, explanations } => {
+        SayEvent::Understood {
+            calls,
+            explanations,
+        } => {
             json!({"event": "understood", "calls": calls, "explanations": explanations})
         }
-        SayEvent::Executed { call, result, answer } => {
+        SayEvent::Executed {
+            call,
+            result,
+            answer,
+        } => {
             let mut object = executed(result);
             object.insert("event".to_owned(), json!("executed"));
             object.insert("call".to_owned(), json!(call));

@@ -73,7 +73,11 @@ impl Policy {
     /// A link that was never tried.
     #[must_use]
     pub fn new(backoff: Backoff) -> Self {
-        Self { backoff, attempt: 0, state: LinkState::Disconnected }
+        Self {
+            backoff,
+            attempt: 0,
+            state: LinkState::Disconnected,
+        }
     }
 
     /// The present state.
@@ -84,7 +88,9 @@ impl Policy {
 
     /// It is being opened.
     pub fn on_connecting(&mut self) {
-        self.state = LinkState::Connecting { attempt: self.attempt };
+        self.state = LinkState::Connecting {
+            attempt: self.attempt,
+        };
     }
 
     /// A device answered.
@@ -98,9 +104,20 @@ impl Policy {
             LinkState::Connected { since } => now.saturating_duration_since(since),
             _ => Duration::ZERO,
         };
-        let rest = self.backoff.delay(if lived >= self.backoff.healthy_after { 0 } else { self.attempt }, random);
+        let rest = self.backoff.delay(
+            if lived >= self.backoff.healthy_after {
+                0
+            } else {
+                self.attempt
+            },
+            random,
+        );
         self.attempt = self.backoff.attempt_after(self.attempt, lived);
-        self.state = LinkState::Reconnecting { attempt: self.attempt, retry_at: now + rest, cause };
+        self.state = LinkState::Reconnecting {
+            attempt: self.attempt,
+            retry_at: now + rest,
+            cause,
+        };
         rest
     }
 }
@@ -125,9 +142,15 @@ mod tests {
             rests.push(policy.on_lost(start, "no such port".into(), 0.99));
         }
         assert!(rests.windows(2).all(|pair| pair[0] <= pair[1]), "{rests:?}");
-        assert!(rests[5] <= BACKOFF.max && rests[5] > BACKOFF.min * 10, "{rests:?}");
+        assert!(
+            rests[5] <= BACKOFF.max && rests[5] > BACKOFF.min * 10,
+            "{rests:?}"
+        );
         policy.on_connected(start);
-        assert_eq!(policy.on_lost(start + Duration::from_secs(31), "unplugged".into(), 0.99), BACKOFF.min);
+        assert_eq!(
+            policy.on_lost(start + Duration::from_secs(31), "unplugged".into(), 0.99),
+            BACKOFF.min
+        );
     }
 
     #[test]

@@ -110,7 +110,13 @@ pub struct Supervisor {
 impl Supervisor {
     /// A supervisor for `link`; `boot_id` is this run's.
     #[must_use]
-    pub fn new(link: LinkConfig, backoff: autoglm_drivers::backoff::Backoff, boot_id: u32, registry: Registry, board: LinkBoard) -> Self {
+    pub fn new(
+        link: LinkConfig,
+        backoff: autoglm_drivers::backoff::Backoff,
+        boot_id: u32,
+        registry: Registry,
+        board: LinkBoard,
+    ) -> Self {
         Self {
             id: LinkId(link.name),
             address: link.address,
@@ -169,7 +175,11 @@ impl Supervisor {
 
     fn publish(&self) {
         let state = self.policy.state().clone();
-        self.board.publish(LinkSnapshot { id: self.id.clone(), address: self.address.clone(), state });
+        self.board.publish(LinkSnapshot {
+            id: self.id.clone(),
+            address: self.address.clone(),
+            state,
+        });
     }
 
     /// Runs one port to its end.
@@ -183,10 +193,12 @@ impl Supervisor {
         let (port, task) = port(up);
         let cancel = cancel.child_token();
         let _ended_with_us = cancel.clone().drop_guard();
-        let mut running = std::pin::pin!(task.run(stream, ProtocolConfig::default(), self.identity, cancel));
+        let mut running =
+            std::pin::pin!(task.run(stream, ProtocolConfig::default(), self.identity, cancel));
 
         let introduced = {
-            let introduction = tokio::time::timeout(INTRODUCTION, self.introduce(&port, &mut events));
+            let introduction =
+                tokio::time::timeout(INTRODUCTION, self.introduce(&port, &mut events));
             tokio::select! {
                 end = &mut running => return Ok(end),
                 introduced = introduction => introduced.unwrap_or(Err(IntroductionError::Silent)),
@@ -213,7 +225,11 @@ impl Supervisor {
     }
 
     /// Waits for the handshake, learns the description and attaches the Thing. Returns what to observe.
-    async fn introduce(&mut self, port: &Port, events: &mut mpsc::Receiver<PortEvent>) -> Result<Vec<String>, IntroductionError> {
+    async fn introduce(
+        &mut self,
+        port: &Port,
+        events: &mut mpsc::Receiver<PortEvent>,
+    ) -> Result<Vec<String>, IntroductionError> {
         let peer = loop {
             match events.recv().await {
                 Some(PortEvent::Connected(peer)) => break peer,
@@ -221,7 +237,10 @@ impl Supervisor {
                 None => return Err(IntroductionError::Stopping),
             }
         };
-        let Described { description, schemas } = self.description(port, &peer).await?;
+        let Described {
+            description,
+            schemas,
+        } = self.description(port, &peer).await?;
         let observed = description
             .properties
             .iter()
@@ -229,23 +248,46 @@ impl Supervisor {
             .map(|(name, _)| name.clone())
             .collect();
         tracing::info!(thing = %description.id, title = %description.title, "device connected");
-        let attachment = Attachment { link: self.id.clone(), description, schemas, port: port.clone(), boot_id: peer.boot_id };
-        if self.registry.attach(attachment).await { Ok(observed) } else { Err(IntroductionError::Stopping) }
+        let attachment = Attachment {
+            link: self.id.clone(),
+            description,
+            schemas,
+            port: port.clone(),
+            boot_id: peer.boot_id,
+        };
+        if self.registry.attach(attachment).await {
+            Ok(observed)
+        } else {
+            Err(IntroductionError::Stopping)
+        }
     }
 
-    async fn description(&mut self, port: &Port, peer: &PeerInfo) -> Result<Described, IntroductionError> {
+    async fn description(
+        &mut self,
+        port: &Port,
+        peer: &PeerInfo,
+    ) -> Result<Described, IntroductionError> {
         if let Some(known) = peer.description_hash.and_then(|hash| self.known.get(&hash)) {
             return Ok(known.clone());
         }
         self.next_request += 1;
-        let answer = port.request(RequestId(self.next_request), Request::Describe, INTRODUCTION).await?;
+        let answer = port
+            .request(
+                RequestId(self.next_request),
+                Request::Describe,
+                INTRODUCTION,
+            )
+            .await?;
         let Reply::Description { hash, document } = answer.reply else {
             return Err(IntroductionError::NotText);
         };
         let text = String::from_utf8(document).map_err(|_| IntroductionError::NotText)?;
         let description = ThingDescription::from_json(&text)?;
         let schemas = Arc::new(ThingSchemas::compile(&description)?);
-        let described = Described { description: Arc::new(description), schemas };
+        let described = Described {
+            description: Arc::new(description),
+            schemas,
+        };
         // One device per link: more than a handful of contents means that it is being reflashed.
         if self.known.len() >= 8 {
             self.known.clear();
@@ -257,11 +299,15 @@ impl Supervisor {
     async fn on_event(&self, event: PortEvent) {
         match event {
             PortEvent::PropertyChanged { property, value } => {
-                self.registry.property_changed(self.id.clone(), property, value::to_json(value)).await;
+                self.registry
+                    .property_changed(self.id.clone(), property, value::to_json(value))
+                    .await;
             }
             PortEvent::Event { name, data } => {
                 tracing::info!(event = %name, "device event");
-                self.registry.event(self.id.clone(), name, value::to_json(data)).await;
+                self.registry
+                    .event(self.id.clone(), name, value::to_json(data))
+                    .await;
             }
             PortEvent::Log { level, text } => tracing::debug!(?level, %text, "device log"),
             PortEvent::Connected(_) => {}
@@ -270,11 +316,24 @@ impl Supervisor {
 }
 
 /// Asks for each property to be reported, and returns the values as they are now.
-async fn observe(port: Port, properties: Vec<String>, first_request: u64) -> Vec<(String, serde_json::Value)> {
+async fn observe(
+    port: Port,
+    properties: Vec<String>,
+    first_request: u64,
+) -> Vec<(String, serde_json::Value)> {
     let mut values = Vec::new();
     for (at, property) in properties.into_iter().enumerate() {
         let id = RequestId(first_request + 1 + at as u64);
-        match port.request(id, Request::Observe { property: property.clone() }, INTRODUCTION).await {
+        match port
+            .request(
+                id,
+                Request::Observe {
+                    property: property.clone(),
+                },
+                INTRODUCTION,
+            )
+            .await
+        {
             Ok(answer) => {
                 if let Reply::Value(now) = answer.reply {
                     values.push((property, value::to_json(now)));

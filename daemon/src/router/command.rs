@@ -47,7 +47,13 @@ impl Command {
     /// A command that nobody can have sent before.
     #[must_use]
     pub fn fresh(principal: Principal, call: Call) -> Self {
-        Self { id: uuid::Uuid::now_v7().to_string(), principal, call, deadline: None, expiry: None }
+        Self {
+            id: uuid::Uuid::now_v7().to_string(),
+            principal,
+            call,
+            deadline: None,
+            expiry: None,
+        }
     }
 }
 
@@ -63,8 +69,18 @@ pub struct Commands {
 impl Commands {
     /// `running` tracks commands in flight, so that a stop can wait for them.
     #[must_use]
-    pub fn new(registry: Registry, ledger: Ledger, deadline: Duration, running: TaskTracker) -> Self {
-        Self { registry, ledger, deadline, running }
+    pub fn new(
+        registry: Registry,
+        ledger: Ledger,
+        deadline: Duration,
+        running: TaskTracker,
+    ) -> Self {
+        Self {
+            registry,
+            ledger,
+            deadline,
+            running,
+        }
     }
 
     /// Carries out a command. It goes on to its end even when this future is dropped: a caller that hangs up must not leave
@@ -74,9 +90,15 @@ impl Commands {
     /// [`CommandError`]; [`CommandError::is_certain`] tells whether the device cannot have acted.
     pub async fn execute(&self, command: Command) -> Result<Done, CommandError> {
         let this = self.clone();
-        match self.running.spawn(async move { this.run(command).await }).await {
+        match self
+            .running
+            .spawn(async move { this.run(command).await })
+            .await
+        {
             Ok(result) => result,
-            Err(_) => Err(CommandError::Store { cause: "the command was cut off by a stop".to_owned() }),
+            Err(_) => Err(CommandError::Store {
+                cause: "the command was cut off by a stop".to_owned(),
+            }),
         }
     }
 
@@ -90,31 +112,60 @@ impl Commands {
         let deadline = command.deadline.unwrap_or(self.deadline);
         let id = request_id(&command.id);
         if let Operation::Read { .. } = command.call.operation {
-            let (answer, asked) = self.ask(&thing, id, request, deadline, Repeat::Harmless).await?;
-            return Ok(done(answer, Duration::ZERO, asked.saturating_duration_since(started), started));
+            let (answer, asked) = self
+                .ask(&thing, id, request, deadline, Repeat::Harmless)
+                .await?;
+            return Ok(done(
+                answer,
+                Duration::ZERO,
+                asked.saturating_duration_since(started),
+                started,
+            ));
         }
 
         let now = SystemTime::now();
         let expiry = command.expiry.unwrap_or(now + LIFETIME_DEFAULT);
         let digest = digest(&command);
-        match self.ledger.begin(&command.id, &digest, expiry, now).await.map_err(not_taken)? {
+        match self
+            .ledger
+            .begin(&command.id, &digest, expiry, now)
+            .await
+            .map_err(not_taken)?
+        {
             Begin::Fresh(_) => {}
             known => return earlier(known, command.id, thing.description.title.clone()),
         }
         let noted = started.elapsed();
         let repeat = repeat(&thing, &command.call);
-        let result = self
-            .ask(&thing, id, request, deadline, repeat)
-            .await
-            .map(|(answer, asked)| done(answer, noted, asked.saturating_duration_since(started), started));
-        let finished = self.ledger.finish(&command.id, Outcome::of(&result).to_json()).await;
+        let result =
+            self.ask(&thing, id, request, deadline, repeat)
+                .await
+                .map(|(answer, asked)| {
+                    done(
+                        answer,
+                        noted,
+                        asked.saturating_duration_since(started),
+                        started,
+                    )
+                });
+        let finished = self
+            .ledger
+            .finish(&command.id, Outcome::of(&result).to_json())
+            .await;
         if let Err(error) = finished {
             tracing::error!(%error, "the device answered, but its outcome cannot be kept");
-            return Err(CommandError::Store { cause: format!("the device answered, but that cannot be kept: {error}") });
+            return Err(CommandError::Store {
+                cause: format!("the device answered, but that cannot be kept: {error}"),
+            });
         }
         match &result {
-            Ok(_) => tracing::info!(elapsed_ms = started.elapsed().as_millis() as u64, "command done"),
-            Err(error) => tracing::warn!(%error, elapsed_ms = started.elapsed().as_millis() as u64, "command failed"),
+            Ok(_) => tracing::info!(
+                elapsed_ms = started.elapsed().as_millis() as u64,
+                "command done"
+            ),
+            Err(error) => {
+                tracing::warn!(%error, elapsed_ms = started.elapsed().as_millis() as u64, "command failed")
+            }
         }
         result.map(|mut done| {
             done.timings.total = started.elapsed();
@@ -126,7 +177,9 @@ impl Commands {
     fn prepare(&self, command: &Command) -> Result<(ThingSnapshot, Request), CommandError> {
         let call = &command.call;
         let thing = self.registry.things().get(&call.thing).cloned();
-        let thing = thing.ok_or_else(|| CommandError::UnknownThing { thing: call.thing.clone() })?;
+        let thing = thing.ok_or_else(|| CommandError::UnknownThing {
+            thing: call.thing.clone(),
+        })?;
         permission::check(&command.principal, &thing.description, call)?;
         let request = request(&thing, call)?;
         Ok((thing, request))
@@ -139,7 +192,8 @@ impl Commands {
             return None;
         }
         match self.ledger.recall(&command.id, &digest(command)).await {
-            Ok(known) => known.map(|known| earlier(known, command.id.clone(), command.call.thing.to_string())),
+            Ok(known) => known
+                .map(|known| earlier(known, command.id.clone(), command.call.thing.to_string())),
             // Whether it was done is not known then, and must not be denied.
             Err(error) => Some(Err(not_taken(error))),
         }
@@ -172,9 +226,20 @@ impl Commands {
                 }
                 Err(error) => return Err(self.failed(error, thing, deadline)),
             }
-            let returned = tokio::time::timeout_at(ends.into(), self.returned(thing)).await.ok().flatten();
-            let lost = || if may_have_acted { CommandError::Interrupted { thing: title() } } else { CommandError::NotConnected { thing: title() } };
-            let Some((fresh_port, fresh_boot_id)) = returned else { return Err(lost()) };
+            let returned = tokio::time::timeout_at(ends.into(), self.returned(thing))
+                .await
+                .ok()
+                .flatten();
+            let lost = || {
+                if may_have_acted {
+                    CommandError::Interrupted { thing: title() }
+                } else {
+                    CommandError::NotConnected { thing: title() }
+                }
+            };
+            let Some((fresh_port, fresh_boot_id)) = returned else {
+                return Err(lost());
+            };
             if may_have_acted && fresh_boot_id != boot_id && repeat == Repeat::Harmful {
                 return Err(CommandError::Interrupted { thing: title() });
             }
@@ -187,11 +252,16 @@ impl Commands {
     async fn returned(&self, thing: &ThingSnapshot) -> Option<(Port, u32)> {
         let mut things = self.registry.watch();
         let online = |snapshot: &ThingSnapshot| match &snapshot.presence {
-            Presence::Online { port, boot_id, .. } if !port.is_closed() => Some((port.clone(), *boot_id)),
+            Presence::Online { port, boot_id, .. } if !port.is_closed() => {
+                Some((port.clone(), *boot_id))
+            }
             _ => None,
         };
         let id = &thing.description.id;
-        let found = things.wait_for(|things| things.get(id).is_some_and(|thing| online(thing).is_some())).await.ok()?;
+        let found = things
+            .wait_for(|things| things.get(id).is_some_and(|thing| online(thing).is_some()))
+            .await
+            .ok()?;
         found.get(id).and_then(online)
     }
 
@@ -200,21 +270,32 @@ impl Commands {
         match error {
             PortError::Busy => CommandError::Busy { thing: title },
             PortError::NotConnected => CommandError::NotConnected { thing: title },
-            PortError::Refused(error) => {
-                CommandError::Device { thing: title, code: "Unsendable".to_owned(), message: error.to_string() }
-            }
+            PortError::Refused(error) => CommandError::Device {
+                thing: title,
+                code: "Unsendable".to_owned(),
+                message: error.to_string(),
+            },
             PortError::Failed(RequestFailure::Fault(fault)) => CommandError::Device {
                 thing: title,
                 code: format!("{:?}", fault.code),
-                message: if fault.message.is_empty() { format!("{:?}", fault.code) } else { fault.message },
+                message: if fault.message.is_empty() {
+                    format!("{:?}", fault.code)
+                } else {
+                    fault.message
+                },
             },
-            PortError::Failed(RequestFailure::DeadlineExceeded { delivered: DeliveryState::NotSent }) => {
-                CommandError::NotConnected { thing: title }
-            }
-            PortError::Failed(RequestFailure::DeadlineExceeded { .. }) => CommandError::NoAnswer { thing: title, deadline },
-            PortError::Failed(failure) => {
-                CommandError::Device { thing: title, code: "BadReply".to_owned(), message: failure.to_string() }
-            }
+            PortError::Failed(RequestFailure::DeadlineExceeded {
+                delivered: DeliveryState::NotSent,
+            }) => CommandError::NotConnected { thing: title },
+            PortError::Failed(RequestFailure::DeadlineExceeded { .. }) => CommandError::NoAnswer {
+                thing: title,
+                deadline,
+            },
+            PortError::Failed(failure) => CommandError::Device {
+                thing: title,
+                code: "BadReply".to_owned(),
+                message: failure.to_string(),
+            },
         }
     }
 }
@@ -226,7 +307,9 @@ fn earlier(known: Begin, id: String, thing: String) -> Result<Done, CommandError
         Begin::Conflict => Err(CommandError::Conflict { id }),
         Begin::Interrupted => Err(CommandError::Interrupted { thing }),
         Begin::Done(outcome) => Outcome::from_json(&outcome)
-            .ok_or_else(|| CommandError::Store { cause: "the ledger's entry is not readable".to_owned() })?
+            .ok_or_else(|| CommandError::Store {
+                cause: "the ledger's entry is not readable".to_owned(),
+            })?
             .into_result(),
     }
 }
@@ -251,20 +334,31 @@ fn repeat(thing: &ThingSnapshot, call: &Call) -> Repeat {
 
 /// Checks the call against the thing's schemas and puts it into the wire's words.
 fn request(thing: &ThingSnapshot, call: &Call) -> Result<Request, CommandError> {
-    let unsendable = |error: value::Unrepresentable| CommandError::NotTaken { reason: error.to_string() };
+    let unsendable = |error: value::Unrepresentable| CommandError::NotTaken {
+        reason: error.to_string(),
+    };
     Ok(match &call.operation {
         Operation::Invoke { action, input } => {
             thing.schemas.check_input(action, input.as_ref())?;
-            let input = value::to_wire(input.as_ref().unwrap_or(&Value::Null)).map_err(unsendable)?;
-            Request::Invoke { action: action.clone(), input }
+            let input =
+                value::to_wire(input.as_ref().unwrap_or(&Value::Null)).map_err(unsendable)?;
+            Request::Invoke {
+                action: action.clone(),
+                input,
+            }
         }
         Operation::Write { property, value } => {
             thing.schemas.check_write(property, value)?;
-            Request::Write { property: property.clone(), value: value::to_wire(value).map_err(unsendable)? }
+            Request::Write {
+                property: property.clone(),
+                value: value::to_wire(value).map_err(unsendable)?,
+            }
         }
         Operation::Read { property } => {
             thing.schemas.check_read(property)?;
-            Request::Read { property: property.clone() }
+            Request::Read {
+                property: property.clone(),
+            }
         }
     })
 }
@@ -286,9 +380,15 @@ fn done(answer: Answer, noted: Duration, asked: Duration, started: Instant) -> D
 
 fn not_taken(error: LedgerError) -> CommandError {
     match error {
-        LedgerError::Store(error) => CommandError::Store { cause: error.to_string() },
-        LedgerError::NotRecovered => CommandError::Store { cause: error.to_string() },
-        error => CommandError::NotTaken { reason: error.to_string() },
+        LedgerError::Store(error) => CommandError::Store {
+            cause: error.to_string(),
+        },
+        LedgerError::NotRecovered => CommandError::Store {
+            cause: error.to_string(),
+        },
+        error => CommandError::NotTaken {
+            reason: error.to_string(),
+        },
     }
 }
 
@@ -307,5 +407,8 @@ fn digest(command: &Command) -> String {
     hash.update(command.principal.to_string());
     hash.update([0]);
     hash.update(call);
-    hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+    hash.finalize()
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect()
 }

@@ -88,11 +88,28 @@ pub struct ComprehensionTask {
 
 /// Makes it: the handle, and the task to run.
 #[must_use]
-pub fn comprehension(catalogue: Catalogue, registry: Registry, inference: InferenceHandle) -> (Comprehension, ComprehensionTask) {
+pub fn comprehension(
+    catalogue: Catalogue,
+    registry: Registry,
+    inference: InferenceHandle,
+) -> (Comprehension, ComprehensionTask) {
     let (sentences, queue) = mpsc::channel(QUEUE);
     let (understood, watched) = watch::channel(0);
-    let task = ComprehensionTask { sentences: queue, catalogue, known: BTreeMap::new(), understood, registry, inference };
-    (Comprehension { sentences, understood: watched }, task)
+    let task = ComprehensionTask {
+        sentences: queue,
+        catalogue,
+        known: BTreeMap::new(),
+        understood,
+        registry,
+        inference,
+    };
+    (
+        Comprehension {
+            sentences,
+            understood: watched,
+        },
+        task,
+    )
 }
 
 impl Comprehension {
@@ -106,13 +123,26 @@ impl Comprehension {
     ///
     /// # Errors
     /// [`ComprehensionError`].
-    pub async fn understand(&self, text: String, focus: Focus) -> Result<Understood, ComprehensionError> {
+    pub async fn understand(
+        &self,
+        text: String,
+        focus: Focus,
+    ) -> Result<Understood, ComprehensionError> {
         let (reply, understood) = oneshot::channel();
-        self.sentences.try_send(Sentence { text, focus, asked: Instant::now(), reply }).map_err(|error| match error {
-            mpsc::error::TrySendError::Full(_) => ComprehensionError::Busy,
-            mpsc::error::TrySendError::Closed(_) => ComprehensionError::Stopping,
-        })?;
-        understood.await.unwrap_or(Err(ComprehensionError::Stopping))
+        self.sentences
+            .try_send(Sentence {
+                text,
+                focus,
+                asked: Instant::now(),
+                reply,
+            })
+            .map_err(|error| match error {
+                mpsc::error::TrySendError::Full(_) => ComprehensionError::Busy,
+                mpsc::error::TrySendError::Closed(_) => ComprehensionError::Stopping,
+            })?;
+        understood
+            .await
+            .unwrap_or(Err(ComprehensionError::Stopping))
     }
 }
 
@@ -151,28 +181,44 @@ impl ComprehensionTask {
     /// Brings the catalogue in line with the things; false when the model could not embed some.
     async fn follow(&mut self, things: &Things) -> bool {
         let is_complete = self.learn(things).await;
-        self.understood.send_if_modified(|told| std::mem::replace(told, self.known.len()) != self.known.len());
+        self.understood
+            .send_if_modified(|told| std::mem::replace(told, self.known.len()) != self.known.len());
         is_complete
     }
 
     async fn learn(&mut self, things: &Things) -> bool {
-        let gone: Vec<ThingId> = self.known.keys().filter(|id| !things.contains_key(id)).cloned().collect();
+        let gone: Vec<ThingId> = self
+            .known
+            .keys()
+            .filter(|id| !things.contains_key(id))
+            .cloned()
+            .collect();
         for id in gone {
             self.catalogue.remove(&id);
             self.known.remove(&id);
         }
         for (id, thing) in things {
             let description = &thing.description;
-            if self.known.get(id).is_some_and(|known| Arc::ptr_eq(known, description) || **known == **description) {
+            if self
+                .known
+                .get(id)
+                .is_some_and(|known| Arc::ptr_eq(known, description) || **known == **description)
+            {
                 continue;
             }
             let started = Instant::now();
             let phrases = self.catalogue.phrases_for(description);
-            let texts = phrases.iter().map(|phrase| phrase.text.clone()).collect::<Vec<_>>();
+            let texts = phrases
+                .iter()
+                .map(|phrase| phrase.text.clone())
+                .collect::<Vec<_>>();
             let count = texts.len();
             match self.inference.embedder().embed(texts).await {
                 Ok(vectors) => {
-                    let vectors = vectors.iter().map(|vector| vector.as_slice().to_vec()).collect();
+                    let vectors = vectors
+                        .iter()
+                        .map(|vector| vector.as_slice().to_vec())
+                        .collect();
                     // Known even when it cannot be taken in: the same description would be refused again.
                     self.known.insert(id.clone(), Arc::clone(description));
                     if let Err(error) = self.catalogue.insert(description, phrases, vectors) {
@@ -190,7 +236,11 @@ impl ComprehensionTask {
         true
     }
 
-    async fn understand(&mut self, sentence: &Sentence, things: &Things) -> Result<Understood, ComprehensionError> {
+    async fn understand(
+        &mut self,
+        sentence: &Sentence,
+        things: &Things,
+    ) -> Result<Understood, ComprehensionError> {
         let begun = Instant::now();
         let prepared = self.catalogue.prepare(&sentence.text, &sentence.focus);
         let split = begun.elapsed();
@@ -200,16 +250,27 @@ impl ComprehensionTask {
             true => Embedded::default(),
             false => self.inference.embedder().embed_timed(texts).await?,
         };
-        let vectors: Vec<Vec<f32>> = embedded.embeddings.iter().map(|vector| vector.as_slice().to_vec()).collect();
+        let vectors: Vec<Vec<f32>> = embedded
+            .embeddings
+            .iter()
+            .map(|vector| vector.as_slice().to_vec())
+            .collect();
         let matching = Instant::now();
-        let state = |thing: &ThingId, property: &str| -> Option<Value> { things.get(thing)?.values.get(property).cloned() };
-        let resolution = self.catalogue.resolve(&prepared, &vectors, &sentence.focus, &state);
+        let state = |thing: &ThingId, property: &str| -> Option<Value> {
+            things.get(thing)?.values.get(property).cloned()
+        };
+        let resolution = self
+            .catalogue
+            .resolve(&prepared, &vectors, &sentence.focus, &state);
         let timings = ComprehensionTimings {
             queue: begun.saturating_duration_since(sentence.asked) + embedded.timings.queue,
             encode: split + embedded.timings.tokenize,
             infer: embedded.timings.infer,
             decode: matching.elapsed(),
         };
-        Ok(Understood { resolution, timings })
+        Ok(Understood {
+            resolution,
+            timings,
+        })
     }
 }

@@ -200,7 +200,11 @@ struct Answering {
 
 impl Drop for Answering {
     fn drop(&mut self) {
-        self.parts.answering.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.session);
+        self.parts
+            .answering
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .remove(&self.session);
     }
 }
 
@@ -217,7 +221,18 @@ impl Conversations {
         running: TaskTracker,
     ) -> Self {
         let answering = Mutex::default();
-        Self { parts: Arc::new(Parts { commands, comprehension, inference, registry, sessions, speech, answering, running }) }
+        Self {
+            parts: Arc::new(Parts {
+                commands,
+                comprehension,
+                inference,
+                registry,
+                sessions,
+                speech,
+                answering,
+                running,
+            }),
+        }
     }
 
     /// Answers; the events come as they happen.
@@ -230,10 +245,21 @@ impl Conversations {
             return Err(SayError::Length { bytes });
         }
         let session = utterance.session.as_str().to_owned();
-        if !self.parts.answering.lock().unwrap_or_else(PoisonError::into_inner).insert(session.clone()) {
-            return Err(SayError::Busy { session: utterance.session });
+        if !self
+            .parts
+            .answering
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(session.clone())
+        {
+            return Err(SayError::Busy {
+                session: utterance.session,
+            });
         }
-        let answering = Answering { parts: Arc::clone(&self.parts), session };
+        let answering = Answering {
+            parts: Arc::clone(&self.parts),
+            session,
+        };
         let (events, stream) = mpsc::channel(EVENTS);
         self.parts.running.spawn(async move {
             let mut exchange = Exchange::new(&answering.parts, utterance, events);
@@ -278,10 +304,18 @@ impl Exchange {
     }
 
     async fn answer(&mut self) -> Result<Report, SayError> {
-        let session = self.parts.sessions.load(&self.utterance.session, SystemTime::now()).await?;
+        let session = self
+            .parts
+            .sessions
+            .load(&self.utterance.session, SystemTime::now())
+            .await?;
         self.timings.load = self.started.elapsed();
         let focus = focus_of(&session);
-        let understood = self.parts.comprehension.understand(self.utterance.text.clone(), focus).await?;
+        let understood = self
+            .parts
+            .comprehension
+            .understand(self.utterance.text.clone(), focus)
+            .await?;
         self.timings.comprehension = understood.timings;
         let resolution = understood.resolution;
         let calls = match &resolution.understanding {
@@ -290,18 +324,34 @@ impl Exchange {
         };
         let explanations = resolution.explanations;
         tracing::debug!(trace = %self.trace_id, session = %self.utterance.session, calls = calls.len(), "understood");
-        let _ = self.events.send(SayEvent::Understood { calls, explanations }).await;
+        let _ = self
+            .events
+            .send(SayEvent::Understood {
+                calls,
+                explanations,
+            })
+            .await;
 
         let (kind, text) = match resolution.understanding {
             Understanding::Calls(calls) => (Kind::Command, self.execute(calls).await),
             Understanding::Ask { question, .. } => {
                 self.remember_sentence(TurnOutcome::Asked);
-                self.remember(Speaker::Assistant, question.clone(), None, TurnOutcome::Asked);
+                self.remember(
+                    Speaker::Assistant,
+                    question.clone(),
+                    None,
+                    TurnOutcome::Asked,
+                );
                 (Kind::Question, question)
             }
             Understanding::Refuse { message, .. } => {
                 self.remember_sentence(TurnOutcome::Refused);
-                self.remember(Speaker::Assistant, message.clone(), None, TurnOutcome::Refused);
+                self.remember(
+                    Speaker::Assistant,
+                    message.clone(),
+                    None,
+                    TurnOutcome::Refused,
+                );
                 (Kind::Refusal, message)
             }
             Understanding::Cancelled => {
@@ -316,10 +366,19 @@ impl Exchange {
         let keeping = Instant::now();
         let focus = serde_json::to_value(&resolution.focus).ok();
         let turns = std::mem::take(&mut self.turns);
-        let _kept = self.parts.sessions.append(&self.utterance.session, turns, focus, SystemTime::now()).await?;
+        let _kept = self
+            .parts
+            .sessions
+            .append(&self.utterance.session, turns, focus, SystemTime::now())
+            .await?;
         self.timings.keep = keeping.elapsed();
         self.timings.total = self.started.elapsed();
-        Ok(Report { text, kind, trace_id: self.trace_id.clone(), timings: self.timings })
+        Ok(Report {
+            text,
+            kind,
+            trace_id: self.trace_id.clone(),
+            timings: self.timings,
+        })
     }
 
     fn remember_sentence(&mut self, outcome: TurnOutcome) {
@@ -327,7 +386,13 @@ impl Exchange {
         self.remember(Speaker::User, text, None, outcome);
     }
 
-    fn remember(&mut self, speaker: Speaker, text: String, call: Option<&Call>, outcome: TurnOutcome) {
+    fn remember(
+        &mut self,
+        speaker: Speaker,
+        text: String,
+        call: Option<&Call>,
+        outcome: TurnOutcome,
+    ) {
         self.turns.push(NewTurn {
             speaker,
             text,
@@ -347,14 +412,27 @@ impl Exchange {
             let command = Command::fresh(self.utterance.principal.clone(), call.clone());
             let result = self.parts.commands.execute(command).await;
             if let Ok(done) = &result {
-                self.timings.first_frame.get_or_insert(began + done.timings.written);
+                self.timings
+                    .first_frame
+                    .get_or_insert(began + done.timings.written);
                 self.timings.devices += done.timings.answered.saturating_sub(done.timings.written);
             }
             let answer = self.answer_for(&call, &result).await;
-            let outcome = if result.is_ok() { TurnOutcome::Done } else { TurnOutcome::Failed };
+            let outcome = if result.is_ok() {
+                TurnOutcome::Done
+            } else {
+                TurnOutcome::Failed
+            };
             self.remember(Speaker::Device, answer.clone(), Some(&call), outcome);
             answers.push(answer.clone());
-            let _ = self.events.send(SayEvent::Executed { call, result, answer }).await;
+            let _ = self
+                .events
+                .send(SayEvent::Executed {
+                    call,
+                    result,
+                    answer,
+                })
+                .await;
         }
         answers.join(" ")
     }
@@ -362,38 +440,67 @@ impl Exchange {
     /// The words for one result: the device's own output, or the property that the action sets, read back from the device.
     async fn answer_for(&self, call: &Call, result: &Result<Done, CommandError>) -> String {
         let things = self.parts.registry.things();
-        let Some(thing) = things.get(&call.thing) else { return result.as_ref().err().map(ToString::to_string).unwrap_or_default() };
+        let Some(thing) = things.get(&call.thing) else {
+            return result
+                .as_ref()
+                .err()
+                .map(ToString::to_string)
+                .unwrap_or_default();
+        };
         let done = match result {
             Ok(done) => done,
             Err(error) => return self.parts.speech.failure(error),
         };
         let affected = match &call.operation {
-            Operation::Invoke { action, .. } if done.output == Value::Null => {
-                thing.description.actions.get(action).and_then(|action| action.sets.clone())
-            }
+            Operation::Invoke { action, .. } if done.output == Value::Null => thing
+                .description
+                .actions
+                .get(action)
+                .and_then(|action| action.sets.clone()),
             _ => None,
         };
         let now = match affected {
             Some(property) => {
-                let read = Call { thing: call.thing.clone(), operation: Operation::Read { property: property.clone() } };
+                let read = Call {
+                    thing: call.thing.clone(),
+                    operation: Operation::Read {
+                        property: property.clone(),
+                    },
+                };
                 let command = Command::fresh(self.utterance.principal.clone(), read);
-                self.parts.commands.execute(command).await.ok().map(|done| (property, done.output))
+                self.parts
+                    .commands
+                    .execute(command)
+                    .await
+                    .ok()
+                    .map(|done| (property, done.output))
             }
             None => None,
         };
-        self.parts.speech.success(&thing.description, call, &done.output, now.as_ref().map(|(name, value)| (name.as_str(), value)))
+        self.parts.speech.success(
+            &thing.description,
+            call,
+            &done.output,
+            now.as_ref().map(|(name, value)| (name.as_str(), value)),
+        )
     }
 
     /// The language model answers, with the session's context.
     async fn converse(&mut self, session: &Session) -> Result<String, SayError> {
-        let request = self.parts.speech.chat_request(session, &self.utterance.text, &self.parts.registry.things());
+        let request = self.parts.speech.chat_request(
+            session,
+            &self.utterance.text,
+            &self.parts.registry.things(),
+        );
         let mut stream = self.parts.inference.chat().generate(request)?;
         let mut text = String::new();
         while let Some(event) = stream.recv().await {
             match event {
                 ChatEvent::Started { .. } => {}
                 ChatEvent::Delta(piece) => {
-                    self.timings.first_text.get_or_insert(self.started.elapsed());
+                    self.timings
+                        .first_text
+                        .get_or_insert(self.started.elapsed());
                     text.push_str(&piece);
                     if self.events.send(SayEvent::Delta(piece)).await.is_err() {
                         // Nobody listens any more: dropping the stream cancels at the next token.
@@ -412,5 +519,10 @@ impl Exchange {
 
 /// The focus that the session kept; one that a newer or older daemon wrote otherwise is no focus.
 fn focus_of(session: &Session) -> Focus {
-    session.record.focus.clone().and_then(|focus| serde_json::from_value(focus).ok()).unwrap_or_default()
+    session
+        .record
+        .focus
+        .clone()
+        .and_then(|focus| serde_json::from_value(focus).ok())
+        .unwrap_or_default()
 }

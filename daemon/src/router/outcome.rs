@@ -144,7 +144,10 @@ impl CommandError {
     /// Whether the device cannot have acted, so that asking again is harmless.
     #[must_use]
     pub fn is_certain(&self) -> bool {
-        !matches!(self, Self::NoAnswer { .. } | Self::Interrupted { .. } | Self::Running { .. })
+        !matches!(
+            self,
+            Self::NoAnswer { .. } | Self::Interrupted { .. } | Self::Running { .. }
+        )
     }
 }
 
@@ -170,8 +173,13 @@ impl Outcome {
     #[must_use]
     pub fn of(result: &Result<Done, CommandError>) -> Self {
         match result {
-            Ok(done) => Self::Succeeded { output: done.output.clone() },
-            Err(error) => Self::Failed { error: error.name().to_owned(), message: error.to_string() },
+            Ok(done) => Self::Succeeded {
+                output: done.output.clone(),
+            },
+            Err(error) => Self::Failed {
+                error: error.name().to_owned(),
+                message: error.to_string(),
+            },
         }
     }
 
@@ -181,7 +189,10 @@ impl Outcome {
     /// [`CommandError::Earlier`] for a failure.
     pub fn into_result(self) -> Result<Done, CommandError> {
         match self {
-            Self::Succeeded { output } => Ok(Done { output, timings: Timings::default() }),
+            Self::Succeeded { output } => Ok(Done {
+                output,
+                timings: Timings::default(),
+            }),
             Self::Failed { error, message } => Err(CommandError::Earlier { error, message }),
         }
     }
@@ -191,7 +202,9 @@ impl Outcome {
     pub fn to_json(&self) -> Value {
         match self {
             Self::Succeeded { output } => json!({"status": "SUCCEEDED", "output": output}),
-            Self::Failed { error, message } => json!({"status": "FAILED", "error": error, "message": message}),
+            Self::Failed { error, message } => {
+                json!({"status": "FAILED", "error": error, "message": message})
+            }
         }
     }
 
@@ -199,7 +212,9 @@ impl Outcome {
     #[must_use]
     pub fn from_json(json: &Value) -> Option<Self> {
         match json.get("status")?.as_str()? {
-            "SUCCEEDED" => Some(Self::Succeeded { output: json.get("output")?.clone() }),
+            "SUCCEEDED" => Some(Self::Succeeded {
+                output: json.get("output")?.clone(),
+            }),
             "FAILED" => Some(Self::Failed {
                 error: json.get("error")?.as_str()?.to_owned(),
                 message: json.get("message")?.as_str()?.to_owned(),
@@ -215,8 +230,13 @@ mod tests {
 
     #[test]
     fn an_outcome_survives_the_ledger() {
-        let done = Ok(Done { output: json!({"level": 40}), timings: Timings::default() });
-        let failed = Err(CommandError::NotConnected { thing: "Desk lamp".into() });
+        let done = Ok(Done {
+            output: json!({"level": 40}),
+            timings: Timings::default(),
+        });
+        let failed = Err(CommandError::NotConnected {
+            thing: "Desk lamp".into(),
+        });
         for outcome in [Outcome::of(&done), Outcome::of(&failed)] {
             assert_eq!(Outcome::from_json(&outcome.to_json()), Some(outcome));
         }

@@ -13,12 +13,26 @@ use crate::understanding::{Call, Operation};
 ///
 /// # Errors
 /// [`CommandError::Denied`] names principal and resource.
-pub fn check(principal: &Principal, thing: &ThingDescription, call: &Call) -> Result<(), CommandError> {
+pub fn check(
+    principal: &Principal,
+    thing: &ThingDescription,
+    call: &Call,
+) -> Result<(), CommandError> {
     let (affordance, must_be_confirmed) = match &call.operation {
-        Operation::Invoke { action, .. } => (action, thing.actions.get(action).is_some_and(|action| action.confirm)),
-        Operation::Write { property, .. } => {
-            (property, thing.properties.get(property).is_some_and(|property| property.confirm))
-        }
+        Operation::Invoke { action, .. } => (
+            action,
+            thing
+                .actions
+                .get(action)
+                .is_some_and(|action| action.confirm),
+        ),
+        Operation::Write { property, .. } => (
+            property,
+            thing
+                .properties
+                .get(property)
+                .is_some_and(|property| property.confirm),
+        ),
         Operation::Read { property } => (property, false),
     };
     match principal {
@@ -40,8 +54,18 @@ mod tests {
 
     fn ask(principal: &Principal, action: &str) -> Result<(), CommandError> {
         let thing = ThingDescription::from_json(LOCK).unwrap();
-        let operation = Operation::Invoke { action: action.into(), input: None };
-        check(principal, &thing, &Call { thing: thing.id.clone(), operation })
+        let operation = Operation::Invoke {
+            action: action.into(),
+            input: None,
+        };
+        check(
+            principal,
+            &thing,
+            &Call {
+                thing: thing.id.clone(),
+                operation,
+            },
+        )
     }
 
     #[test]

@@ -10,9 +10,9 @@ use crate::session::{Session, Speaker, TurnRecord};
 use crate::things::description::ThingDescription;
 use crate::things::registry::{Presence, Things};
 use crate::things::schema::CheckError;
+use crate::understanding::Call;
 use crate::understanding::reply;
 use crate::understanding::wording::Wording;
-use crate::understanding::Call;
 
 /// Discourages a small model from saying the same sentence again and again, as it does when decoded greedily. Not tuned.
 const REPETITION_PENALTY: f32 = 1.15;
@@ -33,14 +33,26 @@ impl Speech {
     /// Speaks in `wording`; the model sees `context_turns` earlier turns and answers in at most `answer_tokens_max` tokens.
     #[must_use]
     pub fn new(wording: Arc<Wording>, context_turns: usize, answer_tokens_max: usize) -> Self {
-        Self { wording, context_turns, answer_tokens_max }
+        Self {
+            wording,
+            context_turns,
+            answer_tokens_max,
+        }
     }
 
     /// A call that the device carried out: its own output, or else what it reports of the property that the call sets.
     #[must_use]
-    pub fn success(&self, thing: &ThingDescription, call: &Call, output: &Value, now: Option<(&str, &Value)>) -> String {
+    pub fn success(
+        &self,
+        thing: &ThingDescription,
+        call: &Call,
+        output: &Value,
+        now: Option<(&str, &Value)>,
+    ) -> String {
         match now {
-            Some((property, value)) => reply::property_report(property, value, thing, &self.wording),
+            Some((property, value)) => {
+                reply::property_report(property, value, thing, &self.wording)
+            }
             None => {
                 let output = Some(output).filter(|output| !output.is_null());
                 reply::answer(call, output, thing, &self.wording)
@@ -54,7 +66,9 @@ impl Speech {
         let say = |name, places: &[(&str, &str)]| reply::say(&self.wording, name, places);
         let of = |name, thing: &str| say(name, &[("thing", &thing.to_lowercase())]);
         match error {
-            CommandError::Check(CheckError::Value(error)) => reply::value_error(error, &self.wording),
+            CommandError::Check(CheckError::Value(error)) => {
+                reply::value_error(error, &self.wording)
+            }
             CommandError::Check(
                 CheckError::NoSuchAction { thing, .. }
                 | CheckError::NoSuchProperty { thing, .. }
@@ -66,19 +80,37 @@ impl Speech {
             CommandError::NotConnected { thing } => of("not_connected", thing),
             CommandError::Busy { thing } => of("busy", thing),
             CommandError::Device { thing, message, .. } => {
-                let places = [("thing", thing.to_lowercase()), ("message", unstopped(message).to_owned())];
-                say("device_fault", &places.each_ref().map(|(place, value)| (*place, value.as_str())))
+                let places = [
+                    ("thing", thing.to_lowercase()),
+                    ("message", unstopped(message).to_owned()),
+                ];
+                say(
+                    "device_fault",
+                    &places
+                        .each_ref()
+                        .map(|(place, value)| (*place, value.as_str())),
+                )
             }
             CommandError::NoAnswer { thing, deadline } => {
-                let places = [("thing", thing.to_lowercase()), ("seconds", deadline.as_secs_f64().to_string())];
-                say("no_answer", &places.each_ref().map(|(place, value)| (*place, value.as_str())))
+                let places = [
+                    ("thing", thing.to_lowercase()),
+                    ("seconds", deadline.as_secs_f64().to_string()),
+                ];
+                say(
+                    "no_answer",
+                    &places
+                        .each_ref()
+                        .map(|(place, value)| (*place, value.as_str())),
+                )
             }
             CommandError::Interrupted { thing } => of("interrupted", thing),
             CommandError::Running { .. } => say("running", &[]),
             CommandError::Conflict { .. } => say("conflict", &[]),
             CommandError::NotTaken { reason } => say("not_taken", &[("reason", unstopped(reason))]),
             CommandError::Store { cause } => say("not_stored", &[("cause", unstopped(cause))]),
-            CommandError::Earlier { message, .. } => say("failed_earlier", &[("message", unstopped(message))]),
+            CommandError::Earlier { message, .. } => {
+                say("failed_earlier", &[("message", unstopped(message))])
+            }
         }
     }
 
@@ -91,7 +123,10 @@ impl Speech {
     /// What the language model is asked: frame, things, the last turns, and what was said now.
     #[must_use]
     pub fn chat_request(&self, session: &Session, text: &str, things: &Things) -> ChatRequest {
-        let mut messages = vec![ChatMessage { role: Role::System, content: self.frame(things) }];
+        let mut messages = vec![ChatMessage {
+            role: Role::System,
+            content: self.frame(things),
+        }];
         for turn in remembered(&session.turns, self.context_turns) {
             push(&mut messages, role(turn), &turn.text);
         }
@@ -99,7 +134,10 @@ impl Speech {
         ChatRequest {
             messages,
             max_tokens: self.answer_tokens_max,
-            sampling: Sampling { choice: Choice::Greedy, repetition_penalty: REPETITION_PENALTY },
+            sampling: Sampling {
+                choice: Choice::Greedy,
+                repetition_penalty: REPETITION_PENALTY,
+            },
             begin_within: None,
         }
     }
@@ -129,9 +167,16 @@ fn unstopped(text: &str) -> &str {
 /// The last turns, `most` of them at the most. The window moves on by [`WINDOW_STEP`] turns at a time, so that most prompts begin as the one
 /// before them did, and the model's cache of that beginning can be used.
 fn remembered(turns: &[TurnRecord], most: usize) -> &[TurnRecord] {
-    let Some(last) = turns.last() else { return turns };
-    let oldest = (last.seq + 1).saturating_sub(most as u64).next_multiple_of(WINDOW_STEP);
-    let start = turns.iter().position(|turn| turn.seq >= oldest).unwrap_or(turns.len());
+    let Some(last) = turns.last() else {
+        return turns;
+    };
+    let oldest = (last.seq + 1)
+        .saturating_sub(most as u64)
+        .next_multiple_of(WINDOW_STEP);
+    let start = turns
+        .iter()
+        .position(|turn| turn.seq >= oldest)
+        .unwrap_or(turns.len());
     &turns[start..]
 }
 
@@ -149,7 +194,10 @@ fn push(messages: &mut Vec<ChatMessage>, role: Role, text: &str) {
             last.content.push('\n');
             last.content.push_str(text);
         }
-        _ => messages.push(ChatMessage { role, content: text.to_owned() }),
+        _ => messages.push(ChatMessage {
+            role,
+            content: text.to_owned(),
+        }),
     }
 }
 
@@ -175,7 +223,11 @@ mod tests {
 
     #[test]
     fn the_remembered_turns_begin_at_the_same_one_for_a_while() {
-        let first = |until| remembered(&turns(0..until), 12).first().map(|turn| turn.seq);
+        let first = |until| {
+            remembered(&turns(0..until), 12)
+                .first()
+                .map(|turn| turn.seq)
+        };
         assert_eq!((first(0), first(5), first(12)), (None, Some(0), Some(0)));
         let firsts: Vec<_> = (13..=20).map(first).collect();
         assert!(firsts.iter().all(|first| *first == Some(8)), "{firsts:?}");

@@ -285,10 +285,11 @@ impl ThingDescription {
     /// # Errors
     /// [`DescriptionError`] names the path of the first thing that is wrong.
     pub fn from_json(text: &str) -> Result<Self, DescriptionError> {
-        let document = serde_json::from_str(text).map_err(|source| DescriptionError::Malformed {
-            path: ".".into(),
-            source,
-        })?;
+        let document =
+            serde_json::from_str(text).map_err(|source| DescriptionError::Malformed {
+                path: ".".into(),
+                source,
+            })?;
         Self::from_value(document)
     }
 

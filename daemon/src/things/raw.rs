@@ -135,7 +135,10 @@ struct RawChoice {
     aliases: OneOrMany,
 }
 
-pub(super) fn validate(raw: RawThing, document: Value) -> Result<ThingDescription, DescriptionError> {
+pub(super) fn validate(
+    raw: RawThing,
+    document: Value,
+) -> Result<ThingDescription, DescriptionError> {
     let id = ThingId::new(raw.id).map_err(|error| invalid("id", error.into()))?;
     let properties = affordances("properties", raw.properties, property)?;
     let actions = affordances("actions", raw.actions, action)?;

@@ -88,8 +88,16 @@ pub struct DeviceEvent {
 enum Change {
     Attach(Attachment),
     Detach(LinkId),
-    Property { link: LinkId, property: String, value: Value },
-    Event { link: LinkId, name: String, data: Value },
+    Property {
+        link: LinkId,
+        property: String,
+        value: Value,
+    },
+    Event {
+        link: LinkId,
+        name: String,
+        data: Value,
+    },
 }
 
 /// Handle to the registry. Cheap to clone.
@@ -115,8 +123,20 @@ pub fn registry() -> (Registry, RegistryTask) {
     let (changes, queue) = mpsc::channel(CHANGES);
     let (publish, snapshot) = watch::channel(Arc::default());
     let (events, _) = broadcast::channel(EVENTS);
-    let handle = Registry { changes, snapshot, events: events.clone() };
-    (handle, RegistryTask { changes: queue, publish, events, by_link: BTreeMap::new() })
+    let handle = Registry {
+        changes,
+        snapshot,
+        events: events.clone(),
+    };
+    (
+        handle,
+        RegistryTask {
+            changes: queue,
+            publish,
+            events,
+            by_link: BTreeMap::new(),
+        },
+    )
 }
 
 impl Registry {
@@ -150,7 +170,14 @@ impl Registry {
 
     /// A device reported a value.
     pub async fn property_changed(&self, link: LinkId, property: String, value: Value) {
-        let _ = self.changes.send(Change::Property { link, property, value }).await;
+        let _ = self
+            .changes
+            .send(Change::Property {
+                link,
+                property,
+                value,
+            })
+            .await;
     }
 
     /// A device emitted an event.
@@ -177,12 +204,20 @@ impl RegistryTask {
         match change {
             Change::Attach(attachment) => self.attach(attachment),
             Change::Detach(link) => self.detach(&link),
-            Change::Property { link, property, value } => {
+            Change::Property {
+                link,
+                property,
+                value,
+            } => {
                 if let Some(id) = self.by_link.get(&link) {
                     self.publish.send_if_modified(|things| {
                         // An unchanged value is no news, and wakes nobody.
-                        let Some(known) = things.get(id) else { return false };
-                        if !known.description.properties.contains_key(&property) || known.values.get(&property) == Some(&value) {
+                        let Some(known) = things.get(id) else {
+                            return false;
+                        };
+                        if !known.description.properties.contains_key(&property)
+                            || known.values.get(&property) == Some(&value)
+                        {
                             return false;
                         }
                         if let Some(thing) = Arc::make_mut(things).get_mut(id) {
@@ -195,16 +230,30 @@ impl RegistryTask {
             Change::Event { link, name, data } => {
                 if let Some(thing) = self.by_link.get(&link) {
                     // Nobody listening is no fault.
-                    let _ = self.events.send(DeviceEvent { thing: thing.clone(), name, data });
+                    let _ = self.events.send(DeviceEvent {
+                        thing: thing.clone(),
+                        name,
+                        data,
+                    });
                 }
             }
         }
     }
 
     fn attach(&mut self, attachment: Attachment) {
-        let Attachment { link, description, schemas, port, boot_id } = attachment;
+        let Attachment {
+            link,
+            description,
+            schemas,
+            port,
+            boot_id,
+        } = attachment;
         let id = description.id.clone();
-        if let Some((other, _)) = self.by_link.iter().find(|(other, thing)| **thing == id && **other != link) {
+        if let Some((other, _)) = self
+            .by_link
+            .iter()
+            .find(|(other, thing)| **thing == id && **other != link)
+        {
             // The newest wins: a device that was moved to another port is announced there before the old one times out.
             tracing::warn!(thing = %id, from = %other, to = %link, "thing moved to another link");
             let other = other.clone();
@@ -217,15 +266,31 @@ impl RegistryTask {
                 Some(known) if known.description == description => known.values,
                 _ => BTreeMap::new(),
             };
-            things.insert(id, ThingSnapshot { description, schemas, presence: Presence::Online { link, port, boot_id }, values });
+            things.insert(
+                id,
+                ThingSnapshot {
+                    description,
+                    schemas,
+                    presence: Presence::Online {
+                        link,
+                        port,
+                        boot_id,
+                    },
+                    values,
+                },
+            );
         });
     }
 
     fn detach(&mut self, link: &LinkId) {
-        let Some(id) = self.by_link.remove(link) else { return };
+        let Some(id) = self.by_link.remove(link) else {
+            return;
+        };
         self.publish.send_modify(|things| {
             if let Some(thing) = Arc::make_mut(things).get_mut(&id) {
-                thing.presence = Presence::Offline { since: SystemTime::now() };
+                thing.presence = Presence::Offline {
+                    since: SystemTime::now(),
+                };
             }
         });
     }

@@ -20,9 +20,16 @@ pub fn to_json(value: Wire) -> Json {
         Wire::Int(number) => Json::from(number),
         Wire::Float(number) => Number::from_f64(number).map_or(Json::Null, Json::Number),
         Wire::Text(text) => Json::String(text),
-        Wire::Bytes(bytes) => Json::String(bytes.iter().map(|byte| format!("{byte:02x}")).collect()),
+        Wire::Bytes(bytes) => {
+            Json::String(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
+        }
         Wire::Array(items) => Json::Array(items.into_iter().map(to_json).collect()),
-        Wire::Map(members) => Json::Object(members.into_iter().map(|(key, value)| (key, to_json(value))).collect()),
+        Wire::Map(members) => Json::Object(
+            members
+                .into_iter()
+                .map(|(key, value)| (key, to_json(value)))
+                .collect(),
+        ),
     }
 }
 
@@ -47,7 +54,10 @@ pub fn to_wire(value: &Json) -> Result<Wire, Unrepresentable> {
 }
 
 fn object(members: &Map<String, Json>) -> Result<Vec<(String, Wire)>, Unrepresentable> {
-    members.iter().map(|(key, value)| Ok((key.clone(), to_wire(value)?))).collect()
+    members
+        .iter()
+        .map(|(key, value)| Ok((key.clone(), to_wire(value)?)))
+        .collect()
 }
 
 #[cfg(test)]
@@ -57,7 +67,14 @@ mod tests {
 
     #[test]
     fn json_survives_the_wire_and_back() {
-        for value in [json!(null), json!(true), json!(40), json!(-1.5), json!("käse"), json!([1, {"a": [false]}])] {
+        for value in [
+            json!(null),
+            json!(true),
+            json!(40),
+            json!(-1.5),
+            json!("käse"),
+            json!([1, {"a": [false]}]),
+        ] {
             assert_eq!(to_json(to_wire(&value).unwrap()), value);
         }
     }

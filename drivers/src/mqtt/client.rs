@@ -45,10 +45,12 @@ impl Client {
     /// [`PublishError::Busy`] when the queue is full, [`PublishError::Stopped`] after shut-down.
     pub async fn publish(&self, publication: Publication) -> Result<(), PublishError> {
         let (receipt, acknowledged) = oneshot::channel();
-        self.out.try_send((publication, receipt)).map_err(|error| match error {
-            mpsc::error::TrySendError::Full(_) => PublishError::Busy,
-            mpsc::error::TrySendError::Closed(_) => PublishError::Stopped,
-        })?;
+        self.out
+            .try_send((publication, receipt))
+            .map_err(|error| match error {
+                mpsc::error::TrySendError::Full(_) => PublishError::Busy,
+                mpsc::error::TrySendError::Closed(_) => PublishError::Stopped,
+            })?;
         acknowledged.await.unwrap_or(Err(PublishError::Stopped))
     }
 
@@ -61,10 +63,20 @@ impl Client {
 
 /// Starts the owner task on `tracker`; it ends when `cancel` is, after a clean disconnect.
 #[must_use]
-pub fn spawn(config: ClientConfig, tracker: &TaskTracker, cancel: CancellationToken) -> (Client, mpsc::Receiver<Incoming>) {
+pub fn spawn(
+    config: ClientConfig,
+    tracker: &TaskTracker,
+    cancel: CancellationToken,
+) -> (Client, mpsc::Receiver<Incoming>) {
     let (out, out_queue) = mpsc::channel(OUT_CAPACITY);
     let (up, up_queue) = mpsc::channel(UP_CAPACITY);
     let (state, watched) = watch::channel(BrokerState::Starting);
     tracker.spawn(Pump::new(config, out_queue, up, state).run(cancel));
-    (Client { out, state: watched }, up_queue)
+    (
+        Client {
+            out,
+            state: watched,
+        },
+        up_queue,
+    )
 }

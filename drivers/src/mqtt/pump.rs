@@ -6,10 +6,13 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-use rumqttc::Outgoing;
-use rumqttc::v5::mqttbytes::v5::{ConnectProperties, LastWill, LastWillProperties, Packet, PubAckReason, Publish, PublishProperties};
-use rumqttc::v5::mqttbytes::QoS;
 use rumqttc::NetworkOptions;
+use rumqttc::Outgoing;
+use rumqttc::v5::mqttbytes::QoS;
+use rumqttc::v5::mqttbytes::v5::{
+    ConnectProperties, LastWill, LastWillProperties, Packet, PubAckReason, Publish,
+    PublishProperties,
+};
 use rumqttc::v5::{AsyncClient, ConnectionError, Event, EventLoop, MqttOptions};
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
@@ -66,7 +69,14 @@ impl Pump {
         up: mpsc::Sender<Incoming>,
         state: watch::Sender<BrokerState>,
     ) -> Self {
-        Self { config, out, up, state, window: VecDeque::new(), dropped: 0 }
+        Self {
+            config,
+            out,
+            up,
+            state,
+            window: VecDeque::new(),
+            dropped: 0,
+        }
     }
 
     pub(super) async fn run(mut self, cancel: CancellationToken) {
@@ -76,7 +86,10 @@ impl Pump {
                 Ended::Cancelled => return,
                 Ended::Failed { cause, lived } => {
                     attempt = self.config.backoff.attempt_after(attempt, lived);
-                    let wait = self.config.backoff.delay(attempt.saturating_sub(1), rand::random());
+                    let wait = self
+                        .config
+                        .backoff
+                        .delay(attempt.saturating_sub(1), rand::random());
                     self.lost(attempt, cause, wait);
                     tokio::select! {
                         () = cancel.cancelled() => return,
@@ -91,17 +104,20 @@ impl Pump {
     fn lost(&self, attempt: u32, cause: String, wait: Duration) {
         let broker = &self.config.broker;
         let wait_ms = wait.as_millis() as u64;
-        if matches!(*self.state.borrow(), BrokerState::Waiting { cause: ref known, .. } if *known == cause) {
+        if matches!(*self.state.borrow(), BrokerState::Waiting { cause: ref known, .. } if *known == cause)
+        {
             tracing::debug!(%broker, attempt, wait_ms, %cause, "broker still away");
         } else {
             tracing::warn!(%broker, attempt, wait_ms, %cause, "broker away; it is tried again until it answers");
         }
-        self.state.send_replace(BrokerState::Waiting { attempt, cause });
+        self.state
+            .send_replace(BrokerState::Waiting { attempt, cause });
     }
 
     fn options(&self) -> MqttOptions {
         let config = &self.config;
-        let mut options = MqttOptions::new(&config.client_id, &config.broker.host, config.broker.port);
+        let mut options =
+            MqttOptions::new(&config.client_id, &config.broker.host, config.broker.port);
         let mut network = NetworkOptions::new();
         // A reply follows the acknowledgement of its command at once: Nagle's algorithm would hold it back until the broker's
         // system acknowledges that one, about 40 ms on Linux.
@@ -113,7 +129,9 @@ impl Pump {
             .set_connection_timeout(5)
             .set_manual_acks(true)
             .set_connect_properties(ConnectProperties {
-                session_expiry_interval: Some(u32::try_from(config.session_expiry.as_secs()).unwrap_or(u32::MAX)),
+                session_expiry_interval: Some(
+                    u32::try_from(config.session_expiry.as_secs()).unwrap_or(u32::MAX),
+                ),
                 receive_maximum: Some(RECEIVE_MAXIMUM),
                 max_packet_size: Some(PACKET_BYTES_MAX),
                 ..ConnectProperties::new()
@@ -129,7 +147,13 @@ impl Pump {
                 correlation_data: None,
                 user_properties: Vec::new(),
             };
-            options.set_last_will(LastWill::new(&will.topic, will.payload.clone(), QoS::AtLeastOnce, true, Some(properties)));
+            options.set_last_will(LastWill::new(
+                &will.topic,
+                will.payload.clone(),
+                QoS::AtLeastOnce,
+                true,
+                Some(properties),
+            ));
         }
         options
     }
@@ -144,13 +168,18 @@ impl Pump {
             pending.progress = Progress::Unsent;
         }
         let mut connected: Option<Instant> = None;
-        let lived = |connected: Option<Instant>| connected.map_or(Duration::ZERO, |since| since.elapsed());
+        let lived =
+            |connected: Option<Instant>| connected.map_or(Duration::ZERO, |since| since.elapsed());
 
         loop {
             let is_ready = *self.state.borrow() == BrokerState::Connected && connected.is_some();
             if is_ready {
                 // What an earlier connection left unacknowledged goes first, in order.
-                for pending in self.window.iter_mut().filter(|pending| pending.progress == Progress::Unsent) {
+                for pending in self
+                    .window
+                    .iter_mut()
+                    .filter(|pending| pending.progress == Progress::Unsent)
+                {
                     if !send(&client, &pending.publication) {
                         break;
                     }
@@ -206,21 +235,36 @@ impl Pump {
             }
             Event::Incoming(Packet::SubAck(ack)) => {
                 use rumqttc::v5::mqttbytes::v5::SubscribeReasonCode::Success;
-                if let Some(refused) = ack.return_codes.iter().find(|code| !matches!(code, Success(_))) {
+                if let Some(refused) = ack
+                    .return_codes
+                    .iter()
+                    .find(|code| !matches!(code, Success(_)))
+                {
                     return Err(format!("the broker refused a subscription: {refused:?}"));
                 }
                 self.on_ready();
             }
             Event::Incoming(Packet::Publish(publish)) => {
-                let incoming = Incoming { publish, acks: acks.clone() };
+                let incoming = Incoming {
+                    publish,
+                    acks: acks.clone(),
+                };
                 if self.up.try_send(incoming).is_err() {
                     self.dropped += 1;
-                    tracing::warn!(dropped = self.dropped, "messages from the broker dropped: they come faster than they are handled");
+                    tracing::warn!(
+                        dropped = self.dropped,
+                        "messages from the broker dropped: they come faster than they are handled"
+                    );
                 }
             }
             Event::Incoming(Packet::PubAck(ack)) => {
-                let at = self.window.iter().position(|pending| pending.progress == Progress::Identified(ack.pkid));
-                let receipt = at.and_then(|at| self.window.remove(at)).and_then(|pending| pending.receipt);
+                let at = self
+                    .window
+                    .iter()
+                    .position(|pending| pending.progress == Progress::Identified(ack.pkid));
+                let receipt = at
+                    .and_then(|at| self.window.remove(at))
+                    .and_then(|pending| pending.receipt);
                 if let Some(receipt) = receipt {
                     let _ = receipt.send(match ack.reason {
                         PubAckReason::Success | PubAckReason::NoMatchingSubscribers => Ok(()),
@@ -231,11 +275,18 @@ impl Pump {
                 }
             }
             Event::Incoming(Packet::Disconnect(disconnect)) => {
-                return Err(format!("the broker closed the connection: {:?}", disconnect.reason_code));
+                return Err(format!(
+                    "the broker closed the connection: {:?}",
+                    disconnect.reason_code
+                ));
             }
             Event::Outgoing(Outgoing::Publish(packet_id)) if packet_id != 0 => {
                 // rumqttc sends in the order of its queue, so ids arrive in the window's order.
-                if let Some(pending) = self.window.iter_mut().find(|pending| pending.progress == Progress::Queued) {
+                if let Some(pending) = self
+                    .window
+                    .iter_mut()
+                    .find(|pending| pending.progress == Progress::Queued)
+                {
                     pending.progress = Progress::Identified(packet_id);
                 }
             }
@@ -248,7 +299,11 @@ impl Pump {
     fn on_ready(&mut self) {
         self.window.retain(|pending| pending.receipt.is_some());
         if let Some(publication) = self.config.birth.clone() {
-            self.window.push_front(Pending { publication, receipt: None, progress: Progress::Unsent });
+            self.window.push_front(Pending {
+                publication,
+                receipt: None,
+                progress: Progress::Unsent,
+            });
         }
         tracing::info!(broker = %self.config.broker, "broker connected");
         self.state.send_replace(BrokerState::Connected);

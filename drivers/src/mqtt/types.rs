@@ -36,13 +36,20 @@ impl FromStr for Broker {
     type Err = BrokerError;
 
     fn from_str(text: &str) -> Result<Self, BrokerError> {
-        let rest = text.strip_prefix("mqtt://").ok_or_else(|| BrokerError::Scheme(text.to_owned()))?;
+        let rest = text
+            .strip_prefix("mqtt://")
+            .ok_or_else(|| BrokerError::Scheme(text.to_owned()))?;
         let rest = rest.strip_suffix('/').unwrap_or(rest);
         // An IPv6 address stands in brackets, so the last colon is the port's only outside them.
         let (host, port) = match rest.rsplit_once(':') {
             Some((host, port)) if !port.ends_with(']') => {
                 let port = port.parse().ok().filter(|port| *port > 0);
-                (host, port.ok_or_else(|| BrokerError::Port(rest.rsplit(':').next().unwrap_or("").to_owned()))?)
+                (
+                    host,
+                    port.ok_or_else(|| {
+                        BrokerError::Port(rest.rsplit(':').next().unwrap_or("").to_owned())
+                    })?,
+                )
             }
             _ => (rest, 1883),
         };
@@ -50,7 +57,10 @@ impl FromStr for Broker {
         if host.is_empty() {
             return Err(BrokerError::NoHost);
         }
-        Ok(Self { host: host.to_owned(), port })
+        Ok(Self {
+            host: host.to_owned(),
+            port,
+        })
     }
 }
 
@@ -143,7 +153,11 @@ impl Incoming {
     /// The sender's correlation data, if any.
     #[must_use]
     pub fn correlation(&self) -> Option<&[u8]> {
-        self.publish.properties.as_ref()?.correlation_data.as_deref()
+        self.publish
+            .properties
+            .as_ref()?
+            .correlation_data
+            .as_deref()
     }
 
     /// Seconds that the message had left to live when the broker sent it on.
@@ -196,9 +210,15 @@ mod tests {
 
     #[test]
     fn broker_addresses_parse_with_and_without_a_port() {
-        let parse = |text: &str| text.parse::<Broker>().map(|broker| (broker.host, broker.port));
+        let parse = |text: &str| {
+            text.parse::<Broker>()
+                .map(|broker| (broker.host, broker.port))
+        };
         assert_eq!(parse("mqtt://box.local"), Ok(("box.local".into(), 1883)));
-        assert_eq!(parse("mqtt://127.0.0.1:1999/"), Ok(("127.0.0.1".into(), 1999)));
+        assert_eq!(
+            parse("mqtt://127.0.0.1:1999/"),
+            Ok(("127.0.0.1".into(), 1999))
+        );
         assert_eq!(parse("mqtt://[::1]"), Ok(("::1".into(), 1883)));
         assert_eq!(parse("mqtt://[::1]:42"), Ok(("::1".into(), 42)));
     }

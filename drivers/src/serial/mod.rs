@@ -7,19 +7,25 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use tokio_serial::{DataBits, ErrorKind, FlowControl, Parity, SerialPortBuilderExt as _, SerialStream, StopBits};
+use tokio_serial::{
+    DataBits, ErrorKind, FlowControl, Parity, SerialPortBuilderExt as _, SerialStream, StopBits,
+};
 
 /// Why a serial line could not be opened.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
     /// Nothing by that name: the adapter is unplugged, or the path is mistyped.
-    #[error("{path}: no such port (is the adapter plugged in? `ls -l /dev/serial/by-id` lists those that are)")]
+    #[error(
+        "{path}: no such port (is the adapter plugged in? `ls -l /dev/serial/by-id` lists those that are)"
+    )]
     Missing {
         /// The path that was tried.
         path: PathBuf,
     },
     /// The daemon's user may not open it.
-    #[error("{path}: permission denied (the daemon's user must be in the group that owns it, usually dialout)")]
+    #[error(
+        "{path}: permission denied (the daemon's user must be in the group that owns it, usually dialout)"
+    )]
     Denied {
         /// The path that was tried.
         path: PathBuf,
@@ -68,7 +74,13 @@ pub fn open(path: &Path, baud: u32) -> Result<SerialStream, OpenError> {
         ErrorKind::Io(io::ErrorKind::PermissionDenied) => OpenError::Denied { path: owned() },
         // EBUSY and a lock that another program holds both come as NoDevice.
         ErrorKind::NoDevice if path.exists() => OpenError::InUse { path: owned() },
-        ErrorKind::NoDevice | ErrorKind::Io(io::ErrorKind::NotFound) => OpenError::Missing { path: owned() },
-        _ => OpenError::Other { path: owned(), baud, source: error.into() },
+        ErrorKind::NoDevice | ErrorKind::Io(io::ErrorKind::NotFound) => {
+            OpenError::Missing { path: owned() }
+        }
+        _ => OpenError::Other {
+            path: owned(),
+            baud,
+            source: error.into(),
+        },
     })
 }

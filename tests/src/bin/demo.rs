@@ -44,32 +44,87 @@ fn step(say: &'static str, kind: Kind, wanted: Vec<(&'static str, &'static str, 
     Step { say, kind, wanted }
 }
 
-fn is(device: &'static str, property: &'static str, value: impl Into<Value>) -> (&'static str, &'static str, Want) {
+fn is(
+    device: &'static str,
+    property: &'static str,
+    value: impl Into<Value>,
+) -> (&'static str, &'static str, Want) {
     (device, property, Want::Is(value.into()))
 }
 
 fn script() -> Vec<Step> {
     use Kind::{Command, Conversation, Refusal, Untouched};
     vec![
-        step("turn on the desk lamp", Command, vec![is("lamp", "on", true)]),
-        step("set it to 40 percent", Command, vec![is("lamp", "brightness", 40)]),
-        step("and make it a bit brighter", Command, vec![("lamp", "brightness", Want::Above(40.0))]),
+        step(
+            "turn on the desk lamp",
+            Command,
+            vec![is("lamp", "on", true)],
+        ),
+        step(
+            "set it to 40 percent",
+            Command,
+            vec![is("lamp", "brightness", 40)],
+        ),
+        step(
+            "and make it a bit brighter",
+            Command,
+            vec![("lamp", "brightness", Want::Above(40.0))],
+        ),
         step("What is the capital of France?", Conversation, vec![]),
-        step("set the fan to high", Command, vec![is("thermometer", "fan_speed", "high")]),
+        step(
+            "set the fan to high",
+            Command,
+            vec![is("thermometer", "fan_speed", "high")],
+        ),
         step("what is the temperature?", Command, vec![]),
         step(
             "dim the desk lamp to 15 percent and set the fan to low",
             Command,
-            vec![is("lamp", "brightness", 15), is("thermometer", "fan_speed", "low")],
+            vec![
+                is("lamp", "brightness", 15),
+                is("thermometer", "fan_speed", "low"),
+            ],
         ),
-        step("set the desk lamp to 400 percent", Refusal, vec![is("lamp", "brightness", 15)]),
-        step("Why do people like warm light in the evening?", Conversation, vec![]),
-        step("could you switch off the desk lamp please", Command, vec![is("lamp", "on", false)]),
-        step("don't turn on the desk lamp", Untouched, vec![is("lamp", "on", false)]),
-        step("is the desk lamp on?", Command, vec![is("lamp", "on", false)]),
-        step("stop the fan", Command, vec![is("thermometer", "fan_speed", "off")]),
-        step("desk lamp to half", Command, vec![is("lamp", "brightness", 50)]),
-        step("Thank you! Tell me something nice about lamps.", Conversation, vec![]),
+        step(
+            "set the desk lamp to 400 percent",
+            Refusal,
+            vec![is("lamp", "brightness", 15)],
+        ),
+        step(
+            "Why do people like warm light in the evening?",
+            Conversation,
+            vec![],
+        ),
+        step(
+            "could you switch off the desk lamp please",
+            Command,
+            vec![is("lamp", "on", false)],
+        ),
+        step(
+            "don't turn on the desk lamp",
+            Untouched,
+            vec![is("lamp", "on", false)],
+        ),
+        step(
+            "is the desk lamp on?",
+            Command,
+            vec![is("lamp", "on", false)],
+        ),
+        step(
+            "stop the fan",
+            Command,
+            vec![is("thermometer", "fan_speed", "off")],
+        ),
+        step(
+            "desk lamp to half",
+            Command,
+            vec![is("lamp", "brightness", 50)],
+        ),
+        step(
+            "Thank you! Tell me something nice about lamps.",
+            Conversation,
+            vec![],
+        ),
     ]
 }
 
@@ -89,7 +144,9 @@ async fn main() -> ExitCode {
 }
 
 async fn run() -> anyhow::Result<usize> {
-    anstream::println!("{DIM}Starting a private message bus, an MQTT broker, a lamp, a thermometer with a fan, and the daemon …{DIM:#}");
+    anstream::println!(
+        "{DIM}Starting a private message bus, an MQTT broker, a lamp, a thermometer with a fan, and the daemon …{DIM:#}"
+    );
     let began = Instant::now();
     let edge_box = EdgeBox::running().await?;
     anstream::println!(
@@ -138,7 +195,9 @@ async fn converse(edge_box: &EdgeBox, step: &Step) -> anyhow::Result<bool> {
         Kind::Command => said.kind() == "command",
         Kind::Refusal => said.kind() == "refusal",
         Kind::Conversation => said.kind() == "conversation" && !said.text().trim().is_empty(),
-        Kind::Untouched => said.executed().count() == 0 && edge_box.device("lamp")?["executed"] == before,
+        Kind::Untouched => {
+            said.executed().count() == 0 && edge_box.device("lamp")?["executed"] == before
+        }
     };
     let mut good = kind_fits;
     if !kind_fits {
@@ -155,10 +214,15 @@ fn check(state: &Value, device: &str, property: &str, want: &Want) -> bool {
     let seen = &state[property];
     let (good, wanted) = match want {
         Want::Is(value) => (seen == value, value.to_string()),
-        Want::Above(limit) => (seen.as_f64().is_some_and(|seen| seen > *limit), format!("above {limit}")),
+        Want::Above(limit) => (
+            seen.as_f64().is_some_and(|seen| seen > *limit),
+            format!("above {limit}"),
+        ),
     };
     if good {
-        anstream::println!("{DIM}device{DIM:#} {device} {property} = {seen} {GOOD}as asked{GOOD:#}");
+        anstream::println!(
+            "{DIM}device{DIM:#} {device} {property} = {seen} {GOOD}as asked{GOOD:#}"
+        );
     } else {
         anstream::println!("{BAD}wrong{BAD:#}  {device} {property} = {seen}, wanted {wanted}");
     }
@@ -166,28 +230,50 @@ fn check(state: &Value, device: &str, property: &str, want: &Want) -> bool {
 }
 
 fn milliseconds(micros: &Value) -> String {
-    micros.as_f64().map_or_else(|| "?".to_owned(), |micros| format!("{:.1} ms", micros / 1000.0))
+    micros.as_f64().map_or_else(
+        || "?".to_owned(),
+        |micros| format!("{:.1} ms", micros / 1000.0),
+    )
 }
 
 fn latency(said: &Said) -> String {
     let timings = &said.end()["timings_us"];
     let mut parts = Vec::new();
     if timings["first_frame"].is_number() {
-        parts.push(format!("first frame on the wire after {}", milliseconds(&timings["first_frame"])));
+        parts.push(format!(
+            "first frame on the wire after {}",
+            milliseconds(&timings["first_frame"])
+        ));
     }
     if timings["first_text"].is_number() {
-        parts.push(format!("first word after {}", milliseconds(&timings["first_text"])));
+        parts.push(format!(
+            "first word after {}",
+            milliseconds(&timings["first_text"])
+        ));
     }
-    parts.push(format!("durable and done after {}", milliseconds(&timings["total"])));
+    parts.push(format!(
+        "durable and done after {}",
+        milliseconds(&timings["total"])
+    ));
     parts.join(", ")
 }
 
 async fn by_d_bus(edge_box: &EdgeBox) -> anyhow::Result<bool> {
     anstream::println!("{SAID}D-Bus{SAID:#}  Invoke {LAMP} set_brightness level=70");
     let began = Instant::now();
-    let result = edge_box.invoke(LAMP, "set_brightness", Some(&json!({"level": 70}))).await?;
-    anstream::println!("{GOOD}box{GOOD:#}    {result} {DIM}after {:.1} ms{DIM:#}", ms(began.elapsed()));
-    let good = check(&edge_box.device("lamp")?, "lamp", "brightness", &Want::Is(json!(70)));
+    let result = edge_box
+        .invoke(LAMP, "set_brightness", Some(&json!({"level": 70})))
+        .await?;
+    anstream::println!(
+        "{GOOD}box{GOOD:#}    {result} {DIM}after {:.1} ms{DIM:#}",
+        ms(began.elapsed())
+    );
+    let good = check(
+        &edge_box.device("lamp")?,
+        "lamp",
+        "brightness",
+        &Want::Is(json!(70)),
+    );
     anstream::println!();
     Ok(good)
 }
@@ -197,9 +283,19 @@ async fn by_mqtt(edge_box: &EdgeBox) -> anyhow::Result<bool> {
     anstream::println!("{SAID}MQTT{SAID:#}   autoglm/test-box/command {command}");
     let mut operator = Operator::connect(edge_box.broker_port(), "test-box").await?;
     let began = Instant::now();
-    let reply = operator.command("demo-1", command.to_string().as_bytes()).await?;
-    anstream::println!("{GOOD}box{GOOD:#}    {reply} {DIM}after {:.1} ms{DIM:#}", ms(began.elapsed()));
-    let good = check(&edge_box.device("lamp")?, "lamp", "brightness", &Want::Is(json!(30)));
+    let reply = operator
+        .command("demo-1", command.to_string().as_bytes())
+        .await?;
+    anstream::println!(
+        "{GOOD}box{GOOD:#}    {reply} {DIM}after {:.1} ms{DIM:#}",
+        ms(began.elapsed())
+    );
+    let good = check(
+        &edge_box.device("lamp")?,
+        "lamp",
+        "brightness",
+        &Want::Is(json!(30)),
+    );
     anstream::println!();
     Ok(good)
 }
@@ -212,7 +308,13 @@ fn ms(duration: Duration) -> f64 {
 fn hand_over(edge_box: &EdgeBox) -> anyhow::Result<()> {
     anstream::println!("\n{SAID}Now it is yours.{SAID:#} Say something to the box; Ctrl-D leaves.");
     std::io::stdout().flush()?;
-    let environment = HashMap::from([("AUTOGLM_BUS", edge_box.bus_address()), ("AUTOGLM_SESSION", "demo".to_owned())]);
-    Command::new(program("autoglmctl")?).arg("chat").envs(environment).status()?;
+    let environment = HashMap::from([
+        ("AUTOGLM_BUS", edge_box.bus_address()),
+        ("AUTOGLM_SESSION", "demo".to_owned()),
+    ]);
+    Command::new(program("autoglmctl")?)
+        .arg("chat")
+        .envs(environment)
+        .status()?;
     Ok(())
 }

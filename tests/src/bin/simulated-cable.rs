@@ -27,6 +27,8 @@ async fn main() -> anyhow::Result<()> {
     let arguments = Arguments::parse();
     let mut device = Line::serial(&arguments.device, BAUD)?;
     let mut host = Line::pseudo_terminal(&arguments.host)?;
-    copy_bidirectional(&mut device.stream, &mut host.stream).await.context("an end of the cable failed")?;
+    copy_bidirectional(&mut device.stream, &mut host.stream)
+        .await
+        .context("an end of the cable failed")?;
     Ok(())
 }

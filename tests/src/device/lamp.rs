@@ -31,7 +31,10 @@ impl Lamp {
 
 impl Model for Lamp {
     fn properties(&self) -> Vec<(&'static str, Value)> {
-        vec![("on", Value::Bool(self.brightness > 0)), ("brightness", Value::Int(self.brightness))]
+        vec![
+            ("on", Value::Bool(self.brightness > 0)),
+            ("brightness", Value::Int(self.brightness)),
+        ]
     }
 
     fn invoke(&mut self, action: &str, input: &Value) -> Result<Value, Fault> {
@@ -43,9 +46,17 @@ impl Model for Lamp {
             "set_brightness" => match member(input, "level")? {
                 Value::Int(level @ 0..=100) => self.set(*level),
                 Value::Int(level) => {
-                    return Err(Fault::new(FaultCode::OutOfRange, format!("level {level} is not within 0 to 100")));
+                    return Err(Fault::new(
+                        FaultCode::OutOfRange,
+                        format!("level {level} is not within 0 to 100"),
+                    ));
                 }
-                _ => return Err(Fault::new(FaultCode::WrongType, "level must be a whole number")),
+                _ => {
+                    return Err(Fault::new(
+                        FaultCode::WrongType,
+                        "level must be a whole number",
+                    ));
+                }
             },
             other => return Err(unknown(other)),
         }
@@ -71,7 +82,19 @@ mod tests {
     #[test]
     fn the_firmware_refuses_what_the_schema_forbids() {
         let level = Value::Map(vec![("level".into(), Value::Int(101))]);
-        assert_eq!(Lamp::default().invoke("set_brightness", &level).unwrap_err().code, FaultCode::OutOfRange);
-        assert_eq!(Lamp::default().invoke("explode", &Value::Null).unwrap_err().code, FaultCode::UnknownAffordance);
+        assert_eq!(
+            Lamp::default()
+                .invoke("set_brightness", &level)
+                .unwrap_err()
+                .code,
+            FaultCode::OutOfRange
+        );
+        assert_eq!(
+            Lamp::default()
+                .invoke("explode", &Value::Null)
+                .unwrap_err()
+                .code,
+            FaultCode::UnknownAffordance
+        );
     }
 }

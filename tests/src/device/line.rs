@@ -45,9 +45,16 @@ impl Line {
             }
             _ => {}
         }
-        std::os::unix::fs::symlink(&target, path).with_context(|| format!("cannot make {}", path.display()))?;
-        let link = Link { path: path.to_owned(), target };
-        Ok(Self { stream, _far_end: Some((far_end, link)) })
+        std::os::unix::fs::symlink(&target, path)
+            .with_context(|| format!("cannot make {}", path.display()))?;
+        let link = Link {
+            path: path.to_owned(),
+            target,
+        };
+        Ok(Self {
+            stream,
+            _far_end: Some((far_end, link)),
+        })
     }
 
     /// Opens a real serial port.
@@ -58,6 +65,9 @@ impl Line {
         let stream = tokio_serial::new(path.to_string_lossy(), baud)
             .open_native_async()
             .with_context(|| format!("cannot open {}", path.display()))?;
-        Ok(Self { stream, _far_end: None })
+        Ok(Self {
+            stream,
+            _far_end: None,
+        })
     }
 }

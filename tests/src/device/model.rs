@@ -20,7 +20,10 @@ pub trait Model: Send {
 /// The fault for an action or property that is not there.
 #[must_use]
 pub fn unknown(name: &str) -> Fault {
-    Fault::new(FaultCode::UnknownAffordance, format!("there is no {name} here"))
+    Fault::new(
+        FaultCode::UnknownAffordance,
+        format!("there is no {name} here"),
+    )
 }
 
 /// A member of an action's input. Firmware checks again what the host has checked.
@@ -30,7 +33,11 @@ pub fn unknown(name: &str) -> Fault {
 pub fn member<'a>(input: &'a Value, name: &str) -> Result<&'a Value, Fault> {
     let missing = || Fault::new(FaultCode::WrongType, format!("{name} is missing"));
     match input {
-        Value::Map(members) => members.iter().find(|(key, _)| key == name).map(|(_, value)| value).ok_or_else(missing),
+        Value::Map(members) => members
+            .iter()
+            .find(|(key, _)| key == name)
+            .map(|(_, value)| value)
+            .ok_or_else(missing),
         _ => Err(missing()),
     }
 }

@@ -16,7 +16,11 @@ impl Noise {
     /// Noise with its probabilities per byte and its seed.
     #[must_use]
     pub fn new(garbled: f64, lost: f64, seed: u64) -> Self {
-        Self { garbled, lost, random: StdRng::seed_from_u64(seed) }
+        Self {
+            garbled,
+            lost,
+            random: StdRng::seed_from_u64(seed),
+        }
     }
 
     /// What comes out at the other end.
@@ -24,7 +28,11 @@ impl Noise {
         if self.garbled == 0.0 && self.lost == 0.0 {
             return;
         }
-        let Self { garbled, lost, random } = self;
+        let Self {
+            garbled,
+            lost,
+            random,
+        } = self;
         bytes.retain_mut(|byte| {
             if random.random_bool(*garbled) {
                 *byte ^= random.random_range(1..=255u8);

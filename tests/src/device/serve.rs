@@ -4,7 +4,9 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use autoglm_protocol::{Config, Device, DeviceEvent, Fault, FaultCode, Instant, LinkKind, RequestId, Value};
+use autoglm_protocol::{
+    Config, Device, DeviceEvent, Fault, FaultCode, Instant, LinkKind, RequestId, Value,
+};
 use serde_json::json;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::signal::unix::{SignalKind, signal};
@@ -43,10 +45,22 @@ struct Working {
 ///
 /// # Errors
 /// When the line or the state file fails.
-pub async fn serve(mut line: Line, description: &str, model: &mut dyn Model, mut options: Options) -> anyhow::Result<()> {
+pub async fn serve(
+    mut line: Line,
+    description: &str,
+    model: &mut dyn Model,
+    mut options: Options,
+) -> anyhow::Result<()> {
     let origin = tokio::time::Instant::now();
-    let clock = || Instant::from_micros(u64::try_from(origin.elapsed().as_micros()).unwrap_or(u64::MAX));
-    let mut device = Device::new(Config::default(), LinkKind::Stream, options.boot_id, 1, description.as_bytes());
+    let clock =
+        || Instant::from_micros(u64::try_from(origin.elapsed().as_micros()).unwrap_or(u64::MAX));
+    let mut device = Device::new(
+        Config::default(),
+        LinkKind::Stream,
+        options.boot_id,
+        1,
+        description.as_bytes(),
+    );
     let mut terminate = signal(SignalKind::terminate())?;
     let mut tick = tokio::time::interval(TICK);
     let mut working: Option<Working> = None;
@@ -59,25 +73,40 @@ pub async fn serve(mut line: Line, description: &str, model: &mut dyn Model, mut
         while let Some(event) = device.poll_event() {
             let now = clock();
             match event {
-                DeviceEvent::Read { id, property } => device.respond(now, id, read(model, &property)).unwrap_or(()),
-                DeviceEvent::Write { id, property, .. } => device.respond(now, id, Err(unknown(&property))).unwrap_or(()),
-                DeviceEvent::Invoke { id, action, input, .. } => {
+                DeviceEvent::Read { id, property } => device
+                    .respond(now, id, read(model, &property))
+                    .unwrap_or(()),
+                DeviceEvent::Write { id, property, .. } => device
+                    .respond(now, id, Err(unknown(&property)))
+                    .unwrap_or(()),
+                DeviceEvent::Invoke {
+                    id, action, input, ..
+                } => {
                     if working.is_some() {
                         let busy = Fault::new(FaultCode::Busy, "one thing at a time");
                         device.respond(now, id, Err(busy)).unwrap_or(());
                     } else {
                         let done_at = tokio::time::Instant::now() + options.delay;
                         publish(&options, &model.properties(), executed, Some(&action))?;
-                        working = Some(Working { id, action, input, done_at });
+                        working = Some(Working {
+                            id,
+                            action,
+                            input,
+                            done_at,
+                        });
                     }
                 }
                 DeviceEvent::Connected { .. } => eprintln!("host connected"),
                 DeviceEvent::Lost { reason } => eprintln!("host lost: {reason}"),
                 DeviceEvent::Cancel { .. } | DeviceEvent::TimeSync { .. } => {}
-                DeviceEvent::IncompatibleVersion { theirs } => eprintln!("the host speaks protocol {theirs}"),
+                DeviceEvent::IncompatibleVersion { theirs } => {
+                    eprintln!("the host speaks protocol {theirs}")
+                }
             }
         }
-        if working.as_ref().is_some_and(|work| work.done_at <= tokio::time::Instant::now())
+        if working
+            .as_ref()
+            .is_some_and(|work| work.done_at <= tokio::time::Instant::now())
             && let Some(work) = working.take()
         {
             let result = if options.fails.as_deref() == Some(work.action.as_str()) {
@@ -92,7 +121,9 @@ pub async fn serve(mut line: Line, description: &str, model: &mut dyn Model, mut
         }
         for (property, value) in model.properties() {
             if !told.contains(&(property, value.clone())) {
-                device.property_changed(clock(), property, value).unwrap_or(());
+                device
+                    .property_changed(clock(), property, value)
+                    .unwrap_or(());
             }
         }
         told = model.properties();
@@ -101,9 +132,14 @@ pub async fn serve(mut line: Line, description: &str, model: &mut dyn Model, mut
         while device.poll_transmit(clock(), &mut output) {}
         options.noise.spoil(&mut output);
         if !output.is_empty() {
-            line.stream.write_all(&output).await.context("the line failed")?;
+            line.stream
+                .write_all(&output)
+                .await
+                .context("the line failed")?;
         }
-        let timeout = device.poll_timeout().map(|at| origin + Duration::from_micros(at.as_micros()));
+        let timeout = device
+            .poll_timeout()
+            .map(|at| origin + Duration::from_micros(at.as_micros()));
         tokio::select! {
             count = line.stream.read(&mut input) => {
                 let mut bytes = input[..count.context("the line failed")?].to_vec();
@@ -132,8 +168,15 @@ async fn sleep_until(deadline: Option<tokio::time::Instant>) {
 
 /// Writes the state file in one step, so that a reader never sees half of it: properties, how many actions were executed
 /// since power-up, and which one is being worked on.
-fn publish(options: &Options, properties: &[(&'static str, Value)], executed: u64, working: Option<&str>) -> anyhow::Result<()> {
-    let Some(path) = &options.state else { return Ok(()) };
+fn publish(
+    options: &Options,
+    properties: &[(&'static str, Value)],
+    executed: u64,
+    working: Option<&str>,
+) -> anyhow::Result<()> {
+    let Some(path) = &options.state else {
+        return Ok(());
+    };
     let mut state = serde_json::Map::new();
     for (name, value) in properties {
         let value = match value {

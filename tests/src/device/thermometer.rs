@@ -21,7 +21,10 @@ pub struct Thermometer {
 
 impl Default for Thermometer {
     fn default() -> Self {
-        Self { celsius: 21.5, speed: "off" }
+        Self {
+            celsius: 21.5,
+            speed: "off",
+        }
     }
 }
 
@@ -52,7 +55,13 @@ impl Model for Thermometer {
     }
 
     fn pass(&mut self, seconds: f64) {
-        let target = ROOM_CELSIUS - match self.speed { "low" => 3.0, "medium" => 5.0, "high" => 7.0, _ => 0.0 };
+        let target = ROOM_CELSIUS
+            - match self.speed {
+                "low" => 3.0,
+                "medium" => 5.0,
+                "high" => 7.0,
+                _ => 0.0,
+            };
         self.celsius += (target - self.celsius) * (RATE_PER_SECOND * seconds).min(1.0);
     }
 }

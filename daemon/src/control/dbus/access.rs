@@ -56,14 +56,31 @@ impl Access {
     ///
     /// # Errors
     /// [`Error::AccessDenied`] naming user and action.
-    pub async fn authorise(&self, connection: &Connection, header: &Header<'_>, verb: Verb) -> Result<Principal, Error> {
-        let sender = header.sender().ok_or_else(|| Error::AccessDenied("the caller has no name on the bus".to_owned()))?;
-        let credentials = DBusProxy::new(connection).await?.get_connection_credentials(sender.clone().into()).await;
+    pub async fn authorise(
+        &self,
+        connection: &Connection,
+        header: &Header<'_>,
+        verb: Verb,
+    ) -> Result<Principal, Error> {
+        let sender = header
+            .sender()
+            .ok_or_else(|| Error::AccessDenied("the caller has no name on the bus".to_owned()))?;
+        let credentials = DBusProxy::new(connection)
+            .await?
+            .get_connection_credentials(sender.clone().into())
+            .await;
         let uid = credentials
             .ok()
             .and_then(|credentials| credentials.unix_user_id())
-            .ok_or_else(|| Error::AccessDenied("the caller's user is not known to the bus".to_owned()))?;
-        let denied = |why: &str| Err(Error::AccessDenied(format!("user {uid} may not {} ({why})", verb.action())));
+            .ok_or_else(|| {
+                Error::AccessDenied("the caller's user is not known to the bus".to_owned())
+            })?;
+        let denied = |why: &str| {
+            Err(Error::AccessDenied(format!(
+                "user {uid} may not {} ({why})",
+                verb.action()
+            )))
+        };
         if uid == 0 || uid == self.own_uid {
             return Ok(Principal::Local { uid });
         }
@@ -76,7 +93,10 @@ impl Access {
         };
         let authority = AuthorityProxy::new(connection).await?;
         let flags = CheckAuthorizationFlags::ALLOW_USER_INTERACTION;
-        match authority.check_authorization(&subject, verb.action(), &HashMap::new(), flags, "").await {
+        match authority
+            .check_authorization(&subject, verb.action(), &HashMap::new(), flags, "")
+            .await
+        {
             Ok(result) if result.is_authorized => Ok(Principal::Local { uid }),
             Ok(_) => denied("polkit refused"),
             Err(error) => {

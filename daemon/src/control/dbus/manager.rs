@@ -54,9 +54,23 @@ impl Manager {
         action: &str,
         options: HashMap<String, OwnedVariant>,
     ) -> Result<Dictionary, Error> {
-        let input = options.get("input").map(|input| json_of(input)).transpose()?;
-        let operation = Operation::Invoke { action: action.to_owned(), input };
-        self.execute(&header, connection, Verb::Control, thing, operation, &options).await
+        let input = options
+            .get("input")
+            .map(|input| json_of(input))
+            .transpose()?;
+        let operation = Operation::Invoke {
+            action: action.to_owned(),
+            input,
+        };
+        self.execute(
+            &header,
+            connection,
+            Verb::Control,
+            thing,
+            operation,
+            &options,
+        )
+        .await
     }
 
     /// Writes a property. Options as for `Invoke`, without `input`.
@@ -69,8 +83,19 @@ impl Manager {
         value: Variant<'_>,
         options: HashMap<String, OwnedVariant>,
     ) -> Result<Dictionary, Error> {
-        let operation = Operation::Write { property: property.to_owned(), value: json_of(&value)? };
-        self.execute(&header, connection, Verb::Control, thing, operation, &options).await
+        let operation = Operation::Write {
+            property: property.to_owned(),
+            value: json_of(&value)?,
+        };
+        self.execute(
+            &header,
+            connection,
+            Verb::Control,
+            thing,
+            operation,
+            &options,
+        )
+        .await
     }
 
     /// Asks the device for a property's value: `output` and `timings_us`. Options: `deadline-ms` (u).
@@ -82,8 +107,18 @@ impl Manager {
         property: &str,
         options: HashMap<String, OwnedVariant>,
     ) -> Result<Dictionary, Error> {
-        let operation = Operation::Read { property: property.to_owned() };
-        self.execute(&header, connection, Verb::Observe, thing, operation, &options).await
+        let operation = Operation::Read {
+            property: property.to_owned(),
+        };
+        self.execute(
+            &header,
+            connection,
+            Verb::Observe,
+            thing,
+            operation,
+            &options,
+        )
+        .await
     }
 
     /// Says something in a conversation. Returns the reading end of a pipe, on which the answer comes as it happens: one JSON object a
@@ -97,10 +132,18 @@ impl Manager {
         options: HashMap<String, OwnedVariant>,
     ) -> Result<zbus::OwnedFd, Error> {
         known_options(&options, &[])?;
-        let principal = self.access.authorise(connection, &header, Verb::Converse).await?;
+        let principal = self
+            .access
+            .authorise(connection, &header, Verb::Converse)
+            .await?;
         let session = session_id(session)?;
-        let events = self.conversations.say(Utterance { session, principal, text: text.to_owned() })?;
-        let (reader, writer) = std::io::pipe().map_err(|error| Error::Failed(format!("no pipe: {error}")))?;
+        let events = self.conversations.say(Utterance {
+            session,
+            principal,
+            text: text.to_owned(),
+        })?;
+        let (reader, writer) =
+            std::io::pipe().map_err(|error| Error::Failed(format!("no pipe: {error}")))?;
         // A pipe blocks its writer: a thread of its own, not the runtime's.
         tokio::task::spawn_blocking(move || stream(events, writer));
         Ok(zbus::OwnedFd::from(OwnedFd::from(reader)))
@@ -112,7 +155,9 @@ impl Manager {
         #[zbus(header)] header: Header<'_>,
         #[zbus(connection)] connection: &Connection,
     ) -> Result<Dictionary, Error> {
-        self.access.authorise(connection, &header, Verb::Observe).await?;
+        self.access
+            .authorise(connection, &header, Verb::Observe)
+            .await?;
         Ok(owned(self.status.snapshot()))
     }
 
@@ -122,7 +167,9 @@ impl Manager {
         #[zbus(header)] header: Header<'_>,
         #[zbus(connection)] connection: &Connection,
     ) -> Result<Vec<Dictionary>, Error> {
-        self.access.authorise(connection, &header, Verb::Converse).await?;
+        self.access
+            .authorise(connection, &header, Verb::Converse)
+            .await?;
         let sessions = self.sessions.list().await?;
         Ok(sessions
             .into_iter()
@@ -146,11 +193,20 @@ impl Manager {
         session: &str,
         count: u32,
     ) -> Result<Vec<Dictionary>, Error> {
-        self.access.authorise(connection, &header, Verb::Converse).await?;
-        let turns = self.sessions.last_turns(&session_id(session)?, count as usize).await?;
+        self.access
+            .authorise(connection, &header, Verb::Converse)
+            .await?;
+        let turns = self
+            .sessions
+            .last_turns(&session_id(session)?, count as usize)
+            .await?;
         turns
             .into_iter()
-            .map(|turn| serde_json::to_value(turn).map(owned).map_err(|error| Error::Failed(error.to_string())))
+            .map(|turn| {
+                serde_json::to_value(turn)
+                    .map(owned)
+                    .map_err(|error| Error::Failed(error.to_string()))
+            })
             .collect()
     }
 
@@ -161,7 +217,9 @@ impl Manager {
         #[zbus(connection)] connection: &Connection,
         session: &str,
     ) -> Result<bool, Error> {
-        self.access.authorise(connection, &header, Verb::Converse).await?;
+        self.access
+            .authorise(connection, &header, Verb::Converse)
+            .await?;
         Ok(self.sessions.delete(&session_id(session)?).await?.is_some())
     }
 
@@ -195,15 +253,20 @@ impl Manager {
         };
         known_options(options, known)?;
         let principal = self.access.authorise(connection, header, verb).await?;
-        let thing = ThingId::new(thing).map_err(|error| Error::InvalidArgument(error.to_string()))?;
+        let thing =
+            ThingId::new(thing).map_err(|error| Error::InvalidArgument(error.to_string()))?;
         let mut command = Command::fresh(principal, Call { thing, operation });
         if let Some(id) = options.get("id") {
-            let id = String::try_from(id.clone()).map_err(|_| Error::InvalidArgument("option id must be a string".to_owned()))?;
+            let id = String::try_from(id.clone())
+                .map_err(|_| Error::InvalidArgument("option id must be a string".to_owned()))?;
             command.id = format!("dbus:{id}");
         }
         if let Some(deadline) = options.get("deadline-ms") {
-            let millis = u32::try_from(deadline)
-                .map_err(|_| Error::InvalidArgument("option deadline-ms must be an unsigned 32-bit integer".to_owned()))?;
+            let millis = u32::try_from(deadline).map_err(|_| {
+                Error::InvalidArgument(
+                    "option deadline-ms must be an unsigned 32-bit integer".to_owned(),
+                )
+            })?;
             command.deadline = Some(Duration::from_millis(u64::from(millis)).min(DEADLINE_MAX));
         }
         let done = self.commands.execute(command).await?;
@@ -229,14 +292,18 @@ fn json_of(value: &Variant<'_>) -> Result<Json, Error> {
 }
 
 fn session_id(text: &str) -> Result<SessionId, Error> {
-    SessionId::new(text).map_err(|error| Error::InvalidArgument(format!("session {text:?}: {error}")))
+    SessionId::new(text)
+        .map_err(|error| Error::InvalidArgument(format!("session {text:?}: {error}")))
 }
 
 /// Refuses an option that is not known, since a mistyped one would silently be without effect.
 fn known_options(options: &HashMap<String, OwnedVariant>, known: &[&str]) -> Result<(), Error> {
     match options.keys().find(|key| !known.contains(&key.as_str())) {
         None => Ok(()),
-        Some(key) => Err(Error::InvalidArgument(format!("unknown option {key:?} (known: {})", known.join(", ")))),
+        Some(key) => Err(Error::InvalidArgument(format!(
+            "unknown option {key:?} (known: {})",
+            known.join(", ")
+        ))),
     }
 }
 
@@ -250,5 +317,8 @@ fn owned(json: Json) -> Dictionary {
 /// Milliseconds since 1970, as the bus shows times.
 #[must_use]
 pub fn unix_ms(time: SystemTime) -> u64 {
-    time.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
+    time.duration_since(SystemTime::UNIX_EPOCH)
+        .map_or(0, |since| {
+            u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+        })
 }

@@ -33,7 +33,10 @@ mod tests {
 
     #[test]
     fn different_ids_have_different_valid_paths() {
-        assert_eq!(path("things", "urn:lamp-1").as_str(), "/org/openautoglm/Edge1/things/urn_3alamp_2d1");
+        assert_eq!(
+            path("things", "urn:lamp-1").as_str(),
+            "/org/openautoglm/Edge1/things/urn_3alamp_2d1"
+        );
         assert_ne!(path("links", "a_2d"), path("links", "a-"));
         for id in ["", "käse", "a b", "//"] {
             assert!(path("things", id).as_str().starts_with(ROOT));

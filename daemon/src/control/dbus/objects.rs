@@ -13,11 +13,11 @@ use super::names::path;
 use super::value;
 use crate::inference::InferenceHandle;
 use crate::inference::status::InferenceStatus;
-use autoglm_drivers::link::LinkId;
 use crate::link::supervisor::{LinkSnapshot, Links};
 use crate::status::model_state;
 use crate::things::description::ThingId;
 use crate::things::registry::{DeviceEvent, Presence, Registry, ThingSnapshot, Things};
+use autoglm_drivers::link::LinkId;
 
 /// A thing on the bus.
 #[derive(Debug)]
@@ -28,7 +28,11 @@ pub struct Thing {
 
 impl Thing {
     fn look<T: Default>(&self, part: impl FnOnce(&ThingSnapshot) -> T) -> T {
-        self.registry.things().get(&self.id).map(part).unwrap_or_default()
+        self.registry
+            .things()
+            .get(&self.id)
+            .map(part)
+            .unwrap_or_default()
     }
 }
 
@@ -68,7 +72,11 @@ impl Thing {
     #[zbus(property)]
     fn values(&self) -> HashMap<String, OwnedVariant> {
         self.look(|thing| {
-            let members = thing.values.iter().map(|(name, value)| (name.clone(), value.clone())).collect();
+            let members = thing
+                .values
+                .iter()
+                .map(|(name, value)| (name.clone(), value.clone()))
+                .collect();
             value::owned_dictionary(&members)
         })
     }
@@ -94,7 +102,11 @@ pub struct Link {
 
 impl Link {
     fn look(&self, part: impl FnOnce(&LinkSnapshot) -> String) -> String {
-        self.links.borrow().get(&self.id).map(part).unwrap_or_default()
+        self.links
+            .borrow()
+            .get(&self.id)
+            .map(part)
+            .unwrap_or_default()
     }
 }
 
@@ -136,7 +148,12 @@ impl Model {
     fn look(&self, part: impl FnOnce(&crate::inference::status::ModelStatus) -> String) -> String {
         let status = self.inference.status();
         let status = status.borrow();
-        status.models.iter().find(|model| model.name == self.name).map(part).unwrap_or_default()
+        status
+            .models
+            .iter()
+            .find(|model| model.name == self.name)
+            .map(part)
+            .unwrap_or_default()
     }
 }
 
@@ -182,7 +199,12 @@ pub struct Tree {
 impl Tree {
     /// A tree on which nothing is announced yet.
     #[must_use]
-    pub fn new(connection: Connection, registry: Registry, links: Links, inference: InferenceHandle) -> Self {
+    pub fn new(
+        connection: Connection,
+        registry: Registry,
+        links: Links,
+        inference: InferenceHandle,
+    ) -> Self {
         Self {
             connection,
             registry,
@@ -209,15 +231,29 @@ impl Tree {
         let now = self.registry.things();
         let told = std::mem::replace(&mut self.things_told, Arc::clone(&now));
         for id in told.keys().filter(|id| !now.contains_key(*id)) {
-            self.connection.object_server().remove::<Thing, _>(path("things", id.as_str())).await?;
+            self.connection
+                .object_server()
+                .remove::<Thing, _>(path("things", id.as_str()))
+                .await?;
         }
         for (id, thing) in now.iter() {
             let path = path("things", id.as_str());
             let Some(before) = told.get(id) else {
-                self.add(&path, Thing { id: id.clone(), registry: self.registry.clone() }).await?;
+                self.add(
+                    &path,
+                    Thing {
+                        id: id.clone(),
+                        registry: self.registry.clone(),
+                    },
+                )
+                .await?;
                 continue;
             };
-            let object = self.connection.object_server().interface::<_, Thing>(path).await?;
+            let object = self
+                .connection
+                .object_server()
+                .interface::<_, Thing>(path)
+                .await?;
             let (emitter, state) = (object.signal_emitter(), object.get().await);
             if link_of(before) != link_of(thing) {
                 state.online_changed(emitter).await?;
@@ -240,11 +276,24 @@ impl Tree {
         for (id, link) in now.iter() {
             let path = path("links", &id.0);
             let Some(before) = told.get(id) else {
-                self.add(&path, Link { id: id.clone(), links: self.links.clone() }).await?;
+                self.add(
+                    &path,
+                    Link {
+                        id: id.clone(),
+                        links: self.links.clone(),
+                    },
+                )
+                .await?;
                 continue;
             };
-            if before.state.name() != link.state.name() || before.state.cause() != link.state.cause() {
-                let object = self.connection.object_server().interface::<_, Link>(path).await?;
+            if before.state.name() != link.state.name()
+                || before.state.cause() != link.state.cause()
+            {
+                let object = self
+                    .connection
+                    .object_server()
+                    .interface::<_, Link>(path)
+                    .await?;
                 let state = object.get().await;
                 state.state_changed(object.signal_emitter()).await?;
                 state.detail_changed(object.signal_emitter()).await?;
@@ -256,12 +305,26 @@ impl Tree {
     async fn follow_models(&mut self, status: &InferenceStatus) -> zbus::Result<()> {
         for model in &status.models {
             let path = path("models", &model.name);
-            match self.models_told.insert(Arc::clone(&model.name), model.state.to_string()) {
+            match self
+                .models_told
+                .insert(Arc::clone(&model.name), model.state.to_string())
+            {
                 None => {
-                    self.add(&path, Model { name: Arc::clone(&model.name), inference: self.inference.clone() }).await?;
+                    self.add(
+                        &path,
+                        Model {
+                            name: Arc::clone(&model.name),
+                            inference: self.inference.clone(),
+                        },
+                    )
+                    .await?;
                 }
                 Some(before) if before != model.state.to_string() => {
-                    let object = self.connection.object_server().interface::<_, Model>(path).await?;
+                    let object = self
+                        .connection
+                        .object_server()
+                        .interface::<_, Model>(path)
+                        .await?;
                     let state = object.get().await;
                     state.state_changed(object.signal_emitter()).await?;
                     state.detail_changed(object.signal_emitter()).await?;
@@ -272,8 +335,16 @@ impl Tree {
         Ok(())
     }
 
-    async fn add<I: zbus::object_server::Interface>(&self, path: &OwnedObjectPath, object: I) -> zbus::Result<()> {
-        self.connection.object_server().at(path, object).await.map(drop)
+    async fn add<I: zbus::object_server::Interface>(
+        &self,
+        path: &OwnedObjectPath,
+        object: I,
+    ) -> zbus::Result<()> {
+        self.connection
+            .object_server()
+            .at(path, object)
+            .await
+            .map(drop)
     }
 
     /// Announces a device's event.

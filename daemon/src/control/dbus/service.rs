@@ -24,8 +24,11 @@ use crate::status::StatusSource;
 use crate::things::registry::Registry;
 
 /// Waits for a bus that is away: it is on this machine, so it is back soon or not at all.
-const BACKOFF: Backoff =
-    Backoff { min: Duration::from_millis(200), max: Duration::from_secs(5), healthy_after: Duration::from_secs(10) };
+const BACKOFF: Backoff = Backoff {
+    min: Duration::from_millis(200),
+    max: Duration::from_secs(5),
+    healthy_after: Duration::from_secs(10),
+};
 /// No answer from a bus on this machine within this means that there is none.
 const CONNECT: Duration = Duration::from_secs(5);
 
@@ -94,7 +97,10 @@ impl Door {
             };
             attempt = BACKOFF.attempt_after(attempt, began.elapsed());
             let cause = error.to_string();
-            let is_new = *state.borrow() != DoorState::Closed { cause: cause.clone() };
+            let is_new = *state.borrow()
+                != DoorState::Closed {
+                    cause: cause.clone(),
+                };
             if is_new {
                 tracing::warn!(%cause, "D-Bus door closed; it opens when the bus is there");
             }
@@ -118,16 +124,35 @@ impl Door {
             Bus::Session => connection::Builder::session(),
             Bus::System | Bus::Off => connection::Builder::system(),
         };
-        let building = builder.serve_at(ROOT, manager).serve_at(ROOT, ObjectManager).build();
-        tokio::time::timeout(CONNECT, building).await.map_err(|_| DoorError::Silent)?.map_err(DoorError::Bus)
+        let building = builder
+            .serve_at(ROOT, manager)
+            .serve_at(ROOT, ObjectManager)
+            .build();
+        tokio::time::timeout(CONNECT, building)
+            .await
+            .map_err(|_| DoorError::Silent)?
+            .map_err(DoorError::Bus)
     }
 
     /// One connection to the bus, from its beginning to its end; `Ok` when cancelled.
-    async fn serve(&self, state: &watch::Sender<DoorState>, cancel: &CancellationToken) -> Result<(), DoorError> {
+    async fn serve(
+        &self,
+        state: &watch::Sender<DoorState>,
+        cancel: &CancellationToken,
+    ) -> Result<(), DoorError> {
         let connection = self.connect().await?;
-        let (mut things, mut links, mut models) = (self.registry.watch(), self.links.clone(), self.inference.status());
+        let (mut things, mut links, mut models) = (
+            self.registry.watch(),
+            self.links.clone(),
+            self.inference.status(),
+        );
         let mut events = self.registry.events();
-        let mut tree = Tree::new(connection.clone(), self.registry.clone(), self.links.clone(), self.inference.clone());
+        let mut tree = Tree::new(
+            connection.clone(),
+            self.registry.clone(),
+            self.links.clone(),
+            self.inference.clone(),
+        );
         tree.follow().await?;
 
         // The stream ends with the connection, and a NameLost is the bus's own word that we are no longer served.
@@ -138,7 +163,10 @@ impl Door {
             .member("NameLost")
             .build()?;
         let mut lost = MessageStream::for_match_rule(rule, &connection, None).await?;
-        match connection.request_name_with_flags(SERVICE, RequestNameFlags::DO_NOT_QUEUE).await {
+        match connection
+            .request_name_with_flags(SERVICE, RequestNameFlags::DO_NOT_QUEUE)
+            .await
+        {
             Ok(RequestNameReply::PrimaryOwner | RequestNameReply::AlreadyOwner) => {}
             Ok(_) | Err(zbus::Error::NameTaken) => return Err(DoorError::NameTaken),
             Err(error) => return Err(error.into()),

@@ -38,18 +38,31 @@ fn convert(value: &Variant<'_>, depth: usize) -> Result<Json, Unsayable> {
         Variant::U32(number) => Json::from(*number),
         Variant::I64(number) => Json::from(*number),
         Variant::U64(number) => Json::from(*number),
-        Variant::F64(number) => Number::from_f64(*number).map(Json::Number).ok_or(Unsayable)?,
+        Variant::F64(number) => Number::from_f64(*number)
+            .map(Json::Number)
+            .ok_or(Unsayable)?,
         Variant::Str(text) => Json::String(text.to_string()),
         Variant::ObjectPath(path) => Json::String(path.to_string()),
         Variant::Variant(inner) => convert(inner, depth + 1)?,
-        Variant::Array(items) => Json::Array(items.iter().map(|item| convert(item, depth + 1)).collect::<Result<_, _>>()?),
-        Variant::Structure(fields) => {
-            Json::Array(fields.fields().iter().map(|field| convert(field, depth + 1)).collect::<Result<_, _>>()?)
-        }
+        Variant::Array(items) => Json::Array(
+            items
+                .iter()
+                .map(|item| convert(item, depth + 1))
+                .collect::<Result<_, _>>()?,
+        ),
+        Variant::Structure(fields) => Json::Array(
+            fields
+                .fields()
+                .iter()
+                .map(|field| convert(field, depth + 1))
+                .collect::<Result<_, _>>()?,
+        ),
         Variant::Dict(members) => {
             let mut object = Map::new();
             for (key, value) in members.iter() {
-                let Variant::Str(key) = key else { return Err(Unsayable) };
+                let Variant::Str(key) = key else {
+                    return Err(Unsayable);
+                };
                 object.insert(key.to_string(), convert(value, depth + 1)?);
             }
             Json::Object(object)
@@ -85,7 +98,11 @@ pub fn from_json(json: &Json) -> Variant<'static> {
 /// A JSON object as `a{sv}`.
 #[must_use]
 pub fn dictionary(members: &Map<String, Json>) -> HashMap<String, Variant<'static>> {
-    members.iter().filter(|(_, value)| !value.is_null()).map(|(key, value)| (key.clone(), from_json(value))).collect()
+    members
+        .iter()
+        .filter(|(_, value)| !value.is_null())
+        .map(|(key, value)| (key.clone(), from_json(value)))
+        .collect()
 }
 
 /// A JSON object as an owned `a{sv}`, as methods return it.
@@ -105,13 +122,23 @@ mod tests {
 
     #[test]
     fn json_survives_the_bus_and_back() {
-        for value in [json!(true), json!(-3), json!(1.5), json!("käse"), json!([1, "a", [true]]), json!({"a": {"b": [2.5]}})] {
+        for value in [
+            json!(true),
+            json!(-3),
+            json!(1.5),
+            json!("käse"),
+            json!([1, "a", [true]]),
+            json!({"a": {"b": [2.5]}}),
+        ] {
             assert_eq!(to_json(&from_json(&value)), Ok(value));
         }
     }
 
     #[test]
     fn a_null_member_is_left_out() {
-        assert_eq!(to_json(&from_json(&json!({"a": null, "b": 1}))), Ok(json!({"b": 1})));
+        assert_eq!(
+            to_json(&from_json(&json!({"a": null, "b": 1}))),
+            Ok(json!({"b": 1}))
+        );
     }
 }

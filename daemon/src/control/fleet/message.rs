@@ -59,7 +59,9 @@ pub enum MessageError {
     #[error("the payload is no command: {0}")]
     Malformed(#[from] serde_json::Error),
     /// Neither correlation data nor `id`.
-    #[error("the command has no identity: set MQTT correlation data or \"id\", so that it is executed once")]
+    #[error(
+        "the command has no identity: set MQTT correlation data or \"id\", so that it is executed once"
+    )]
     NoId,
     /// An id that is empty, too long, or not plain ASCII.
     #[error("the command's id must be 1 to {ID_BYTES_MAX} of A-Z a-z 0-9 . _ : -")]
@@ -82,7 +84,9 @@ impl Request {
     /// [`MessageError`] names what is wrong.
     pub fn parse(payload: &[u8], correlation: Option<&[u8]>) -> Result<Self, MessageError> {
         if payload.len() > PAYLOAD_BYTES_MAX {
-            return Err(MessageError::TooLarge { bytes: payload.len() });
+            return Err(MessageError::TooLarge {
+                bytes: payload.len(),
+            });
         }
         let raw: RawRequest = serde_json::from_slice(payload)?;
         let id = match correlation {
@@ -94,16 +98,26 @@ impl Request {
             return Err(MessageError::BadId);
         }
         let operation = match (raw.action, raw.write, raw.read) {
-            (Some(action), None, None) => Operation::Invoke { action, input: raw.input },
+            (Some(action), None, None) => Operation::Invoke {
+                action,
+                input: raw.input,
+            },
             (None, write, read) if raw.input.is_some() && (write.is_some() || read.is_some()) => {
                 return Err(MessageError::StrayInput);
             }
-            (None, Some(write), None) => Operation::Write { property: write.property, value: write.value },
+            (None, Some(write), None) => Operation::Write {
+                property: write.property,
+                value: write.value,
+            },
             (None, None, Some(property)) => Operation::Read { property },
             _ => return Err(MessageError::NotOneOperation),
         };
         let thing = ThingId::new(raw.thing)?;
-        Ok(Self { id, call: Call { thing, operation }, deadline: raw.deadline_ms.map(Duration::from_millis) })
+        Ok(Self {
+            id,
+            call: Call { thing, operation },
+            deadline: raw.deadline_ms.map(Duration::from_millis),
+        })
     }
 }
 
@@ -143,16 +157,24 @@ mod tests {
     use super::*;
 
     fn refusal(payload: &str) -> String {
-        Request::parse(payload.as_bytes(), None).unwrap_err().to_string()
+        Request::parse(payload.as_bytes(), None)
+            .unwrap_err()
+            .to_string()
     }
 
     #[test]
     fn a_command_is_read_with_its_input() {
-        let payload = br#"{"id":"a1","thing":"urn:lamp","action":"set_brightness","input":{"level":40}}"#;
+        let payload =
+            br#"{"id":"a1","thing":"urn:lamp","action":"set_brightness","input":{"level":40}}"#;
         let request = Request::parse(payload, None).unwrap();
         assert_eq!(request.id, "a1");
-        let Operation::Invoke { action, input } = request.call.operation else { panic!() };
-        assert_eq!((action.as_str(), input), ("set_brightness", Some(json!({"level": 40}))));
+        let Operation::Invoke { action, input } = request.call.operation else {
+            panic!()
+        };
+        assert_eq!(
+            (action.as_str(), input),
+            ("set_brightness", Some(json!({"level": 40})))
+        );
     }
 
     #[test]

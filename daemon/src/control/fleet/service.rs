@@ -38,9 +38,19 @@ pub struct FleetDoor {
 impl FleetDoor {
     /// Connects (and keeps connecting) to the fleet's broker.
     #[must_use]
-    pub fn connect(config: &FleetConfig, box_id: &str, boot_id: u32, tracker: &TaskTracker, cancel: CancellationToken) -> Self {
+    pub fn connect(
+        config: &FleetConfig,
+        box_id: &str,
+        boot_id: u32,
+        tracker: &TaskTracker,
+        cancel: CancellationToken,
+    ) -> Self {
         let base = format!("{}/{box_id}", config.topic_root);
-        let presence = |state: &str| json!({"state": state, "boot": boot_id, "version": env!("CARGO_PKG_VERSION")}).to_string().into_bytes();
+        let presence = |state: &str| {
+            json!({"state": state, "boot": boot_id, "version": env!("CARGO_PKG_VERSION")})
+                .to_string()
+                .into_bytes()
+        };
         let presence_topic = format!("{base}/presence");
         let (client, incoming) = mqtt::spawn(
             ClientConfig {
@@ -53,14 +63,22 @@ impl FleetDoor {
                     retain: true,
                     correlation: None,
                 }),
-                will: Some(Will { topic: presence_topic, payload: presence("offline"), delay: WILL_DELAY }),
+                will: Some(Will {
+                    topic: presence_topic,
+                    payload: presence("offline"),
+                    delay: WILL_DELAY,
+                }),
                 session_expiry: config.session_expiry,
                 backoff: BACKOFF,
             },
             tracker,
             cancel,
         );
-        Self { incoming, client, result_topic: format!("{base}/result") }
+        Self {
+            incoming,
+            client,
+            result_topic: format!("{base}/result"),
+        }
     }
 
     /// The broker connection's state, to watch.
@@ -70,11 +88,18 @@ impl FleetDoor {
     }
 
     /// Serves until cancelled; commands in progress are tracked by `tracker`.
-    pub async fn run(mut self, commands: Commands, tracker: TaskTracker, cancel: CancellationToken) {
+    pub async fn run(
+        mut self,
+        commands: Commands,
+        tracker: TaskTracker,
+        cancel: CancellationToken,
+    ) {
         let permits = Arc::new(Semaphore::new(IN_PROGRESS));
         loop {
             // Waits while all places are taken: the broker's receive maximum then holds the rest back.
-            let Ok(permit) = Arc::clone(&permits).acquire_owned().await else { return };
+            let Ok(permit) = Arc::clone(&permits).acquire_owned().await else {
+                return;
+            };
             tokio::select! {
                 () = cancel.cancelled() => return,
                 incoming = self.incoming.recv() => {
@@ -94,32 +119,43 @@ async fn handle(incoming: Incoming, commands: &Commands, client: &Client, fallba
     let topic = incoming.response_topic().map_or(fallback, str::to_owned);
     let correlation = incoming.correlation().map(<[u8]>::to_vec);
     let expiry = incoming.expires_in().map(|left| SystemTime::now() + left);
-    let (reply, is_final): (Value, bool) = match Request::parse(incoming.payload(), incoming.correlation()) {
-        Err(error) => {
-            tracing::warn!(%error, bytes = incoming.payload().len(), "fleet message refused");
-            (message::rejected(&error), true)
-        }
-        // A retained command would run again for every new session: it says a state, and that is not what commands are.
-        Ok(request) if incoming.is_retained() => {
-            let error = Err(CommandError::NotTaken { reason: "it is a retained message".to_owned() });
-            (message::reply(&request.id, &error), true)
-        }
-        Ok(request) => {
-            let command = Command {
-                id: format!("fleet:{}", request.id),
-                principal: Principal::Fleet,
-                call: request.call,
-                deadline: request.deadline,
-                expiry,
-            };
-            let result = commands.execute(command).await;
-            // The store may be back at the next delivery; running ones are answered by who runs them.
-            let is_final = !matches!(result, Err(CommandError::Store { .. } | CommandError::Running { .. }));
-            (message::reply(&request.id, &result), is_final)
-        }
-    };
+    let (reply, is_final): (Value, bool) =
+        match Request::parse(incoming.payload(), incoming.correlation()) {
+            Err(error) => {
+                tracing::warn!(%error, bytes = incoming.payload().len(), "fleet message refused");
+                (message::rejected(&error), true)
+            }
+            // A retained command would run again for every new session: it says a state, and that is not what commands are.
+            Ok(request) if incoming.is_retained() => {
+                let error = Err(CommandError::NotTaken {
+                    reason: "it is a retained message".to_owned(),
+                });
+                (message::reply(&request.id, &error), true)
+            }
+            Ok(request) => {
+                let command = Command {
+                    id: format!("fleet:{}", request.id),
+                    principal: Principal::Fleet,
+                    call: request.call,
+                    deadline: request.deadline,
+                    expiry,
+                };
+                let result = commands.execute(command).await;
+                // The store may be back at the next delivery; running ones are answered by who runs them.
+                let is_final = !matches!(
+                    result,
+                    Err(CommandError::Store { .. } | CommandError::Running { .. })
+                );
+                (message::reply(&request.id, &result), is_final)
+            }
+        };
     let published = client
-        .publish(Publication { topic, payload: reply.to_string().into_bytes(), retain: false, correlation })
+        .publish(Publication {
+            topic,
+            payload: reply.to_string().into_bytes(),
+            retain: false,
+            correlation,
+        })
         .await;
     if let Err(error) = published {
         // Not acknowledged: the broker delivers the command again, and the ledger answers it.
