@@ -17,7 +17,7 @@ use crate::config::{Bus, Config};
 use crate::control::dbus::service::{Door, DoorState};
 use crate::control::fleet::service::FleetDoor;
 use crate::inference::{Inference, InferenceConfig};
-use crate::link::supervisor::{LinkBoard, Supervisor};
+use crate::link::supervisor::{LinkBoard, Supervisor, all_tried};
 use crate::notify;
 use crate::router::command::Commands;
 use crate::router::comprehension::comprehension;
@@ -33,6 +33,9 @@ use crate::understanding::wording::Wording;
 
 /// READY waits so long for the message bus; then it is sent all the same, with the status line saying what is missing.
 const BUS_PATIENCE: Duration = Duration::from_secs(10);
+/// Fleet commands wait so long for the links to be tried for the first time: a device on a slow line introduces itself within a
+/// second, and one that is silent must not hold up the others.
+const FIRST_TRY: Duration = Duration::from_secs(5);
 /// Commands and answers in progress get so long to end.
 const DRAIN: Duration = Duration::from_secs(3);
 /// Everything else gets so long.
@@ -132,7 +135,14 @@ pub async fn run(config: Config, own_uid: u32, stop: CancellationToken) -> anyho
         source_tasks.spawn(door.run(door_state, sources.clone()));
     }
     if let Some(fleet) = fleet {
-        source_tasks.spawn(fleet.run(commands, running.clone(), sources.clone()));
+        // What waited at the broker while we were away comes at once, and would find no device.
+        let tried = tokio::time::timeout(FIRST_TRY, all_tried(board.subscribe(), config.links.len()));
+        let (running, sources) = (running.clone(), sources.clone());
+        source_tasks.spawn(async move {
+            if sources.run_until_cancelled(tried).await.is_some() {
+                fleet.run(commands, running, sources).await;
+            }
+        });
     }
     owner_tasks.spawn(upkeep(store.handle(), ledger, sessions, owners.clone()));
     for link in config.links {

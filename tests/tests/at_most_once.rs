@@ -157,6 +157,22 @@ async fn a_finished_command_is_answered_from_memory_even_while_its_device_is_awa
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_waited_at_the_broker_is_carried_out_by_the_box_that_comes_back() {
+    let mut edge_box = EdgeBox::new().unwrap();
+    edge_box.start_device("lamp", &[]).unwrap();
+    let mut operator = connected(&mut edge_box).await;
+    for round in 0..5 {
+        edge_box.daemon().unwrap().kill();
+        let id = format!("waiting-{round}");
+        operator.publish(&id, &payload("toggle")).await.unwrap();
+        edge_box.start_daemon().unwrap();
+        let reply = operator.reply_to(&id, PATIENCE).await.unwrap();
+        assert_eq!(reply["status"], "SUCCEEDED", "round {round}: {reply}\n{}", edge_box.log());
+        assert_eq!(edge_box.device("lamp").unwrap()["executed"], round + 1);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_device_that_restarts_is_not_asked_to_toggle_again_but_to_turn_on_again() {
     let mut edge_box = EdgeBox::new().unwrap();
     edge_box

@@ -69,6 +69,13 @@ impl Default for LinkBoard {
     }
 }
 
+/// Waits until each of `count` links was tried once: its device is known, or it is known why not.
+pub async fn all_tried(mut links: Links, count: usize) {
+    let is_tried = |link: &LinkSnapshot| matches!(link.state, LinkState::Connected { .. } | LinkState::Reconnecting { .. });
+    // An error means that nobody supervises links any more: then nothing more is to be waited for.
+    let _ = links.wait_for(|links| links.values().filter(|link| is_tried(link)).count() >= count).await;
+}
+
 /// Why a device could not be introduced.
 #[derive(Debug, thiserror::Error)]
 enum IntroductionError {

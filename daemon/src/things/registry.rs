@@ -12,7 +12,7 @@ use std::time::SystemTime;
 
 use autoglm_drivers::port::Port;
 use serde_json::Value;
-use tokio::sync::{broadcast, mpsc, watch};
+use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::description::{ThingDescription, ThingId};
@@ -86,7 +86,7 @@ pub struct DeviceEvent {
 }
 
 enum Change {
-    Attach(Attachment),
+    Attach(Attachment, oneshot::Sender<()>),
     Detach(LinkId),
     Property {
         link: LinkId,
@@ -158,9 +158,10 @@ impl Registry {
         self.events.subscribe()
     }
 
-    /// A device was introduced. False when the registry has stopped.
+    /// A device was introduced; returns when everybody can see it. False when the registry has stopped.
     pub async fn attach(&self, attachment: Attachment) -> bool {
-        self.changes.send(Change::Attach(attachment)).await.is_ok()
+        let (visible, is_visible) = oneshot::channel();
+        self.changes.send(Change::Attach(attachment, visible)).await.is_ok() && is_visible.await.is_ok()
     }
 
     /// A link was lost.
@@ -202,7 +203,10 @@ impl RegistryTask {
 
     fn apply(&mut self, change: Change) {
         match change {
-            Change::Attach(attachment) => self.attach(attachment),
+            Change::Attach(attachment, visible) => {
+                self.attach(attachment);
+                let _ = visible.send(());
+            }
             Change::Detach(link) => self.detach(&link),
             Change::Property {
                 link,
