@@ -191,8 +191,22 @@ pub struct Focus {
 /// An open question.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Pending {
-    /// Calls of the same sentence that were clear; done together with the answer.
+    /// Calls of the same sentence that are clear and allowed; done together with the answer.
     pub ready: Vec<Call>,
+    /// What the answer chooses from.
+    pub candidates: Vec<Call>,
+    /// How it is answered.
+    pub kind: PendingKind,
+    /// What the same sentence leaves to be asked after this.
+    #[serde(default)]
+    pub next: Vec<Question>,
+}
+
+/// Something to ask.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Question {
+    /// In words, ready to show.
+    pub question: String,
     /// What the answer chooses from.
     pub candidates: Vec<Call>,
     /// How it is answered.

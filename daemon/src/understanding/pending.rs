@@ -10,7 +10,7 @@ use crate::things::description::ThingId;
 
 use super::catalogue::{Catalogue, Entry, Prepared};
 use super::clause::{Clause, is_only};
-use super::dialogue::confirmed_or_asked;
+use super::dialogue::proceed;
 use super::matcher::{call, check};
 use super::phrases::{Offer, Target, words};
 use super::reply;
@@ -47,7 +47,7 @@ pub(super) fn answer(
             focus,
             pending,
             pending.candidates.clone(),
-            true,
+            Vec::new(),
         ));
     }
     let [part] = prepared.clauses.as_slice() else {
@@ -58,23 +58,24 @@ pub(super) fn answer(
         PendingKind::Value => value(catalogue, focus, pending, &part.clause),
         PendingKind::Choose => {
             let chosen = choose(catalogue, pending, &part.clause)?;
-            Some(execute(catalogue, focus, pending, chosen, false))
+            Some(execute(catalogue, focus, pending, Vec::new(), chosen))
         }
     }
 }
 
-/// Does what waited together with what was chosen. A yes also confirms what is dangerous.
+/// Goes on with what was answered: asks what is left to ask, or does it with what waited. A yes allows
+/// what is dangerous; what was only chosen is asked about if it is.
 fn execute(
     catalogue: &Catalogue,
     focus: &Focus,
     pending: &Pending,
+    allowed: Vec<Call>,
     chosen: Vec<Call>,
-    confirmed: bool,
 ) -> Resolution {
-    let calls: Vec<Call> = pending.ready.iter().cloned().chain(chosen).collect();
     let explanations = vec![explanation("answers the question")];
+    let calls = || pending.ready.iter().chain(&allowed).chain(&chosen);
     // Things may have changed or gone since the question.
-    if let Some(error) = calls.iter().find_map(|call| check(catalogue, call).err()) {
+    if let Some(error) = calls().find_map(|call| check(catalogue, call).err()) {
         let message = reply::refusal(&error, &catalogue.wording);
         return Resolution {
             understanding: Understanding::Refuse { error, message },
@@ -86,24 +87,26 @@ fn execute(
         };
     }
     let mut things: Vec<ThingId> = Vec::new();
-    for call in &calls {
+    for call in calls() {
         if !things.contains(&call.thing) {
             things.push(call.thing.clone());
         }
     }
     let focus = Focus {
         things,
-        calls: calls.clone(),
+        calls: calls().cloned().collect(),
         pending: None,
     };
-    if confirmed {
-        return Resolution {
-            understanding: Understanding::Calls(calls),
-            focus,
-            explanations,
-        };
-    }
-    confirmed_or_asked(catalogue, focus, calls, explanations)
+    let mut ready = pending.ready.clone();
+    ready.extend(allowed);
+    proceed(
+        catalogue,
+        focus,
+        ready,
+        chosen,
+        pending.next.clone(),
+        explanations,
+    )
 }
 
 fn explanation(reason: &str) -> Explanation {
@@ -149,7 +152,7 @@ fn value(
     match fill(offer, clause, &entry.offers.title, &catalogue.wording) {
         Filled::Value(Some(input)) => {
             let chosen = call(&waiting.thing, offer, Some(input))?;
-            Some(execute(catalogue, focus, pending, vec![chosen], false))
+            Some(execute(catalogue, focus, pending, Vec::new(), vec![chosen]))
         }
         _ => None,
     }
