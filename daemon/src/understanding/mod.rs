@@ -17,17 +17,26 @@ pub mod reply;
 pub mod wording;
 
 mod clause;
+mod command;
 mod decide;
+mod derive;
 mod dialogue;
+mod evidence;
 mod lexicon;
 mod matcher;
+mod numbers;
 mod pending;
+mod phrase_list;
+mod predicate;
+mod question;
+mod reader;
 mod repetition;
 mod slots;
 mod speech;
 mod templates;
 mod text;
 mod values;
+mod vocabulary;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
