@@ -249,3 +249,103 @@ fn fit(entry: &Entry, call: &Call, said: &[String], catalogue: &Catalogue) -> us
     });
     named + 2 * usize::from(valued)
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::things::description::ThingDescription;
+    use crate::understanding::Question;
+    use crate::understanding::wording::Wording;
+
+    const DOOR: &str = r#"{
+        "@context": "https://www.w3.org/2022/wot/td/v1.1",
+        "id": "urn:door",
+        "title": "Door",
+        "security": "none",
+        "securityDefinitions": {"none": {"scheme": "nosec"}},
+        "actions": {"unlock": {"title": "Unlock", "edge:confirm": true,
+            "forms": [{"href": "actions/unlock", "op": "invokeaction"}]},
+            "lock": {"title": "Lock", "forms": [{"href": "actions/lock", "op": "invokeaction"}]}}
+    }"#;
+
+    fn catalogue() -> Catalogue {
+        let mut catalogue = Catalogue::new(Wording::english());
+        let door = ThingDescription::from_json(DOOR).expect("a description");
+        let phrases = catalogue.phrases_for(&door);
+        let vectors = vec![vec![1.0, 0.0]; phrases.len()];
+        catalogue
+            .insert(&door, phrases, vectors)
+            .expect("one vector each");
+        catalogue
+    }
+
+    fn call(catalogue: &Catalogue, action: &str) -> Call {
+        let door = catalogue.descriptions().next().expect("the door");
+        Call {
+            thing: door.id.clone(),
+            operation: Operation::Invoke {
+                action: action.to_owned(),
+                input: None,
+            },
+        }
+    }
+
+    fn say(catalogue: &Catalogue, text: &str, focus: &Focus) -> Resolution {
+        let prepared = catalogue.prepare(text, focus);
+        let vectors = vec![vec![0.0, 1.0]; prepared.texts().len()];
+        catalogue.resolve(&prepared, &vectors, focus, &|_: &ThingId, _: &str| None)
+    }
+
+    fn asked(candidates: Vec<Call>, kind: PendingKind, next: Vec<Question>) -> Focus {
+        Focus {
+            pending: Some(Pending {
+                ready: Vec::new(),
+                candidates,
+                kind,
+                next,
+            }),
+            ..Focus::default()
+        }
+    }
+
+    #[test]
+    fn a_yes_to_one_question_does_not_answer_the_next() {
+        let catalogue = catalogue();
+        let (lock, unlock) = (call(&catalogue, "lock"), call(&catalogue, "unlock"));
+        let next = Question {
+            question: "Shall I unlock?".to_owned(),
+            candidates: vec![unlock.clone()],
+            kind: PendingKind::Confirm,
+        };
+        let first = asked(vec![lock.clone()], PendingKind::Confirm, vec![next]);
+        let second = say(&catalogue, "yes", &first);
+        assert!(
+            matches!(&second.understanding, Understanding::Ask { question, .. } if question == "Shall I unlock?")
+        );
+        let done = say(&catalogue, "yes", &second.focus);
+        assert_eq!(done.understanding, Understanding::Calls(vec![lock, unlock]));
+    }
+
+    #[test]
+    fn what_was_only_chosen_still_needs_its_yes() {
+        let catalogue = catalogue();
+        let options = vec![call(&catalogue, "lock"), call(&catalogue, "unlock")];
+        let chosen = say(
+            &catalogue,
+            "the second",
+            &asked(options, PendingKind::Choose, Vec::new()),
+        );
+        let pending = chosen.focus.pending.expect("a question is open");
+        assert_eq!(pending.kind, PendingKind::Confirm);
+        assert_eq!(pending.candidates, [call(&catalogue, "unlock")]);
+    }
+
+    #[test]
+    fn a_question_of_before_the_next_ones_were_kept_is_still_read() {
+        let old = json!({"ready": [], "candidates": [], "kind": "confirm"});
+        let pending: Pending = serde_json::from_value(old).expect("the older form");
+        assert!(pending.next.is_empty());
+    }
+}
