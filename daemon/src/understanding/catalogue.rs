@@ -7,9 +7,10 @@ use crate::things::schema::{SchemaError, ThingSchemas};
 
 use super::clause::{self, Clause};
 use super::lexicon::Lexicon;
+use super::numbers::recognise_numbers;
 use super::phrases::{Offers, Phrase};
 use super::speech::{self, Act, Piece};
-use super::text::{Token, recognise_numbers, tokenise};
+use super::text::{Token, tokenise};
 use super::wording::Wording;
 use super::{Call, Focus, Resolution, StateSnapshot};
 

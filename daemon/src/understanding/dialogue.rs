@@ -13,7 +13,7 @@ use super::reply::{self, say};
 use super::speech::Act;
 use super::wording::{Verb, Wording};
 use super::{
-    Call, Explanation, Focus, Operation, Pending, PendingKind, Resolution, StateSnapshot,
+    Call, Explanation, Focus, Operation, Pending, PendingKind, Question, Resolution, StateSnapshot,
     Understanding,
 };
 
@@ -102,16 +102,16 @@ fn shared_value(
     Some(clause)
 }
 
-/// Puts the clauses' verdicts together.
+/// Puts the clauses' verdicts together: all refusals are said, all questions asked in turn.
 fn conclude(
     catalogue: &Catalogue,
-    mut focus: Focus,
+    focus: Focus,
     verdicts: Vec<Verdict>,
     explanations: Vec<Explanation>,
 ) -> Resolution {
     let mut calls: Vec<Call> = Vec::new();
-    let mut asked = None;
-    let mut refused = None;
+    let mut questions = Vec::new();
+    let mut refusals = Vec::new();
     for verdict in verdicts {
         match verdict {
             Verdict::Calls(more) => calls.extend(more),
@@ -119,30 +119,28 @@ fn conclude(
                 kind,
                 candidates,
                 question,
-            } if asked.is_none() => {
-                asked = Some((kind, candidates, question));
-            }
-            Verdict::Refuse(refusal) if refused.is_none() => refused = Some(refusal),
-            _ => {}
+            } => questions.push(Question {
+                question,
+                candidates,
+                kind,
+            }),
+            Verdict::Refuse(refusal) if !refusals.contains(&refusal) => refusals.push(refusal),
+            Verdict::Refuse(_) | Verdict::Nothing => {}
         }
     }
-    let understanding = if let Some(error) = refused {
-        let message = reply::refusal(&error, &catalogue.wording);
-        Understanding::Refuse { error, message }
-    } else if let Some((kind, candidates, question)) = asked {
-        focus.pending = Some(Pending {
-            ready: calls,
-            candidates: candidates.clone(),
-            kind,
-        });
-        Understanding::Ask {
-            question,
-            candidates,
+    let messages: Vec<String> = refusals
+        .iter()
+        .map(|error| reply::refusal(error, &catalogue.wording))
+        .collect();
+    let understanding = match refusals.into_iter().next() {
+        Some(error) => Understanding::Refuse {
+            error,
+            message: messages.join(" "),
+        },
+        None if calls.is_empty() && questions.is_empty() => Understanding::Conversation,
+        None => {
+            return proceed(catalogue, focus, Vec::new(), calls, questions, explanations);
         }
-    } else if calls.is_empty() {
-        Understanding::Conversation
-    } else {
-        return confirmed_or_asked(catalogue, focus, calls, explanations);
     };
     Resolution {
         understanding,
@@ -151,33 +149,43 @@ fn conclude(
     }
 }
 
-/// Calls that need a person's yes are asked about; all others are done.
-pub(super) fn confirmed_or_asked(
+/// Asks the first question that is left, or does everything. `ready` calls are allowed; of `calls`
+/// those that need a person's yes become a question of their own.
+pub(super) fn proceed(
     catalogue: &Catalogue,
     mut focus: Focus,
+    mut ready: Vec<Call>,
     calls: Vec<Call>,
+    mut questions: Vec<Question>,
     explanations: Vec<Explanation>,
 ) -> Resolution {
-    let (dangerous, ready): (Vec<Call>, Vec<Call>) = calls
+    let (dangerous, harmless): (Vec<Call>, Vec<Call>) = calls
         .into_iter()
         .partition(|call| needs_yes(catalogue, call));
-    let understanding = if dangerous.is_empty() {
+    ready.extend(harmless);
+    if !dangerous.is_empty() {
+        let commands = commands_words(catalogue, &dangerous, "and");
+        let places = [("commands", commands.as_str())];
+        questions.push(Question {
+            question: say(&catalogue.wording, "ask_confirm", &places),
+            candidates: dangerous,
+            kind: PendingKind::Confirm,
+        });
+    }
+    let understanding = if questions.is_empty() {
         focus.calls.clone_from(&ready);
         Understanding::Calls(ready)
     } else {
-        let commands = commands_words(catalogue, &dangerous, "and");
+        let first = questions.remove(0);
         focus.pending = Some(Pending {
             ready,
-            candidates: dangerous.clone(),
-            kind: PendingKind::Confirm,
+            candidates: first.candidates.clone(),
+            kind: first.kind,
+            next: questions,
         });
         Understanding::Ask {
-            question: say(
-                &catalogue.wording,
-                "ask_confirm",
-                &[("commands", &commands)],
-            ),
-            candidates: dangerous,
+            question: first.question,
+            candidates: first.candidates,
         }
     };
     Resolution {

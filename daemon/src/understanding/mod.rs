@@ -17,17 +17,26 @@ pub mod reply;
 pub mod wording;
 
 mod clause;
+mod command;
 mod decide;
+mod derive;
 mod dialogue;
+mod evidence;
 mod lexicon;
 mod matcher;
+mod numbers;
 mod pending;
+mod phrase_list;
+mod predicate;
+mod question;
+mod reader;
 mod repetition;
 mod slots;
 mod speech;
 mod templates;
 mod text;
 mod values;
+mod vocabulary;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -191,8 +200,22 @@ pub struct Focus {
 /// An open question.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Pending {
-    /// Calls of the same sentence that were clear; done together with the answer.
+    /// Calls of the same sentence that are clear and allowed; done together with the answer.
     pub ready: Vec<Call>,
+    /// What the answer chooses from.
+    pub candidates: Vec<Call>,
+    /// How it is answered.
+    pub kind: PendingKind,
+    /// What the same sentence leaves to be asked after this.
+    #[serde(default)]
+    pub next: Vec<Question>,
+}
+
+/// Something to ask.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Question {
+    /// In words, ready to show.
+    pub question: String,
     /// What the answer chooses from.
     pub candidates: Vec<Call>,
     /// How it is answered.

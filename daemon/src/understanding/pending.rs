@@ -10,7 +10,7 @@ use crate::things::description::ThingId;
 
 use super::catalogue::{Catalogue, Entry, Prepared};
 use super::clause::{Clause, is_only};
-use super::dialogue::confirmed_or_asked;
+use super::dialogue::proceed;
 use super::matcher::{call, check};
 use super::phrases::{Offer, Target, words};
 use super::reply;
@@ -47,7 +47,7 @@ pub(super) fn answer(
             focus,
             pending,
             pending.candidates.clone(),
-            true,
+            Vec::new(),
         ));
     }
     let [part] = prepared.clauses.as_slice() else {
@@ -58,23 +58,24 @@ pub(super) fn answer(
         PendingKind::Value => value(catalogue, focus, pending, &part.clause),
         PendingKind::Choose => {
             let chosen = choose(catalogue, pending, &part.clause)?;
-            Some(execute(catalogue, focus, pending, chosen, false))
+            Some(execute(catalogue, focus, pending, Vec::new(), chosen))
         }
     }
 }
 
-/// Does what waited together with what was chosen. A yes also confirms what is dangerous.
+/// Goes on with what was answered: asks what is left to ask, or does it with what waited. A yes allows
+/// what is dangerous; what was only chosen is asked about if it is.
 fn execute(
     catalogue: &Catalogue,
     focus: &Focus,
     pending: &Pending,
+    allowed: Vec<Call>,
     chosen: Vec<Call>,
-    confirmed: bool,
 ) -> Resolution {
-    let calls: Vec<Call> = pending.ready.iter().cloned().chain(chosen).collect();
     let explanations = vec![explanation("answers the question")];
+    let calls = || pending.ready.iter().chain(&allowed).chain(&chosen);
     // Things may have changed or gone since the question.
-    if let Some(error) = calls.iter().find_map(|call| check(catalogue, call).err()) {
+    if let Some(error) = calls().find_map(|call| check(catalogue, call).err()) {
         let message = reply::refusal(&error, &catalogue.wording);
         return Resolution {
             understanding: Understanding::Refuse { error, message },
@@ -86,24 +87,26 @@ fn execute(
         };
     }
     let mut things: Vec<ThingId> = Vec::new();
-    for call in &calls {
+    for call in calls() {
         if !things.contains(&call.thing) {
             things.push(call.thing.clone());
         }
     }
     let focus = Focus {
         things,
-        calls: calls.clone(),
+        calls: calls().cloned().collect(),
         pending: None,
     };
-    if confirmed {
-        return Resolution {
-            understanding: Understanding::Calls(calls),
-            focus,
-            explanations,
-        };
-    }
-    confirmed_or_asked(catalogue, focus, calls, explanations)
+    let mut ready = pending.ready.clone();
+    ready.extend(allowed);
+    proceed(
+        catalogue,
+        focus,
+        ready,
+        chosen,
+        pending.next.clone(),
+        explanations,
+    )
 }
 
 fn explanation(reason: &str) -> Explanation {
@@ -149,7 +152,7 @@ fn value(
     match fill(offer, clause, &entry.offers.title, &catalogue.wording) {
         Filled::Value(Some(input)) => {
             let chosen = call(&waiting.thing, offer, Some(input))?;
-            Some(execute(catalogue, focus, pending, vec![chosen], false))
+            Some(execute(catalogue, focus, pending, Vec::new(), vec![chosen]))
         }
         _ => None,
     }
@@ -245,4 +248,104 @@ fn fit(entry: &Entry, call: &Call, said: &[String], catalogue: &Catalogue) -> us
         })
     });
     named + 2 * usize::from(valued)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::things::description::ThingDescription;
+    use crate::understanding::Question;
+    use crate::understanding::wording::Wording;
+
+    const DOOR: &str = r#"{
+        "@context": "https://www.w3.org/2022/wot/td/v1.1",
+        "id": "urn:door",
+        "title": "Door",
+        "security": "none",
+        "securityDefinitions": {"none": {"scheme": "nosec"}},
+        "actions": {"unlock": {"title": "Unlock", "edge:confirm": true,
+            "forms": [{"href": "actions/unlock", "op": "invokeaction"}]},
+            "lock": {"title": "Lock", "forms": [{"href": "actions/lock", "op": "invokeaction"}]}}
+    }"#;
+
+    fn catalogue() -> Catalogue {
+        let mut catalogue = Catalogue::new(Wording::english());
+        let door = ThingDescription::from_json(DOOR).expect("a description");
+        let phrases = catalogue.phrases_for(&door);
+        let vectors = vec![vec![1.0, 0.0]; phrases.len()];
+        catalogue
+            .insert(&door, phrases, vectors)
+            .expect("one vector each");
+        catalogue
+    }
+
+    fn call(catalogue: &Catalogue, action: &str) -> Call {
+        let door = catalogue.descriptions().next().expect("the door");
+        Call {
+            thing: door.id.clone(),
+            operation: Operation::Invoke {
+                action: action.to_owned(),
+                input: None,
+            },
+        }
+    }
+
+    fn say(catalogue: &Catalogue, text: &str, focus: &Focus) -> Resolution {
+        let prepared = catalogue.prepare(text, focus);
+        let vectors = vec![vec![0.0, 1.0]; prepared.texts().len()];
+        catalogue.resolve(&prepared, &vectors, focus, &|_: &ThingId, _: &str| None)
+    }
+
+    fn asked(candidates: Vec<Call>, kind: PendingKind, next: Vec<Question>) -> Focus {
+        Focus {
+            pending: Some(Pending {
+                ready: Vec::new(),
+                candidates,
+                kind,
+                next,
+            }),
+            ..Focus::default()
+        }
+    }
+
+    #[test]
+    fn a_yes_to_one_question_does_not_answer_the_next() {
+        let catalogue = catalogue();
+        let (lock, unlock) = (call(&catalogue, "lock"), call(&catalogue, "unlock"));
+        let next = Question {
+            question: "Shall I unlock?".to_owned(),
+            candidates: vec![unlock.clone()],
+            kind: PendingKind::Confirm,
+        };
+        let first = asked(vec![lock.clone()], PendingKind::Confirm, vec![next]);
+        let second = say(&catalogue, "yes", &first);
+        assert!(
+            matches!(&second.understanding, Understanding::Ask { question, .. } if question == "Shall I unlock?")
+        );
+        let done = say(&catalogue, "yes", &second.focus);
+        assert_eq!(done.understanding, Understanding::Calls(vec![lock, unlock]));
+    }
+
+    #[test]
+    fn what_was_only_chosen_still_needs_its_yes() {
+        let catalogue = catalogue();
+        let options = vec![call(&catalogue, "lock"), call(&catalogue, "unlock")];
+        let chosen = say(
+            &catalogue,
+            "the second",
+            &asked(options, PendingKind::Choose, Vec::new()),
+        );
+        let pending = chosen.focus.pending.expect("a question is open");
+        assert_eq!(pending.kind, PendingKind::Confirm);
+        assert_eq!(pending.candidates, [call(&catalogue, "unlock")]);
+    }
+
+    #[test]
+    fn a_question_of_before_the_next_ones_were_kept_is_still_read() {
+        let old = json!({"ready": [], "candidates": [], "kind": "confirm"});
+        let pending: Pending = serde_json::from_value(old).expect("the older form");
+        assert!(pending.next.is_empty());
+    }
 }

@@ -4,61 +4,16 @@
 //! in the form that [`super::text`] makes of a sentence: lower case, contractions expanded.
 //! A `*` inside a verb stands for up to [`GAP_TOKENS_MAX`] other words.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
-use serde::{Deserialize, Deserializer};
+use serde::Deserialize;
+
+pub use super::phrase_list::{PhraseList, Words, starts_with};
 
 /// How many words may stand in a `*` ("get the ceiling light in here going").
 pub const GAP_TOKENS_MAX: usize = 6;
 
 const ENGLISH: &str = include_str!("../../wording/en.toml");
-
-/// A word sequence.
-pub type Words = Vec<String>;
-
-/// A list of word sequences, written as a list of strings, kept with the longest first.
-#[derive(Debug, Clone, Default)]
-pub struct PhraseList(Vec<Words>);
-
-impl<'de> Deserialize<'de> for PhraseList {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let texts = Vec::<String>::deserialize(deserializer)?;
-        let mut phrases: Vec<Words> = texts
-            .iter()
-            .map(|text| text.split_whitespace().map(str::to_owned).collect())
-            .filter(|words: &Words| !words.is_empty())
-            .collect();
-        phrases.sort_by_key(|words| std::cmp::Reverse(words.len()));
-        Ok(Self(phrases))
-    }
-}
-
-impl PhraseList {
-    /// The sequences, longest first.
-    pub fn iter(&self) -> impl Iterator<Item = &Words> {
-        self.0.iter()
-    }
-
-    /// Whether this single word is in the list.
-    pub fn has(&self, word: &str) -> bool {
-        self.0
-            .iter()
-            .any(|words| words.len() == 1 && words[0] == word)
-    }
-
-    /// How many words of `text` at its start are in the list; 0 if none.
-    pub fn prefix_len<S: AsRef<str>>(&self, text: &[S]) -> usize {
-        self.0
-            .iter()
-            .find(|words| starts_with(text, words))
-            .map_or(0, Vec::len)
-    }
-}
-
-/// Whether `text` starts with `words`.
-pub fn starts_with<S: AsRef<str>>(text: &[S], words: &[String]) -> bool {
-    text.len() >= words.len() && text.iter().zip(words).all(|(a, b)| a.as_ref() == b)
-}
 
 /// The kinds of actions that people have common verbs for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Deserialize)]
@@ -411,77 +366,6 @@ impl Wording {
     /// The built-in English.
     pub fn english() -> Self {
         Self::parse(ENGLISH).expect("the built-in wording is parsed by a test")
-    }
-
-    /// Every single word that the file knows, for telling typing errors from words.
-    pub fn vocabulary(&self) -> BTreeSet<String> {
-        let g = &self.grammar;
-        let r = &self.references;
-        let n = &self.numbers;
-        let mut lists: Vec<&PhraseList> = vec![
-            &g.fillers,
-            &g.polite,
-            &g.polite_gerund,
-            &g.wish,
-            &g.conjunctions,
-            &g.determiners,
-            &g.indefinite,
-            &g.subjects,
-            &g.copulas,
-            &g.negations,
-            &g.questions,
-            &g.requests,
-            &g.conversation,
-            &g.deferred,
-            &g.deferred_before,
-            &g.after_particle,
-            &g.prepositions,
-            &g.value_prepositions,
-            &g.change_prepositions,
-            &g.stop,
-            &g.harmless,
-            &g.never_correct,
-            &r.pronouns,
-            &r.other,
-            &r.both,
-            &r.all,
-            &r.everything,
-            &r.except,
-            &r.also,
-            &r.slightly,
-            &r.much,
-            &self.answers.yes,
-            &self.answers.no,
-            &n.minus,
-            &n.largest,
-            &n.smallest,
-        ];
-        for verb in self.verbs.values() {
-            lists.extend([&verb.phrases, &verb.near, &verb.particles]);
-        }
-        for quantity in self.quantities.values() {
-            lists.extend([
-                &quantity.names,
-                &quantity.adjectives,
-                &quantity.up,
-                &quantity.down,
-            ]);
-        }
-        lists.extend(self.units.values().map(|unit| &unit.words));
-        let mut words: BTreeSet<String> = lists
-            .iter()
-            .flat_map(|list| list.iter().flatten().cloned())
-            .collect();
-        words.extend(
-            n.words
-                .keys()
-                .chain(n.multipliers.keys())
-                .chain(n.fractions.keys())
-                .cloned(),
-        );
-        words.extend([n.and.clone(), n.point.clone(), n.pronoun.clone()]);
-        words.extend(r.ordinals.iter().cloned());
-        words
     }
 
     /// The unit of a description, by its code.
