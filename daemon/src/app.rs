@@ -136,7 +136,8 @@ pub async fn run(config: Config, own_uid: u32, stop: CancellationToken) -> anyho
     }
     if let Some(fleet) = fleet {
         // What waited at the broker while we were away comes at once, and would find no device.
-        let tried = tokio::time::timeout(FIRST_TRY, all_tried(board.subscribe(), config.links.len()));
+        let tried =
+            tokio::time::timeout(FIRST_TRY, all_tried(board.subscribe(), config.links.len()));
         let (running, sources) = (running.clone(), sources.clone());
         source_tasks.spawn(async move {
             if sources.run_until_cancelled(tried).await.is_some() {

@@ -167,7 +167,12 @@ async fn what_waited_at_the_broker_is_carried_out_by_the_box_that_comes_back() {
         operator.publish(&id, &payload("toggle")).await.unwrap();
         edge_box.start_daemon().unwrap();
         let reply = operator.reply_to(&id, PATIENCE).await.unwrap();
-        assert_eq!(reply["status"], "SUCCEEDED", "round {round}: {reply}\n{}", edge_box.log());
+        assert_eq!(
+            reply["status"],
+            "SUCCEEDED",
+            "round {round}: {reply}\n{}",
+            edge_box.log()
+        );
         assert_eq!(edge_box.device("lamp").unwrap()["executed"], round + 1);
     }
 }

@@ -71,9 +71,16 @@ impl Default for LinkBoard {
 
 /// Waits until each of `count` links was tried once: its device is known, or it is known why not.
 pub async fn all_tried(mut links: Links, count: usize) {
-    let is_tried = |link: &LinkSnapshot| matches!(link.state, LinkState::Connected { .. } | LinkState::Reconnecting { .. });
+    let is_tried = |link: &LinkSnapshot| {
+        matches!(
+            link.state,
+            LinkState::Connected { .. } | LinkState::Reconnecting { .. }
+        )
+    };
     // An error means that nobody supervises links any more: then nothing more is to be waited for.
-    let _ = links.wait_for(|links| links.values().filter(|link| is_tried(link)).count() >= count).await;
+    let _ = links
+        .wait_for(|links| links.values().filter(|link| is_tried(link)).count() >= count)
+        .await;
 }
 
 /// Why a device could not be introduced.

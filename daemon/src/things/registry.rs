@@ -161,7 +161,11 @@ impl Registry {
     /// A device was introduced; returns when everybody can see it. False when the registry has stopped.
     pub async fn attach(&self, attachment: Attachment) -> bool {
         let (visible, is_visible) = oneshot::channel();
-        self.changes.send(Change::Attach(attachment, visible)).await.is_ok() && is_visible.await.is_ok()
+        self.changes
+            .send(Change::Attach(attachment, visible))
+            .await
+            .is_ok()
+            && is_visible.await.is_ok()
     }
 
     /// A link was lost.
