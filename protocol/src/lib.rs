@@ -23,6 +23,7 @@ pub mod message;
 pub mod secure;
 pub mod segment;
 mod time;
+pub mod transfer;
 pub mod wire;
 
 pub use connection::{Config, LinkKind, LostReason, PeerInfo, SendError, Stats};

@@ -105,6 +105,25 @@ fn message() -> impl Strategy<Value = Message> {
         (name(), value()).prop_map(|(name, data)| Message::Event { name, data }),
         (level, ".{0,40}").prop_map(|(level, text)| Message::Log { level, text }),
         id.prop_map(|unix_micros| Message::TimeSync { unix_micros }),
+        (id, name(), any::<u32>(), any::<[u8; 32]>()).prop_map(|(id, name, length, hash)| {
+            Message::TransferOffer {
+                id,
+                name,
+                length,
+                hash: hash.into(),
+            }
+        }),
+        (id, any::<u32>()).prop_map(|(id, offset)| Message::TransferWanted { id, offset }),
+        (id, any::<u32>(), vec(any::<u8>(), 0..100)).prop_map(|(id, offset, bytes)| {
+            Message::TransferPart {
+                id,
+                offset,
+                bytes: bytes.into(),
+            }
+        }),
+        (id, any::<u16>(), prop::option::of(".{0,40}"))
+            .prop_map(|(id, code, text)| Message::TransferDone { id, code, text }),
+        id.prop_map(|id| Message::TransferAbort { id }),
     ]
 }
 

@@ -85,7 +85,7 @@ pub(crate) struct Connection {
     ephemerals: EphemeralSource,
     /// Until then nobody is listened to: the last peer was not authentic.
     deaf_until: Option<Instant>,
-    suspended: Option<Suspended>,
+    suspended: Option<Box<Suspended>>,
     peers: KnownPeers,
     hello_wanted: bool,
     close_wanted: Option<Close>,
@@ -296,6 +296,15 @@ impl Connection {
         }
     }
 
+    /// The largest message that the peer takes, while there is one to take it.
+    pub(crate) fn peer_max_message(&self) -> Option<usize> {
+        match (&self.state, &self.suspended) {
+            (State::Established(established), _) => Some(established.peer.max_message),
+            (_, Some(suspended)) => Some(suspended.peer.max_message),
+            _ => None,
+        }
+    }
+
     /// Queues a message.
     pub(crate) fn send(
         &mut self,
@@ -471,17 +480,18 @@ impl Connection {
         let mut queues = established.sender.queues;
         queues.rewind();
         self.timers.set(Timer::Resume, until);
-        self.suspended = Some(Suspended {
+        self.suspended = Some(Box::new(Suspended {
             peer: established.peer,
             queues,
             taken: established.taken,
             reason,
-        });
+        }));
     }
 
     /// The interrupted connection will not be resumed.
     fn forget_suspended(&mut self) {
-        if let Some(Suspended { reason, .. }) = self.suspended.take() {
+        if let Some(suspended) = self.suspended.take() {
+            let reason = suspended.reason;
             self.events.push_back(ConnectionEvent::Lost { reason });
         }
     }

@@ -1,5 +1,6 @@
 //! The device machine: requests surfaced once, answers sent as room allows, reports of what happens.
 
+use alloc::boxed::Box;
 use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -10,18 +11,20 @@ use sha2::{Digest, Sha256};
 use crate::connection::{Connection, ConnectionEvent};
 use crate::message::{Fault, FaultCode, LOG_BYTES_MAX, LogLevel, Message, MessageError, Value};
 use crate::segment::{Channel, MessageToken};
+use crate::transfer::{DeviceTransferEvent, Offer, TransferId};
 use crate::wire::{Identity, Role};
 use crate::{Config, Instant, LinkKind, RequestId, Security, SendError, Stats};
 
 use super::DeviceEvent;
 use super::incoming::Incoming;
 use super::memory::{Begin, RequestMemory, Sending, encode_result};
+use super::transfer::IncomingTransfer;
 
 /// What a Description needs besides its part of the document: at most 66 bytes of CBOR around it.
 const DESCRIPTION_OVERHEAD_BYTES: usize = 72;
 
 /// What an event costs in the backlog besides the bytes of its message.
-const EVENT_OVERHEAD_BYTES: usize = 64;
+pub(super) const EVENT_OVERHEAD_BYTES: usize = 64;
 
 /// [`Device::respond`] was called for a request that is not open.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -43,6 +46,10 @@ pub struct Device {
     max_message: usize,
     events: VecDeque<(DeviceEvent, usize)>,
     backlog_bytes: usize,
+    pub(super) transfer: Option<Box<IncomingTransfer>>,
+    pub(super) transfer_events: VecDeque<(DeviceTransferEvent, usize)>,
+    /// What the host is to be told and waits for room; bounded by `request_memory_max`.
+    pub(super) transfer_replies: VecDeque<Message>,
 }
 
 impl Device {
@@ -84,6 +91,9 @@ impl Device {
             max_message: 0,
             events: VecDeque::new(),
             backlog_bytes: 0,
+            transfer: None,
+            transfer_events: VecDeque::new(),
+            transfer_replies: VecDeque::new(),
         }
     }
 
@@ -110,8 +120,7 @@ impl Device {
     /// The next event, or `None`.
     pub fn poll_event(&mut self) -> Option<DeviceEvent> {
         let (event, cost) = self.events.pop_front()?;
-        self.backlog_bytes -= cost;
-        self.connection.set_backlog(self.backlog_bytes);
+        self.give_back(cost);
         Some(event)
     }
 
@@ -217,7 +226,26 @@ impl Device {
         self.connection.stats()
     }
 
-    fn send(&mut self, now: Instant, message: &Message) -> Result<(), SendError> {
+    /// What waits for the owner grows by `cost`.
+    pub(super) fn charge(&mut self, cost: usize) {
+        self.backlog_bytes += cost;
+    }
+
+    /// The owner has fetched what had `cost`.
+    pub(super) fn give_back(&mut self, cost: usize) {
+        self.backlog_bytes -= cost;
+        self.connection.set_backlog(self.backlog_bytes);
+    }
+
+    pub(super) fn answers_max(&self) -> usize {
+        self.connection.config().request_memory_max
+    }
+
+    pub(super) fn count_unexpected(&mut self) {
+        self.connection.stats.unexpected_messages += 1;
+    }
+
+    pub(super) fn send(&mut self, now: Instant, message: &Message) -> Result<(), SendError> {
         if !message.is_within_bounds() {
             return Err(SendError::OutOfBounds);
         }
@@ -255,6 +283,7 @@ impl Device {
                     self.observed.clear();
                     self.answers.clear();
                     self.describing.clear();
+                    self.end_transfer();
                     self.push(DeviceEvent::Lost { reason }, 0);
                 }
             }
@@ -285,13 +314,28 @@ impl Device {
             Message::TimeSync { unix_micros } => {
                 self.push(DeviceEvent::TimeSync { unix_micros }, cost)
             }
+            Message::TransferOffer {
+                id,
+                name,
+                length,
+                hash,
+            } => {
+                let hash = *hash;
+                self.on_offer(TransferId(id), Offer { name, length, hash }, cost);
+            }
+            Message::TransferPart { id, offset, bytes } => {
+                self.on_part(TransferId(id), offset, bytes.into());
+            }
+            Message::TransferAbort { id } => self.on_transfer_abort(TransferId(id)),
             Message::Announce { .. }
             | Message::Description { .. }
             | Message::Result { .. }
             | Message::Progress { .. }
             | Message::PropertyChanged { .. }
             | Message::Event { .. }
-            | Message::Log { .. } => self.connection.stats.unexpected_messages += 1,
+            | Message::Log { .. }
+            | Message::TransferWanted { .. }
+            | Message::TransferDone { .. } => self.connection.stats.unexpected_messages += 1,
         }
     }
 
@@ -376,6 +420,7 @@ impl Device {
 
     /// Queues what waits for room, as far as there is room.
     fn send_answers(&mut self, now: Instant) {
+        self.send_transfer_replies(now);
         let (connection, max_message) = (&mut self.connection, self.max_message);
         let mut send = |id: RequestId, bytes: Vec<u8>, token| {
             let bytes = match bytes.len() > max_message {

@@ -11,6 +11,8 @@ mod event;
 mod incoming;
 mod machine;
 mod memory;
+mod transfer;
 
 pub use event::DeviceEvent;
 pub use machine::{Device, UnknownRequest};
+pub use transfer::NotOffered;

@@ -7,11 +7,13 @@ use core::time::Duration;
 use crate::connection::{Connection, ConnectionEvent, LostReason};
 use crate::message::{Fault, FaultCode, Message, MessageError, Value};
 use crate::segment::MessageToken;
+use crate::transfer::{HostTransferEvent, TransferId};
 use crate::wire::{CloseReason, Identity, Role};
 use crate::{Config, Instant, LinkKind, PeerInfo, Security, SendError, Stats};
 
 use super::description::{Fetched, Part};
 use super::open::{Expects, Open, compose};
+use super::transfer::OutgoingTransfer;
 use super::{DeliveryState, HostEvent, Reply, Request, RequestError, RequestFailure, RequestId};
 
 /// What an event costs in the backlog besides the bytes of its message.
@@ -25,6 +27,9 @@ pub struct Host {
     open: BTreeMap<RequestId, Open>,
     events: VecDeque<Queued>,
     backlog_bytes: usize,
+    pub(super) transfers: BTreeMap<TransferId, OutgoingTransfer>,
+    /// Bounded by the transfers: each has two at most.
+    pub(super) transfer_events: VecDeque<HostTransferEvent>,
 }
 
 /// How much of the device is known.
@@ -71,6 +76,8 @@ impl Host {
             open: BTreeMap::new(),
             events: VecDeque::new(),
             backlog_bytes: 0,
+            transfers: BTreeMap::new(),
+            transfer_events: VecDeque::new(),
         }
     }
 
@@ -149,12 +156,7 @@ impl Host {
         let token = Some(MessageToken(id.0));
         self.connection
             .send(now, message.channel(), message.to_bytes(), token)
-            .map_err(|error| match error {
-                SendError::NotConnected => RequestError::NotConnected,
-                SendError::QueueFull => RequestError::Busy,
-                SendError::TooLarge { size, limit } => RequestError::TooLarge { size, limit },
-                SendError::OutOfBounds => RequestError::OutOfBounds,
-            })?;
+            .map_err(refusal)?;
         let open = Open {
             deadline: now + deadline,
             delivery: DeliveryState::NotSent,
@@ -214,6 +216,33 @@ impl Host {
         self.connection.stats()
     }
 
+    pub(super) fn send(&mut self, now: Instant, message: &Message) -> Result<(), SendError> {
+        if !message.is_within_bounds() {
+            return Err(SendError::OutOfBounds);
+        }
+        self.connection
+            .send(now, message.channel(), message.to_bytes(), None)
+    }
+
+    pub(super) fn send_if_announced(
+        &mut self,
+        now: Instant,
+        message: &Message,
+    ) -> Result<(), RequestError> {
+        if !matches!(self.presence, Presence::Announced) {
+            return Err(RequestError::NotConnected);
+        }
+        self.send(now, message).map_err(refusal)
+    }
+
+    pub(super) fn message_bytes_max(&self) -> Option<usize> {
+        self.connection.peer_max_message()
+    }
+
+    pub(super) fn count_unexpected(&mut self) {
+        self.connection.stats.unexpected_messages += 1;
+    }
+
     fn advance(&mut self, now: Instant) {
         while let Some(event) = self.connection.poll_event() {
             match event {
@@ -237,6 +266,7 @@ impl Host {
                     self.push(HostEvent::IncompatibleVersion { theirs }, 0);
                 }
                 ConnectionEvent::Lost { reason } => {
+                    self.interrupt_transfers();
                     while let Some((&id, open)) = self.open.first_key_value() {
                         let delivered = open.delivery;
                         self.finish(id, Err(RequestFailure::ConnectionLost { delivered }));
@@ -316,6 +346,12 @@ impl Host {
             }
             Message::Event { name, data } => self.push(HostEvent::Event { name, data }, cost),
             Message::Log { level, text } => self.push(HostEvent::Log { level, text }, cost),
+            Message::TransferWanted { id, offset } => {
+                self.on_transfer_wanted(TransferId(id), offset)
+            }
+            Message::TransferDone { id, code, text } => {
+                self.on_transfer_done(TransferId(id), code, text);
+            }
             Message::Describe { .. }
             | Message::Read { .. }
             | Message::Write { .. }
@@ -323,7 +359,10 @@ impl Host {
             | Message::Unobserve { .. }
             | Message::Invoke { .. }
             | Message::Cancel { .. }
-            | Message::TimeSync { .. } => self.connection.stats.unexpected_messages += 1,
+            | Message::TimeSync { .. }
+            | Message::TransferOffer { .. }
+            | Message::TransferPart { .. }
+            | Message::TransferAbort { .. } => self.connection.stats.unexpected_messages += 1,
         }
     }
 
@@ -457,6 +496,15 @@ impl Host {
             Presence::Unannounced { held, .. } => held.push_back(queued),
             Presence::Absent | Presence::Announced => self.events.push_back(queued),
         }
+    }
+}
+
+fn refusal(error: SendError) -> RequestError {
+    match error {
+        SendError::NotConnected => RequestError::NotConnected,
+        SendError::QueueFull => RequestError::Busy,
+        SendError::TooLarge { size, limit } => RequestError::TooLarge { size, limit },
+        SendError::OutOfBounds => RequestError::OutOfBounds,
     }
 }
 

@@ -16,6 +16,7 @@ mod event;
 mod machine;
 mod open;
 mod request;
+mod transfer;
 
 pub use event::HostEvent;
 pub use machine::Host;

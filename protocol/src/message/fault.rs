@@ -76,6 +76,8 @@ fault_codes! {
     ResultTooLarge = 15,
     /// The message could not be understood although its kind is known.
     Malformed = 16,
+    /// What was transferred does not match its hash.
+    HashMismatch = 17,
 }
 
 /// A device's refusal or failure: a code to decide by and words for a person.

@@ -41,7 +41,7 @@ pub enum LogLevel {
     Debug,
 }
 
-/// A message. The kinds 15 to 19 are reserved for bulk transfer.
+/// A message.
 #[derive(Debug, Clone, PartialEq, Encode, Decode)]
 pub enum Message {
     /// Device, first of all: the description it has.
@@ -236,6 +236,70 @@ pub enum Message {
         #[n(0)]
         unix_micros: u64,
     },
+    /// Host: something large is there for the device.
+    #[n(15)]
+    #[cbor(map)]
+    TransferOffer {
+        /// Transfer id.
+        #[n(0)]
+        id: u64,
+        /// What it is.
+        #[n(1)]
+        name: String,
+        /// Its length in bytes.
+        #[n(2)]
+        length: u32,
+        /// Its SHA-256.
+        #[n(3)]
+        hash: ByteArray<32>,
+    },
+    /// Device: it is wanted from `offset` on.
+    #[n(16)]
+    #[cbor(map)]
+    TransferWanted {
+        /// Transfer id.
+        #[n(0)]
+        id: u64,
+        /// The first byte wanted.
+        #[n(1)]
+        offset: u32,
+    },
+    /// Host: a part of it.
+    #[n(17)]
+    #[cbor(map)]
+    TransferPart {
+        /// Transfer id.
+        #[n(0)]
+        id: u64,
+        /// Where the part begins.
+        #[n(1)]
+        offset: u32,
+        /// The part.
+        #[n(2)]
+        bytes: ByteVec,
+    },
+    /// Device: all of it is there and right, or it is refused.
+    #[n(18)]
+    #[cbor(map)]
+    TransferDone {
+        /// Transfer id.
+        #[n(0)]
+        id: u64,
+        /// Zero for success, else a [`FaultCode`].
+        #[n(1)]
+        code: u16,
+        /// Fault: words for a person.
+        #[n(2)]
+        text: Option<String>,
+    },
+    /// Host: it is given up.
+    #[n(19)]
+    #[cbor(map)]
+    TransferAbort {
+        /// Transfer id.
+        #[n(0)]
+        id: u64,
+    },
 }
 
 /// Why a message was not understood.
@@ -277,7 +341,7 @@ impl MessageError {
 
 impl Message {
     /// The highest kind that this version knows.
-    pub const KIND_MAX: u64 = 14;
+    pub const KIND_MAX: u64 = 19;
 
     /// The channel that this kind of message travels on.
     #[must_use]
@@ -293,9 +357,15 @@ impl Message {
             | Self::Invoke { .. }
             | Self::Result { .. }
             | Self::Progress { .. }
-            | Self::Cancel { .. } => Channel::Command,
+            | Self::Cancel { .. }
+            | Self::TransferOffer { .. }
+            | Self::TransferWanted { .. }
+            | Self::TransferDone { .. } => Channel::Command,
             Self::PropertyChanged { .. } | Self::Event { .. } | Self::Log { .. } => Channel::Event,
-            Self::Description { .. } => Channel::Bulk,
+            // Abort stays behind the parts that it ends.
+            Self::Description { .. } | Self::TransferPart { .. } | Self::TransferAbort { .. } => {
+                Channel::Bulk
+            }
         }
     }
 
@@ -362,9 +432,13 @@ impl Message {
             | Self::Unobserve { property: name, .. }
             | Self::Invoke { action: name, .. }
             | Self::PropertyChanged { property: name, .. }
-            | Self::Event { name, .. } => (name, NAME_BYTES_MAX),
+            | Self::Event { name, .. }
+            | Self::TransferOffer { name, .. } => (name, NAME_BYTES_MAX),
             Self::Log { text, .. } => (text, LOG_BYTES_MAX),
             Self::Result {
+                text: Some(text), ..
+            }
+            | Self::TransferDone {
                 text: Some(text), ..
             } => (text, FAULT_MESSAGE_BYTES_MAX),
             _ => return None,

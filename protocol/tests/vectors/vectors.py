@@ -199,6 +199,13 @@ def messages():
         (message(12, "overheated", "95 °C"), 'Event { name: "overheated", data: Text("95 °C") }'),
         (message(13, 1, "fan slow"), 'Log { level: Warn, text: "fan slow" }'),
         (message(14, 1_800_000_000_000_000), "TimeSync { unix_micros: 1800000000000000 }"),
+        (message(15, 8, "firmware", 70_000, bytes(range(32))),
+         f'TransferOffer {{ id: 8, name: "firmware", length: 70000, hash: ByteArray({list(range(32))}) }}'),
+        (message(16, 8, 4096), "TransferWanted { id: 8, offset: 4096 }"),
+        (message(17, 8, 4096, b"\x00\x01"), "TransferPart { id: 8, offset: 4096, bytes: ByteVec([0, 1]) }"),
+        (message(18, 8, 0), "TransferDone { id: 8, code: 0, text: None }"),
+        (message(18, 8, 17, "wrong"), 'TransferDone { id: 8, code: 17, text: Some("wrong") }'),
+        (message(19, 8), "TransferAbort { id: 8 }"),
     ]
 
 

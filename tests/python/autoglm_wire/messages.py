@@ -20,9 +20,14 @@ KINDS = {
     12: ("Event", ["name text", "data value"]),
     13: ("Log", ["level level", "text text"]),
     14: ("TimeSync", ["unix_micros int"]),
+    15: ("TransferOffer", ["id int", "name text", "length int", "hash hash"]),
+    16: ("TransferWanted", ["id int", "offset int"]),
+    17: ("TransferPart", ["id int", "offset int", "bytes bytes"]),
+    18: ("TransferDone", ["id int", "code int", "text text?"]),
+    19: ("TransferAbort", ["id int"]),
 }
 NUMBERS = {name: number for number, (name, _) in KINDS.items()}
-CHANNELS = {"Announce": 0, "TimeSync": 0, "PropertyChanged": 2, "Event": 2, "Log": 2, "Description": 3}
+CHANNELS = {"Announce": 0, "TimeSync": 0, "PropertyChanged": 2, "Event": 2, "Log": 2, "Description": 3, "TransferPart": 3, "TransferAbort": 3}
 
 
 class Malformed(Exception):

@@ -188,7 +188,7 @@ impl Connection {
             |suspended: &Suspended| hello.resume && suspended.peer.boot_id == peer.boot_id;
         match self.suspended.take() {
             Some(suspended) if is_resumable(&suspended) => {
-                established.resume(suspended);
+                established.resume(*suspended);
                 let patience = self.config.keep_alive * self.config.keep_alive_missed_max;
                 self.timers.set(Timer::Handshake, now + patience);
                 self.stats.resumptions += 1;
