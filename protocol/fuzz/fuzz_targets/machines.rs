@@ -7,7 +7,10 @@ use autoglm_protocol::wire::{Hello, Identity, Role, VersionRange};
 use autoglm_protocol::{Config, Device, Host, Instant, LinkKind};
 use libfuzzer_sys::fuzz_target;
 
-const IDENTITY: Identity = Identity { boot_id: 1, epoch: 1 };
+const IDENTITY: Identity = Identity {
+    boot_id: 1,
+    epoch: 1,
+};
 
 fn hello(role: Role) -> Vec<u8> {
     let mut bytes = Vec::new();
@@ -30,7 +33,13 @@ fn hello(role: Role) -> Vec<u8> {
 fuzz_target!(|packets: Vec<(u16, Vec<u8>)>| {
     let link = LinkKind::Datagram { mtu: 64 };
     let mut host = Host::new(Config::default(), link, IDENTITY.boot_id, IDENTITY.epoch);
-    let mut device = Device::new(Config::default(), link, IDENTITY.boot_id, IDENTITY.epoch, b"{}");
+    let mut device = Device::new(
+        Config::default(),
+        link,
+        IDENTITY.boot_id,
+        IDENTITY.epoch,
+        b"{}",
+    );
     let mut now = Instant::ZERO;
     host.handle_input(now, &hello(Role::Device));
     device.handle_input(now, &hello(Role::Host));
