@@ -208,7 +208,7 @@ fn the_answer_is_made_of_what_the_device_said() {
     };
     assert_eq!(
         reply::answer(&call, None, &lamp, &wording),
-        "Desk lamp: turn on: done."
+        "Desk lamp: turn on – done."
     );
 }
 
