@@ -188,6 +188,10 @@ impl Pump {
             }
             tokio::select! {
                 () = cancel.cancelled() => {
+                    // What was acknowledged must not come again only because we leave.
+                    while let Ok(publish) = acks.try_recv() {
+                        let _ = client.try_ack(&publish);
+                    }
                     let _ = client.try_disconnect();
                     let _ = tokio::time::timeout(GOODBYE, async { while events.recv().await.is_some() {} }).await;
                     drop(poller);

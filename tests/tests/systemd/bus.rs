@@ -44,6 +44,9 @@ fn changed(file: &str, change: impl FnOnce(String) -> String) -> tempfile::TempD
     let directory = tempfile::tempdir().unwrap();
     for entry in std::fs::read_dir(shipped()).unwrap() {
         let path = entry.unwrap().path();
+        if path.is_dir() {
+            continue;
+        }
         std::fs::copy(
             &path,
             directory
