@@ -56,7 +56,7 @@ build: ## build the daemon and the command line for use (release)
 lint: ## formatting, clippy, documentation and (where it is installed) licences
 	$(CARGO) fmt --check
 	$(CARGO) clippy --workspace --all-targets -- -D warnings
-	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --workspace --no-deps --quiet
+	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --workspace --no-deps --document-private-items --quiet
 	@if $(CARGO) deny --version >/dev/null 2>&1; then $(CARGO) deny check licenses bans sources; else echo "cargo deny is not installed: licences not checked"; fi
 
 man: ## write the man pages to target/man

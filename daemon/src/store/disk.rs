@@ -26,10 +26,10 @@ use super::{
     schema::{Key, Record, SCHEMA, Tree, Versioned},
 };
 
-/// Key of the schema's number in [`META`].
+/// Key of the schema's number in `meta`.
 const META_SCHEMA: &str = "schema";
 
-/// Key of the [`Tally`] in [`META`].
+/// Key of the [`Tally`] in `meta`.
 const META_TALLY: &str = "tally";
 
 /// An open database with the number and size of what it holds.

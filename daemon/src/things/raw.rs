@@ -1,5 +1,5 @@
 //! The JSON form of a Thing Description, and the checks that make it a
-//! [`ThingDescription`](super::description::ThingDescription).
+//! [`ThingDescription`].
 
 use std::collections::BTreeMap;
 

@@ -196,7 +196,7 @@ impl Host {
     /// Goes on to another link, as the driver has closed the old one: what is sent and received from now on is of the new.
     ///
     /// With [`Config::resume_window`] at both ends the connection goes on there as if nothing had happened; otherwise it is
-    /// lost as [`LostReason::LinkChanged`](crate::LostReason::LinkChanged) and made anew. The same link may be given, as when it was
+    /// lost as [`LostReason::LinkChanged`] and made anew. The same link may be given, as when it was
     /// opened again.
     pub fn change_link(&mut self, now: Instant, link: LinkKind) {
         self.connection.change_link(now, link);

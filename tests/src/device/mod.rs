@@ -4,7 +4,7 @@
 //! the thermometer's air. The protocol, the line and the description are the real ones, and the same program serves real
 //! serial hardware with `--serial /dev/ttyUSB1`.
 //!
-//! [`model`] is what the device is (pure), [`lamp`] and [`thermometer`] are the two kinds, [`line`] makes the
+//! [`model`] is what the device is (pure), [`lamp`] and [`thermometer`] are the two kinds, [`mod@line`] makes the
 //! pseudo-terminal, [`noise`] spoils it on request, and [`serve`] is the loop.
 
 pub mod lamp;
