@@ -172,6 +172,7 @@ impl EdgeBox {
         let path = format!("{}:/usr/sbin", std::env::var("PATH").unwrap_or_default());
         let mut command = Command::new("mosquitto");
         command.env("PATH", path).arg("-c").arg(&config);
+        command.stderr(File::create(self.path("broker.log"))?);
         self.broker = Some(Process::start(&mut command).context("package mosquitto")?);
         wait_for("the broker", PATIENCE, || {
             std::net::TcpStream::connect(("127.0.0.1", port)).is_ok()
