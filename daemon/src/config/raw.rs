@@ -174,7 +174,7 @@ pub struct RawUnderstanding {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct RawSessions {
-    /// Turns that the language model sees again. Default 12: about what fits the small model's attention.
+    /// Turns that the language model sees again. Default 12; not tuned.
     pub context_turns: usize,
     /// Turns kept per conversation. Default 512, the most that one commit can delete as a whole.
     pub turns_max: u64,
