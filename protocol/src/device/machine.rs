@@ -9,7 +9,9 @@ use core::time::Duration;
 use sha2::{Digest, Sha256};
 
 use crate::connection::{Connection, ConnectionEvent};
-use crate::message::{Fault, FaultCode, LOG_BYTES_MAX, LogLevel, Message, MessageError, Value};
+use crate::message::{
+    Data, Fault, FaultCode, LOG_BYTES_MAX, LogLevel, Message, MessageError, Value, give_back,
+};
 use crate::segment::{Channel, MessageToken};
 use crate::transfer::{DeviceTransferEvent, Offer, TransferId};
 use crate::wire::{Identity, Role};
@@ -17,7 +19,7 @@ use crate::{Config, Instant, LinkKind, RequestId, Security, SendError, Stats};
 
 use super::DeviceEvent;
 use super::incoming::Incoming;
-use super::memory::{Begin, RequestMemory, Sending, encode_result};
+use super::memory::{Begin, RequestMemory, Waiting, encode_result};
 use super::transfer::IncomingTransfer;
 
 /// What a Description needs besides its part of the document: at most 66 bytes of CBOR around it.
@@ -49,7 +51,7 @@ pub struct Device {
     pub(super) transfer: Option<Box<IncomingTransfer>>,
     pub(super) transfer_events: VecDeque<(DeviceTransferEvent, usize)>,
     /// What the host is to be told and waits for room; bounded by `request_memory_max`.
-    pub(super) transfer_replies: VecDeque<Message>,
+    pub(super) transfer_replies: VecDeque<Message<'static>>,
 }
 
 impl Device {
@@ -130,6 +132,12 @@ impl Device {
         self.connection.poll_timeout()
     }
 
+    /// Takes back what an event was made of, for the next ones. A driver that does so with every event keeps the machine from
+    /// allocating anything in a steady state; it need not.
+    pub fn recycle(&mut self, event: DeviceEvent) {
+        event.give_back(&mut self.connection.buffers);
+    }
+
     /// Answers a request. Without a connection the answer is remembered until the host asks again.
     ///
     /// # Errors
@@ -140,9 +148,14 @@ impl Device {
         id: RequestId,
         result: Result<Value, Fault>,
     ) -> Result<(), UnknownRequest> {
-        let observes = self.memory.finish(id, &result).ok_or(UnknownRequest(id))?;
+        let buffers = &mut self.connection.buffers;
+        let observes = self.memory.finish(id, &result, buffers);
+        let observes = observes.ok_or(UnknownRequest(id))?;
         if let (Some(property), Err(_)) = (observes, &result) {
             self.observed.remove(&property);
+        }
+        if let Ok(value) = result {
+            give_back(value, &mut self.connection.buffers);
         }
         self.send_answers(now);
         Ok(())
@@ -152,47 +165,48 @@ impl Device {
     ///
     /// # Errors
     /// Not connected, no room, or too large; a report lost so may be given up.
-    pub fn progress(&mut self, now: Instant, id: RequestId, value: Value) -> Result<(), SendError> {
+    pub fn progress<'a>(
+        &mut self,
+        now: Instant,
+        id: RequestId,
+        value: impl Into<Data<'a>>,
+    ) -> Result<(), SendError> {
         if !self.memory.is_running(id) {
             return Ok(());
         }
-        self.send(now, &Message::Progress { id: id.0, value })
+        let (id, value) = (id.0, value.into());
+        self.send(now, &Message::Progress { id, value })
     }
 
     /// Reports a property's new value, if the host observes it; otherwise this does nothing.
     ///
     /// # Errors
     /// No room, or too large.
-    pub fn property_changed(
+    pub fn property_changed<'a>(
         &mut self,
         now: Instant,
         property: &str,
-        value: Value,
+        value: impl Into<Data<'a>>,
     ) -> Result<(), SendError> {
         if !self.observed.contains(property) {
             return Ok(());
         }
-        self.send(
-            now,
-            &Message::PropertyChanged {
-                property: property.into(),
-                value,
-            },
-        )
+        let (property, value) = (property.into(), value.into());
+        self.send(now, &Message::PropertyChanged { property, value })
     }
 
     /// Raises an event of the Thing.
     ///
     /// # Errors
     /// Not connected, no room, or too large.
-    pub fn event(&mut self, now: Instant, name: &str, data: Value) -> Result<(), SendError> {
-        self.send(
-            now,
-            &Message::Event {
-                name: name.into(),
-                data,
-            },
-        )
+    pub fn event<'a>(
+        &mut self,
+        now: Instant,
+        name: &str,
+        data: impl Into<Data<'a>>,
+    ) -> Result<(), SendError> {
+        let (name, data) = (name.into(), data.into());
+        self.send(now, &Message::Event { name, data })
     }
 
     /// Writes a log line, cut at [`LOG_BYTES_MAX`].
@@ -245,12 +259,11 @@ impl Device {
         self.connection.stats.unexpected_messages += 1;
     }
 
-    pub(super) fn send(&mut self, now: Instant, message: &Message) -> Result<(), SendError> {
+    pub(super) fn send(&mut self, now: Instant, message: &Message<'_>) -> Result<(), SendError> {
         if !message.is_within_bounds() {
             return Err(SendError::OutOfBounds);
         }
-        self.connection
-            .send(now, message.channel(), message.to_bytes(), None)
+        self.connection.send(now, message, None)
     }
 
     fn advance(&mut self, now: Instant) {
@@ -267,10 +280,13 @@ impl Device {
                     let _ = self.send(now, &announce);
                     self.push(DeviceEvent::Connected { peer }, 0);
                 }
-                ConnectionEvent::Message(bytes) => match Message::from_bytes(&bytes) {
-                    Ok(message) => self.on_message(now, message, bytes.len()),
-                    Err(error) => self.on_bad_message(error),
-                },
+                ConnectionEvent::Message(bytes) => {
+                    match Message::from_bytes(&bytes) {
+                        Ok(message) => self.on_message(now, message, bytes.len()),
+                        Err(error) => self.on_bad_message(error),
+                    }
+                    self.connection.buffers.give(bytes);
+                }
                 ConnectionEvent::Started(_) => {}
                 ConnectionEvent::Delivered(MessageToken(id)) => {
                     self.memory.on_received(RequestId(id))
@@ -292,7 +308,7 @@ impl Device {
         self.connection.set_backlog(self.backlog_bytes);
     }
 
-    fn on_message(&mut self, now: Instant, message: Message, size: usize) {
+    fn on_message(&mut self, now: Instant, message: Message<'_>, size: usize) {
         let cost = size + EVENT_OVERHEAD_BYTES;
         match message {
             Message::Describe { id, offset } => self.on_describe(RequestId(id), offset),
@@ -303,7 +319,7 @@ impl Device {
                 self.on_request(now, message, cost);
             }
             Message::Unobserve { id, property } => {
-                self.observed.remove(&property);
+                self.observed.remove(property.as_ref());
                 self.answer(RequestId(id), &Ok(Value::Null));
             }
             Message::Cancel { id } if self.memory.is_running(RequestId(id)) => {
@@ -320,7 +336,7 @@ impl Device {
                 length,
                 hash,
             } => {
-                let hash = *hash;
+                let (name, hash) = (name.into_owned(), *hash);
                 self.on_offer(TransferId(id), Offer { name, length, hash }, cost);
             }
             Message::TransferPart { id, offset, bytes } => {
@@ -356,8 +372,8 @@ impl Device {
         }
     }
 
-    fn on_request(&mut self, now: Instant, message: Message, cost: usize) {
-        let Some(incoming) = Incoming::new(now, message) else {
+    fn on_request(&mut self, now: Instant, message: Message<'_>, cost: usize) {
+        let Some(incoming) = Incoming::new(now, message, &mut self.connection.buffers) else {
             return;
         };
         let Incoming {
@@ -379,9 +395,11 @@ impl Device {
             return self.refuse(id, FaultCode::Expired);
         }
         let deadline = now + Duration::from_millis(deadline_ms.into());
+        let buffers = &mut self.connection.buffers;
+        let request = (id, fingerprint, effect);
         match self
             .memory
-            .begin(now, id, fingerprint, effect, deadline, observes.clone())
+            .begin(now, request, deadline, observes.clone(), buffers)
         {
             Begin::New => {
                 self.observed.extend(observes);
@@ -414,32 +432,37 @@ impl Device {
     fn answer(&mut self, id: RequestId, result: &Result<Value, Fault>) {
         // Beyond the bound the refusal itself is given up: the host's deadline will tell it.
         if self.answers.len() < self.connection.config().request_memory_max {
-            self.answers.push_back((id, encode_result(id, result)));
+            let answer = encode_result(id, result, &mut self.connection.buffers);
+            self.answers.push_back((id, answer));
         }
     }
 
     /// Queues what waits for room, as far as there is room.
     fn send_answers(&mut self, now: Instant) {
         self.send_transfer_replies(now);
-        let (connection, max_message) = (&mut self.connection, self.max_message);
-        let mut send = |id: RequestId, bytes: Vec<u8>, token| {
-            let bytes = match bytes.len() > max_message {
-                true => encode_result(id, &Err(Fault::new(FaultCode::ResultTooLarge, ""))),
-                false => bytes,
-            };
-            match connection.send(now, Channel::Command, bytes, token) {
-                Ok(()) => Sending::Queued,
-                Err(_) => Sending::NoRoom,
+        while let Some((id, bytes)) = self.answers.pop_front() {
+            let answer = self.connection.buffers.copy(&bytes);
+            if self.send_answer(now, id, answer, None).is_err() {
+                return self.answers.push_front((id, bytes));
             }
-        };
-        while let Some((id, bytes)) = self.answers.front() {
-            if send(*id, bytes.clone(), None) == Sending::NoRoom {
-                return;
-            }
-            self.answers.pop_front();
+            self.connection.buffers.give(bytes);
         }
-        self.memory
-            .send_answers(|id, bytes| send(id, bytes, Some(MessageToken(id.0))));
+        while let Some((id, waiting)) = self.memory.next_answer() {
+            let buffers = &mut self.connection.buffers;
+            let answer = match waiting {
+                Waiting::Answer(bytes) => buffers.copy(bytes),
+                Waiting::Forgotten => {
+                    let fault = Fault::new(FaultCode::ResultForgotten, "");
+                    encode_result(id, &Err(fault), buffers)
+                }
+            };
+            let token = Some(MessageToken(id.0));
+            if self.send_answer(now, id, answer, token).is_err() {
+                break;
+            }
+            self.memory.on_sent(id, &mut self.connection.buffers);
+        }
+        let max_message = self.max_message;
         while let Some((&id, &offset)) = self.describing.first_key_value() {
             let offset = offset as usize;
             let part_bytes = (self.description.len() - offset)
@@ -453,15 +476,30 @@ impl Device {
                     .to_vec()
                     .into(),
             };
-            if self
-                .connection
-                .send(now, message.channel(), message.to_bytes(), None)
-                .is_err()
-            {
+            if self.connection.send(now, &message, None).is_err() {
                 return;
             }
             self.describing.remove(&id);
         }
+    }
+
+    fn send_answer(
+        &mut self,
+        now: Instant,
+        id: RequestId,
+        answer: Vec<u8>,
+        token: Option<MessageToken>,
+    ) -> Result<(), SendError> {
+        let buffers = &mut self.connection.buffers;
+        let answer = match answer.len() > self.max_message {
+            true => {
+                let fault = Fault::new(FaultCode::ResultTooLarge, "");
+                encode_result(id, &Err(fault), buffers)
+            }
+            false => answer,
+        };
+        self.connection
+            .send_bytes(now, Channel::Command, answer, token)
     }
 
     fn push(&mut self, event: DeviceEvent, cost: usize) {

@@ -162,7 +162,7 @@ impl Device {
     }
 
     /// Beyond the bound a reply is given up: only a host that offers without end gets so far.
-    fn reply_transfer(&mut self, reply: Message) {
+    fn reply_transfer(&mut self, reply: Message<'static>) {
         if self.transfer_replies.len() < self.answers_max() {
             self.transfer_replies.push_back(reply);
         }

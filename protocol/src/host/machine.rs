@@ -2,6 +2,7 @@
 
 use alloc::collections::{BTreeMap, VecDeque};
 use alloc::vec::Vec;
+use core::borrow::Borrow;
 use core::time::Duration;
 
 use crate::connection::{Connection, ConnectionEvent, LostReason};
@@ -12,7 +13,7 @@ use crate::wire::{CloseReason, Identity, Role};
 use crate::{Config, Instant, LinkKind, PeerInfo, Security, SendError, Stats};
 
 use super::description::{Fetched, Part};
-use super::open::{Expects, Open, compose};
+use super::open::{Expects, Open, OpenRequests, compose};
 use super::transfer::OutgoingTransfer;
 use super::{DeliveryState, HostEvent, Reply, Request, RequestError, RequestFailure, RequestId};
 
@@ -24,7 +25,7 @@ const EVENT_OVERHEAD_BYTES: usize = 64;
 pub struct Host {
     connection: Connection,
     presence: Presence,
-    open: BTreeMap<RequestId, Open>,
+    open: OpenRequests,
     events: VecDeque<Queued>,
     backlog_bytes: usize,
     pub(super) transfers: BTreeMap<TransferId, OutgoingTransfer>,
@@ -73,7 +74,7 @@ impl Host {
         Self {
             connection: Connection::new(config, link, Role::Host, identity, security),
             presence: Presence::Absent,
-            open: BTreeMap::new(),
+            open: OpenRequests::default(),
             events: VecDeque::new(),
             backlog_bytes: 0,
             transfers: BTreeMap::new(),
@@ -129,6 +130,12 @@ impl Host {
             .min()
     }
 
+    /// Takes back what an event was made of, for the next ones. A driver that does so with every event keeps the machine from
+    /// allocating anything in a steady state; it need not.
+    pub fn recycle(&mut self, event: HostEvent) {
+        event.give_back(&mut self.connection.buffers);
+    }
+
     /// Asks the device; exactly one [`HostEvent::Reply`] will follow, within `deadline`.
     ///
     /// # Errors
@@ -137,7 +144,17 @@ impl Host {
         &mut self,
         now: Instant,
         id: RequestId,
-        request: Request,
+        request: impl Borrow<Request>,
+        deadline: Duration,
+    ) -> Result<(), RequestError> {
+        self.ask(now, id, request.borrow(), deadline)
+    }
+
+    fn ask(
+        &mut self,
+        now: Instant,
+        id: RequestId,
+        request: &Request,
         deadline: Duration,
     ) -> Result<(), RequestError> {
         if !matches!(self.presence, Presence::Announced) {
@@ -155,7 +172,7 @@ impl Host {
         }
         let token = Some(MessageToken(id.0));
         self.connection
-            .send(now, message.channel(), message.to_bytes(), token)
+            .send(now, &message, token)
             .map_err(refusal)?;
         let open = Open {
             deadline: now + deadline,
@@ -189,8 +206,7 @@ impl Host {
     /// Not connected, or no room.
     pub fn time_sync(&mut self, now: Instant, unix_micros: u64) -> Result<(), SendError> {
         let message = Message::TimeSync { unix_micros };
-        self.connection
-            .send(now, message.channel(), message.to_bytes(), None)
+        self.connection.send(now, &message, None)
     }
 
     /// Goes on to another link, as the driver has closed the old one: what is sent and received from now on is of the new.
@@ -216,18 +232,17 @@ impl Host {
         self.connection.stats()
     }
 
-    pub(super) fn send(&mut self, now: Instant, message: &Message) -> Result<(), SendError> {
+    pub(super) fn send(&mut self, now: Instant, message: &Message<'_>) -> Result<(), SendError> {
         if !message.is_within_bounds() {
             return Err(SendError::OutOfBounds);
         }
-        self.connection
-            .send(now, message.channel(), message.to_bytes(), None)
+        self.connection.send(now, message, None)
     }
 
     pub(super) fn send_if_announced(
         &mut self,
         now: Instant,
-        message: &Message,
+        message: &Message<'_>,
     ) -> Result<(), RequestError> {
         if !matches!(self.presence, Presence::Announced) {
             return Err(RequestError::NotConnected);
@@ -252,10 +267,13 @@ impl Host {
                         held: VecDeque::new(),
                     };
                 }
-                ConnectionEvent::Message(bytes) => match Message::from_bytes(&bytes) {
-                    Ok(message) => self.on_message(message, bytes.len()),
-                    Err(error) => self.on_bad_message(error),
-                },
+                ConnectionEvent::Message(bytes) => {
+                    match Message::from_bytes(&bytes) {
+                        Ok(message) => self.on_message(message, bytes.len()),
+                        Err(error) => self.on_bad_message(error),
+                    }
+                    self.connection.buffers.give(bytes);
+                }
                 ConnectionEvent::Started(MessageToken(id)) => {
                     if let Some(open) = self.open.get_mut(&RequestId(id)) {
                         open.delivery = open.delivery.max(DeliveryState::Sent);
@@ -267,7 +285,7 @@ impl Host {
                 }
                 ConnectionEvent::Lost { reason } => {
                     self.interrupt_transfers();
-                    while let Some((&id, open)) = self.open.first_key_value() {
+                    while let Some(&(id, ref open)) = self.open.iter().next() {
                         let delivered = open.delivery;
                         self.finish(id, Err(RequestFailure::ConnectionLost { delivered }));
                     }
@@ -294,8 +312,9 @@ impl Host {
         self.connection.set_backlog(self.backlog_bytes);
     }
 
-    fn on_message(&mut self, message: Message, size: usize) {
+    fn on_message(&mut self, message: Message<'_>, size: usize) {
         let cost = size + EVENT_OVERHEAD_BYTES;
+        let buffers = &mut self.connection.buffers;
         match message {
             Message::Announce { hash, .. } => self.on_announce(*hash),
             Message::Description {
@@ -323,7 +342,7 @@ impl Host {
                 text,
             } => {
                 let result = match code {
-                    0 => Ok(value),
+                    0 => Ok(value.into_value_in(buffers)),
                     code => Err(Fault::new(
                         FaultCode::from_u16(code),
                         text.unwrap_or_default(),
@@ -332,20 +351,23 @@ impl Host {
                 self.on_result(RequestId(id), result);
             }
             Message::Progress { id, value } if self.open.contains_key(&RequestId(id)) => {
-                self.push(
-                    HostEvent::Progress {
-                        id: RequestId(id),
-                        value,
-                    },
-                    cost,
-                );
+                let (id, value) = (RequestId(id), value.into_value_in(buffers));
+                self.push(HostEvent::Progress { id, value }, cost);
             }
             Message::Progress { .. } => self.connection.stats.late_replies += 1,
             Message::PropertyChanged { property, value } => {
+                let property = buffers.text(&property);
+                let value = value.into_value_in(buffers);
                 self.push(HostEvent::PropertyChanged { property, value }, cost);
             }
-            Message::Event { name, data } => self.push(HostEvent::Event { name, data }, cost),
-            Message::Log { level, text } => self.push(HostEvent::Log { level, text }, cost),
+            Message::Event { name, data } => {
+                let (name, data) = (buffers.text(&name), data.into_value_in(buffers));
+                self.push(HostEvent::Event { name, data }, cost);
+            }
+            Message::Log { level, text } => {
+                let text = buffers.text(&text);
+                self.push(HostEvent::Log { level, text }, cost);
+            }
             Message::TransferWanted { id, offset } => {
                 self.on_transfer_wanted(TransferId(id), offset)
             }
@@ -461,9 +483,7 @@ impl Host {
         if !self.connection.withdraw(MessageToken(id.0)) && matches!(open.expects, Expects::Done) {
             // Best effort: the device knows the deadline too.
             let cancel = Message::Cancel { id: id.0 };
-            let _ = self
-                .connection
-                .send(now, cancel.channel(), cancel.to_bytes(), None);
+            let _ = self.connection.send(now, &cancel, None);
         }
         self.finish(id, Err(RequestFailure::DeadlineExceeded { delivered }));
     }
@@ -479,10 +499,7 @@ impl Host {
             let Some(message) = &open.follow_up else {
                 continue;
             };
-            match self
-                .connection
-                .send(now, message.channel(), message.to_bytes(), None)
-            {
+            match self.connection.send(now, message, None) {
                 Ok(()) => open.follow_up = None,
                 Err(_) => return,
             }

@@ -39,7 +39,7 @@ impl Host {
         }
         let message = Message::TransferOffer {
             id: id.0,
-            name: offer.name.clone(),
+            name: offer.name.as_str().into(),
             length: offer.length,
             hash: offer.hash.into(),
         };
