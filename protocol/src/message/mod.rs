@@ -228,7 +228,7 @@ pub enum Message {
         #[n(1)]
         text: String,
     },
-    /// Host: the time.
+    /// Host: the time; the device may ask for it more exactly.
     #[n(14)]
     #[cbor(map)]
     TimeSync {
@@ -236,11 +236,11 @@ pub enum Message {
         #[n(0)]
         unix_micros: u64,
     },
-    /// Host: something large is there for the device.
+    /// Either: something large is there for the other end.
     #[n(15)]
     #[cbor(map)]
     TransferOffer {
-        /// Transfer id.
+        /// Transfer id, counted by the sender of the offer.
         #[n(0)]
         id: u64,
         /// What it is.
@@ -253,7 +253,7 @@ pub enum Message {
         #[n(3)]
         hash: ByteArray<32>,
     },
-    /// Device: it is wanted from `offset` on.
+    /// To who offered: it is wanted from `offset` on.
     #[n(16)]
     #[cbor(map)]
     TransferWanted {
@@ -264,7 +264,7 @@ pub enum Message {
         #[n(1)]
         offset: u32,
     },
-    /// Host: a part of it.
+    /// From who offered: a part of it.
     #[n(17)]
     #[cbor(map)]
     TransferPart {
@@ -278,7 +278,7 @@ pub enum Message {
         #[n(2)]
         bytes: ByteVec,
     },
-    /// Device: all of it is there and right, or it is refused.
+    /// To who offered: all of it is there, right and stored, or it is refused.
     #[n(18)]
     #[cbor(map)]
     TransferDone {
@@ -292,13 +292,35 @@ pub enum Message {
         #[n(2)]
         text: Option<String>,
     },
-    /// Host: it is given up.
+    /// From who offered: it is given up.
     #[n(19)]
     #[cbor(map)]
     TransferAbort {
         /// Transfer id.
         #[n(0)]
         id: u64,
+    },
+    /// Device: what is the time, exactly?
+    #[n(20)]
+    #[cbor(map)]
+    TimeRequest {
+        /// The device's monotonic clock when it asked, in microseconds since any origin.
+        #[n(0)]
+        asked: u64,
+    },
+    /// Host: the time.
+    #[n(21)]
+    #[cbor(map)]
+    TimeReply {
+        /// As it stood in the request.
+        #[n(0)]
+        asked: u64,
+        /// When the request came, in microseconds since 1970-01-01T00:00:00Z.
+        #[n(1)]
+        received: u64,
+        /// When this was sent, on the same clock.
+        #[n(2)]
+        sent: u64,
     },
 }
 
@@ -341,13 +363,16 @@ impl MessageError {
 
 impl Message {
     /// The highest kind that this version knows.
-    pub const KIND_MAX: u64 = 19;
+    pub const KIND_MAX: u64 = 21;
 
     /// The channel that this kind of message travels on.
     #[must_use]
     pub const fn channel(&self) -> Channel {
         match self {
-            Self::Announce { .. } | Self::TimeSync { .. } => Channel::Control,
+            Self::Announce { .. }
+            | Self::TimeSync { .. }
+            | Self::TimeRequest { .. }
+            | Self::TimeReply { .. } => Channel::Control,
             // Cancel stays behind the request that it cancels, Progress before its result.
             Self::Describe { .. }
             | Self::Read { .. }
@@ -358,14 +383,14 @@ impl Message {
             | Self::Result { .. }
             | Self::Progress { .. }
             | Self::Cancel { .. }
-            | Self::TransferOffer { .. }
             | Self::TransferWanted { .. }
             | Self::TransferDone { .. } => Channel::Command,
             Self::PropertyChanged { .. } | Self::Event { .. } | Self::Log { .. } => Channel::Event,
-            // Abort stays behind the parts that it ends.
-            Self::Description { .. } | Self::TransferPart { .. } | Self::TransferAbort { .. } => {
-                Channel::Bulk
-            }
+            // Abort stays behind the parts that it ends, and the next offer behind it.
+            Self::Description { .. }
+            | Self::TransferOffer { .. }
+            | Self::TransferPart { .. }
+            | Self::TransferAbort { .. } => Channel::Bulk,
         }
     }
 
@@ -447,6 +472,9 @@ impl Message {
     }
 }
 
+/// The kinds under whose key 0 there is something else than a request id.
+const NAMES_NO_REQUEST: [u64; 12] = [0, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21];
+
 /// The kind of a message and the request id under key 0, as far as they can be read.
 fn peek(bytes: &[u8]) -> (Option<u64>, Option<u64>) {
     let mut d = Decoder::new(bytes);
@@ -454,6 +482,9 @@ fn peek(bytes: &[u8]) -> (Option<u64>, Option<u64>) {
     let Some(kind) = kind() else {
         return (None, None);
     };
+    if NAMES_NO_REQUEST.contains(&kind) {
+        return (Some(kind), None);
+    }
     let mut id = || (d.map().ok()?? > 0 && d.u64().ok()? == 0).then(|| d.u64().ok())?;
     (Some(kind), id())
 }
