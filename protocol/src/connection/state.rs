@@ -11,7 +11,7 @@ use crate::Instant;
 use crate::frame::{DatagramGate, FrameStats, StreamDecoder, encode_stream};
 use crate::message::Message;
 use crate::secure::{EphemeralSource, Security};
-use crate::segment::{Buffers, Channel, MessageToken};
+use crate::segment::{Buffers, Channel, MessageToken, OutgoingQueues};
 use crate::wire::{
     Close, CloseReason, Hello, Identity, Kind, Role, Token, VersionRange, WINDOW_MAX,
 };
@@ -308,13 +308,18 @@ impl Connection {
         }
     }
 
-    /// The largest message that the peer takes, while there is one to take it.
-    pub(crate) fn peer_max_message(&self) -> Option<usize> {
-        match (&self.state, &self.suspended) {
-            (State::Established(established), _) => Some(established.peer.max_message),
-            (_, Some(suspended)) => Some(suspended.peer.max_message),
-            _ => None,
-        }
+    /// The largest message that can be sent on `channel`, by the peer's limit and our queue, while there is somebody to take it.
+    pub(crate) fn message_max(&self, channel: Channel) -> Option<usize> {
+        let peers = match (&self.state, &self.suspended) {
+            (State::Established(established), _) => established.peer.max_message,
+            (_, Some(suspended)) => suspended.peer.max_message,
+            _ => return None,
+        };
+        Some(peers.min(self.queue_max(channel)))
+    }
+
+    fn queue_max(&self, channel: Channel) -> usize {
+        OutgoingQueues::message_max(self.config.send_queue_bytes, channel)
     }
 
     /// Encodes and queues a message.
@@ -337,6 +342,7 @@ impl Connection {
         message: Vec<u8>,
         token: Option<MessageToken>,
     ) -> Result<(), SendError> {
+        let queue_max = self.queue_max(channel);
         let (queues, limit) = match (&mut self.state, &mut self.suspended) {
             (State::Established(established), _) if established.is_open() => {
                 (&mut established.sender.queues, established.peer.max_message)
@@ -349,7 +355,7 @@ impl Connection {
                 return Err(SendError::NotConnected);
             }
         };
-        let size = message.len();
+        let (size, limit) = (message.len(), limit.min(queue_max));
         if size > limit {
             self.buffers.give(message);
             return Err(SendError::TooLarge { size, limit });
