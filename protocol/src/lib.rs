@@ -26,7 +26,7 @@ mod time;
 pub mod transfer;
 pub mod wire;
 
-pub use connection::{Config, LinkKind, LostReason, PeerInfo, SendError, Stats};
+pub use connection::{Config, LinkKind, LostReason, PeerInfo, SendError, Standing, Stats};
 pub use device::{Device, DeviceEvent};
 pub use host::{
     DeliveryState, Host, HostEvent, Reply, Request, RequestError, RequestFailure, RequestId,

@@ -9,7 +9,7 @@ use crate::message::{Fault, FaultCode, Message, MessageError, Value};
 use crate::segment::MessageToken;
 use crate::transfer::{HostTransferEvent, TransferId};
 use crate::wire::{CloseReason, Identity, Role};
-use crate::{Config, Instant, LinkKind, PeerInfo, Security, SendError, Stats};
+use crate::{Config, Instant, LinkKind, PeerInfo, Security, SendError, Standing, Stats};
 
 use super::description::{Fetched, Part};
 use super::open::{Expects, Open, compose};
@@ -208,6 +208,12 @@ impl Host {
     pub fn close(&mut self, now: Instant) {
         self.connection.close();
         self.advance(now);
+    }
+
+    /// Where the connection stands now. A device whose description was not announced yet may count as connected.
+    #[must_use]
+    pub fn standing(&self) -> Standing {
+        self.connection.standing()
     }
 
     /// The counters so far.
