@@ -10,7 +10,7 @@ use crate::message::Message;
 use crate::segment::{Buffers, Channel, MessageToken};
 use crate::transfer::{TransferState, Transfers};
 use crate::wire::{Identity, Role};
-use crate::{Config, Instant, LinkKind, Security, SendError, Stats};
+use crate::{Config, Instant, LinkKind, Security, SendError, Standing, Stats};
 
 #[derive(Debug)]
 pub(crate) struct Endpoint<E> {
@@ -129,6 +129,10 @@ impl<E> Endpoint<E> {
 
     pub(crate) fn config(&self) -> &Config {
         self.connection.config()
+    }
+
+    pub(crate) fn standing(&self) -> Standing {
+        self.connection.standing()
     }
 
     /// The counters so far.
