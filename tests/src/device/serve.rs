@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use autoglm_protocol::{
-    Config, Device, DeviceEvent, Fault, FaultCode, Instant, LinkKind, RequestId, Security, Value,
+    Config, Device, DeviceEvent, Fault, FaultCode, Instant, RequestId, Security, Value,
 };
 use serde_json::json;
 use tokio::signal::unix::{SignalKind, signal};
@@ -165,14 +165,11 @@ pub async fn serve(
 
         if ways.has_room() {
             let mut output = Vec::new();
-            match ways.kind() {
-                LinkKind::Stream => {
-                    while output.len() < 4096 && device.poll_transmit(clock(), &mut output) {}
-                    options.noise.spoil(&mut output);
-                }
-                LinkKind::Datagram { .. } => {
-                    device.poll_transmit(clock(), &mut output);
-                }
+            if ways.kind().is_stream() {
+                while output.len() < 4096 && device.poll_transmit(clock(), &mut output) {}
+                options.noise.spoil(&mut output);
+            } else {
+                device.poll_transmit(clock(), &mut output);
             }
             ways.send(output);
         }
@@ -182,7 +179,7 @@ pub async fn serve(
         tokio::select! {
             arrival = ways.turn() => match arrival.context("nobody can reach the device any more")? {
                 Arrival::Bytes(mut bytes) => {
-                    if ways.kind() == LinkKind::Stream {
+                    if ways.kind().is_stream() {
                         options.noise.spoil(&mut bytes);
                     }
                     device.handle_input(clock(), &bytes);
