@@ -7,7 +7,7 @@ use alloc::vec::Vec;
 use crate::connection::{Connection, ConnectionEvent};
 use crate::event_queue::EventQueue;
 use crate::message::Message;
-use crate::segment::{Channel, MessageToken};
+use crate::segment::{Buffers, Channel, MessageToken};
 use crate::transfer::{TransferState, Transfers};
 use crate::wire::{Identity, Role};
 use crate::{Config, Instant, LinkKind, Security, SendError, Stats};
@@ -68,7 +68,7 @@ impl<E> Endpoint<E> {
         self.connection.set_backlog(bytes);
     }
 
-    pub(crate) fn send(&mut self, now: Instant, message: &Message) -> Result<(), SendError> {
+    pub(crate) fn send(&mut self, now: Instant, message: &Message<'_>) -> Result<(), SendError> {
         self.send_named(now, message, None)
     }
 
@@ -76,15 +76,16 @@ impl<E> Endpoint<E> {
     pub(crate) fn send_named(
         &mut self,
         now: Instant,
-        message: &Message,
+        message: &Message<'_>,
         token: Option<MessageToken>,
     ) -> Result<(), SendError> {
         if !message.is_within_bounds() {
             return Err(SendError::OutOfBounds);
         }
-        self.send_encoded(now, message.channel(), message.to_bytes(), token)
+        self.connection.send(now, message, token)
     }
 
+    /// As [`Endpoint::send_named`], with a message of ours that is encoded already.
     pub(crate) fn send_encoded(
         &mut self,
         now: Instant,
@@ -92,7 +93,7 @@ impl<E> Endpoint<E> {
         message: Vec<u8>,
         token: Option<MessageToken>,
     ) -> Result<(), SendError> {
-        self.connection.send(now, channel, message, token)
+        self.connection.send_bytes(now, channel, message, token)
     }
 
     /// The longest message that can be sent on `channel`, in bytes; 0 without a connection.
@@ -124,6 +125,11 @@ impl<E> Endpoint<E> {
 
     pub(crate) fn config(&self) -> &Config {
         self.connection.config()
+    }
+
+    /// Where what is no longer needed goes, to be used again.
+    pub(crate) fn buffers(&mut self) -> &mut Buffers {
+        &mut self.connection.buffers
     }
 
     /// The counters so far.

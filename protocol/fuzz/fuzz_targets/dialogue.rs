@@ -2,10 +2,11 @@
 //! no gap in what is transferred, nothing complete that does not match its hash.
 #![no_main]
 
+use std::borrow::Cow;
 use std::time::Duration;
 
 use autoglm_protocol::frame::crc32c;
-use autoglm_protocol::message::{LogLevel, Message, Value};
+use autoglm_protocol::message::{Data, LogLevel, Message, Value};
 use autoglm_protocol::transfer::{EndReason, Offer, TransferDigest, TransferEvent, Transfers};
 use autoglm_protocol::wire::{Flags, Header, Hello, Identity, Kind, Role, VersionRange};
 use autoglm_protocol::{
@@ -58,7 +59,7 @@ impl Peer {
         (peer, hello)
     }
 
-    fn packet(&mut self, message: &Message) -> Vec<u8> {
+    fn packet(&mut self, message: &Message<'_>) -> Vec<u8> {
         let channel = message.channel();
         let channel_seq = &mut self.next_channel_seq[channel as usize];
         let (start, end) = (true, true);
@@ -92,14 +93,15 @@ impl Peer {
     }
 }
 
-fn message(kind: u8, id: u8, number: u16, bytes: Vec<u8>) -> Message {
+fn message(kind: u8, id: u8, number: u16, bytes: Vec<u8>) -> Message<'static> {
     let hash: [u8; 32] = Sha256::digest(&bytes).into();
     let word = String::from(["a", "b", "c"][usize::from(id) % 3]);
     let text = (!bytes.is_empty()).then(|| word.clone());
-    let value = Value::Bytes(bytes.clone());
+    let value: Data<'_> = Value::Bytes(bytes.clone()).into();
     let offset = u32::from(number);
     let deadline_ms = offset;
-    let (property, action, name) = (word.clone(), word.clone(), word.clone());
+    let owned = || Cow::Owned(word.clone());
+    let (property, action, name) = (owned(), owned(), owned());
     let id = u64::from(id % 4);
     match kind {
         0 => Message::Announce {
@@ -149,7 +151,7 @@ fn message(kind: u8, id: u8, number: u16, bytes: Vec<u8>) -> Message {
         12 => Message::Event { name, data: value },
         13 => Message::Log {
             level: LogLevel::Info,
-            text: word,
+            text: word.into(),
         },
         14 => Message::TimeSync {
             unix_micros: offset.into(),

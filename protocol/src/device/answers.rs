@@ -8,8 +8,9 @@ use sha2::{Digest, Sha256};
 
 use crate::RequestId;
 use crate::message::{Fault, FaultCode, Message, Value};
+use crate::segment::Buffers;
 
-use super::memory::{Sending, encode_result};
+use super::memory::encode_result;
 
 /// What a Description needs besides its part of the document: at most 66 bytes of CBOR around it.
 const DESCRIPTION_OVERHEAD_BYTES: usize = 72;
@@ -36,7 +37,7 @@ impl Answers {
         }
     }
 
-    pub(super) fn announcement(&self) -> Message {
+    pub(super) fn announcement(&self) -> Message<'static> {
         Message::Announce {
             hash: self.document_hash.into(),
             length: self.document.len() as u32,
@@ -44,22 +45,28 @@ impl Answers {
     }
 
     /// Beyond the bound an answer is given up: the host's deadline will tell it.
-    pub(super) fn answer(&mut self, id: RequestId, result: &Result<Value, Fault>) {
+    pub(super) fn answer(
+        &mut self,
+        id: RequestId,
+        result: &Result<Value, Fault>,
+        buffers: &mut Buffers,
+    ) {
         if self.results.len() < self.waiting_max {
-            self.results.push_back((id, encode_result(id, result)));
+            self.results
+                .push_back((id, encode_result(id, result, buffers)));
         }
     }
 
-    pub(super) fn refuse(&mut self, id: RequestId, code: FaultCode) {
-        self.answer(id, &Err(Fault::new(code, "")));
+    pub(super) fn refuse(&mut self, id: RequestId, code: FaultCode, buffers: &mut Buffers) {
+        self.answer(id, &Err(Fault::new(code, "")), buffers);
     }
 
-    pub(super) fn on_describe(&mut self, id: RequestId, offset: u32) {
+    pub(super) fn on_describe(&mut self, id: RequestId, offset: u32, buffers: &mut Buffers) {
         if offset as usize > self.document.len() {
-            return self.refuse(id, FaultCode::OutOfRange);
+            return self.refuse(id, FaultCode::OutOfRange, buffers);
         }
         if self.parts.len() >= self.waiting_max && !self.parts.contains_key(&id) {
-            return self.refuse(id, FaultCode::Busy);
+            return self.refuse(id, FaultCode::Busy, buffers);
         }
         self.parts.insert(id, offset);
     }
@@ -69,36 +76,32 @@ impl Answers {
         self.parts.clear();
     }
 
-    /// Sends results by `send` until it says that there is no room.
-    pub(super) fn send_results(&mut self, mut send: impl FnMut(RequestId, Vec<u8>) -> Sending) {
-        while let Some((id, bytes)) = self.results.front() {
-            if send(*id, bytes.clone()) == Sending::NoRoom {
-                return;
-            }
-            self.results.pop_front();
-        }
+    /// The next result that waits; one that finds no room is to be put back by [`Answers::put_back`].
+    pub(super) fn next_result(&mut self) -> Option<(RequestId, Vec<u8>)> {
+        self.results.pop_front()
     }
 
-    /// Sends parts of the description, as long as messages may be, by `send` until it says that there is no room.
-    pub(super) fn send_parts(
-        &mut self,
-        message_max: usize,
-        mut send: impl FnMut(&Message) -> Sending,
-    ) {
-        while let Some((&id, &offset)) = self.parts.first_key_value() {
-            let rest = &self.document[offset as usize..];
-            let part_max = message_max.saturating_sub(DESCRIPTION_OVERHEAD_BYTES);
-            let message = Message::Description {
-                id: id.0,
-                hash: self.document_hash.into(),
-                length: self.document.len() as u32,
-                offset,
-                bytes: rest[..rest.len().min(part_max)].to_vec().into(),
-            };
-            if send(&message) == Sending::NoRoom {
-                return;
-            }
-            self.parts.remove(&id);
-        }
+    pub(super) fn put_back(&mut self, id: RequestId, result: Vec<u8>) {
+        self.results.push_front((id, result));
+    }
+
+    /// The next part of the description that is asked for, in a message of at most `message_max` bytes.
+    pub(super) fn next_part(&self, message_max: usize) -> Option<(RequestId, Message<'static>)> {
+        let (&id, &offset) = self.parts.first_key_value()?;
+        let rest = &self.document[offset as usize..];
+        let part_max = message_max.saturating_sub(DESCRIPTION_OVERHEAD_BYTES);
+        let message = Message::Description {
+            id: id.0,
+            hash: self.document_hash.into(),
+            length: self.document.len() as u32,
+            offset,
+            bytes: rest[..rest.len().min(part_max)].to_vec().into(),
+        };
+        Some((id, message))
+    }
+
+    /// The part was taken for sending.
+    pub(super) fn on_part_sent(&mut self, id: RequestId) {
+        self.parts.remove(&id);
     }
 }

@@ -3,7 +3,8 @@
 use alloc::string::String;
 
 use crate::connection::{LostReason, PeerInfo};
-use crate::message::Value;
+use crate::message::{Value, give_back};
+use crate::segment::Buffers;
 use crate::wire::VersionRange;
 use crate::{Instant, RequestId, TimeSample};
 
@@ -60,4 +61,30 @@ pub enum DeviceEvent {
         /// Why.
         reason: LostReason,
     },
+}
+
+impl DeviceEvent {
+    pub(super) fn give_back(self, buffers: &mut Buffers) {
+        match self {
+            Self::Read { property, .. } => buffers.give_text(property),
+            Self::Write {
+                property: name,
+                value,
+                ..
+            }
+            | Self::Invoke {
+                action: name,
+                input: value,
+                ..
+            } => {
+                buffers.give_text(name);
+                give_back(value, buffers);
+            }
+            Self::Connected { .. }
+            | Self::Cancel { .. }
+            | Self::TimeSync { .. }
+            | Self::IncompatibleVersion { .. }
+            | Self::Lost { .. } => {}
+        }
+    }
 }

@@ -19,10 +19,13 @@ impl Device {
         while let Some(event) = self.endpoint.poll_connection() {
             match event {
                 ConnectionEvent::Established { peer } => self.on_established(now, peer),
-                ConnectionEvent::Message(bytes) => match Message::from_bytes(&bytes) {
-                    Ok(message) => self.on_message(now, message, bytes.len()),
-                    Err(error) => self.on_bad_message(error),
-                },
+                ConnectionEvent::Message(bytes) => {
+                    match Message::from_bytes(&bytes) {
+                        Ok(message) => self.on_message(now, message, bytes.len()),
+                        Err(error) => self.on_bad_message(error),
+                    }
+                    self.endpoint.buffers().give(bytes);
+                }
                 ConnectionEvent::Started(_) => {}
                 ConnectionEvent::Delivered(MessageToken(id)) => {
                     self.memory.on_received(RequestId(id));
@@ -52,10 +55,13 @@ impl Device {
         self.push(DeviceEvent::Lost { reason }, 0);
     }
 
-    fn on_message(&mut self, now: Instant, message: Message, size: usize) {
+    fn on_message(&mut self, now: Instant, message: Message<'_>, size: usize) {
         let cost = size + EVENT_OVERHEAD_BYTES;
         match message {
-            Message::Describe { id, offset } => self.answers.on_describe(RequestId(id), offset),
+            Message::Describe { id, offset } => {
+                let buffers = self.endpoint.buffers();
+                self.answers.on_describe(RequestId(id), offset, buffers);
+            }
             Message::Read { .. }
             | Message::Observe { .. }
             | Message::Write { .. }
@@ -63,8 +69,10 @@ impl Device {
                 self.on_request(now, message, cost);
             }
             Message::Unobserve { id, property } => {
-                self.observed.remove(&property);
-                self.answers.answer(RequestId(id), &Ok(Value::Null));
+                self.observed.remove(property.as_ref());
+                let buffers = self.endpoint.buffers();
+                self.answers
+                    .answer(RequestId(id), &Ok(Value::Null), buffers);
             }
             Message::Cancel { id } if self.memory.is_running(RequestId(id)) => {
                 self.push(DeviceEvent::Cancel { id: RequestId(id) }, cost);
@@ -99,12 +107,12 @@ impl Device {
             }
         };
         if let Some(id) = error.request_id() {
-            self.answers.refuse(RequestId(id), code);
+            self.refuse(RequestId(id), code);
         }
     }
 
-    fn on_request(&mut self, now: Instant, message: Message, cost: usize) {
-        let Some(incoming) = Incoming::new(now, message) else {
+    fn on_request(&mut self, now: Instant, message: Message<'_>, cost: usize) {
+        let Some(incoming) = Incoming::new(now, message, self.endpoint.buffers()) else {
             return;
         };
         let Incoming {
@@ -120,15 +128,17 @@ impl Device {
                 && !self.observed.contains(property)
         });
         if is_full {
-            return self.answers.refuse(id, FaultCode::Busy);
+            return self.refuse(id, FaultCode::Busy);
         }
         if deadline_ms == 0 {
-            return self.answers.refuse(id, FaultCode::Expired);
+            return self.refuse(id, FaultCode::Expired);
         }
         let deadline = now + Duration::from_millis(deadline_ms.into());
+        let buffers = self.endpoint.buffers();
+        let request = (id, fingerprint, effect);
         match self
             .memory
-            .begin(now, id, fingerprint, effect, deadline, observes.clone())
+            .begin(now, request, deadline, observes.clone(), buffers)
         {
             Begin::New => {
                 self.observed.extend(observes);
@@ -138,9 +148,13 @@ impl Device {
                 self.observed.extend(observes);
                 self.endpoint.counters().repeated_requests += 1;
             }
-            Begin::IdReused => self.answers.refuse(id, FaultCode::IdReused),
-            Begin::Full => self.answers.refuse(id, FaultCode::Busy),
+            Begin::IdReused => self.refuse(id, FaultCode::IdReused),
+            Begin::Full => self.refuse(id, FaultCode::Busy),
         }
+    }
+
+    fn refuse(&mut self, id: RequestId, code: FaultCode) {
+        self.answers.refuse(id, code, self.endpoint.buffers());
     }
 
     fn push(&mut self, event: DeviceEvent, cost: usize) {

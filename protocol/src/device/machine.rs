@@ -6,7 +6,7 @@ use alloc::string::String;
 use alloc::vec::Vec;
 
 use crate::endpoint::Endpoint;
-use crate::message::{Fault, FaultCode, LOG_BYTES_MAX, LogLevel, Message, Value};
+use crate::message::{Data, Fault, FaultCode, LOG_BYTES_MAX, LogLevel, Message, Value, give_back};
 use crate::segment::{Channel, MessageToken};
 use crate::time_sync::TimeClient;
 use crate::transfer::Transfers;
@@ -15,7 +15,7 @@ use crate::{Config, Instant, LinkKind, RequestId, Security, SendError, Stats};
 
 use super::DeviceEvent;
 use super::answers::Answers;
-use super::memory::{RequestMemory, Sending, encode_result};
+use super::memory::{RequestMemory, Waiting, encode_result};
 
 /// [`Device::respond`] was called for a request that is not open.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -101,6 +101,12 @@ impl Device {
         self.endpoint.poll_timeout()
     }
 
+    /// Takes back what an event was made of, for the next ones. A driver that does so with every event keeps the machine from
+    /// allocating anything in a steady state; it need not.
+    pub fn recycle(&mut self, event: DeviceEvent) {
+        event.give_back(self.endpoint.buffers());
+    }
+
     /// Answers a request. Without a connection the answer is remembered until the host asks again.
     ///
     /// # Errors
@@ -111,9 +117,14 @@ impl Device {
         id: RequestId,
         result: Result<Value, Fault>,
     ) -> Result<(), UnknownRequest> {
-        let observes = self.memory.finish(id, &result).ok_or(UnknownRequest(id))?;
+        let buffers = self.endpoint.buffers();
+        let observes = self.memory.finish(id, &result, buffers);
+        let observes = observes.ok_or(UnknownRequest(id))?;
         if let (Some(property), Err(_)) = (observes, &result) {
             self.observed.remove(&property);
+        }
+        if let Ok(value) = result {
+            give_back(value, self.endpoint.buffers());
         }
         self.send_waiting(now);
         Ok(())
@@ -123,48 +134,49 @@ impl Device {
     ///
     /// # Errors
     /// Not connected, no room, or too large; a report lost so may be given up.
-    pub fn progress(&mut self, now: Instant, id: RequestId, value: Value) -> Result<(), SendError> {
+    pub fn progress<'a>(
+        &mut self,
+        now: Instant,
+        id: RequestId,
+        value: impl Into<Data<'a>>,
+    ) -> Result<(), SendError> {
         if !self.memory.is_running(id) {
             return Ok(());
         }
-        self.endpoint
-            .send(now, &Message::Progress { id: id.0, value })
+        let (id, value) = (id.0, value.into());
+        self.endpoint.send(now, &Message::Progress { id, value })
     }
 
     /// Reports a property's new value, if the host observes it; otherwise this does nothing.
     ///
     /// # Errors
     /// No room, or too large.
-    pub fn property_changed(
+    pub fn property_changed<'a>(
         &mut self,
         now: Instant,
         property: &str,
-        value: Value,
+        value: impl Into<Data<'a>>,
     ) -> Result<(), SendError> {
         if !self.observed.contains(property) {
             return Ok(());
         }
-        self.endpoint.send(
-            now,
-            &Message::PropertyChanged {
-                property: property.into(),
-                value,
-            },
-        )
+        let (property, value) = (property.into(), value.into());
+        self.endpoint
+            .send(now, &Message::PropertyChanged { property, value })
     }
 
     /// Raises an event of the Thing.
     ///
     /// # Errors
     /// Not connected, no room, or too large.
-    pub fn event(&mut self, now: Instant, name: &str, data: Value) -> Result<(), SendError> {
-        self.endpoint.send(
-            now,
-            &Message::Event {
-                name: name.into(),
-                data,
-            },
-        )
+    pub fn event<'a>(
+        &mut self,
+        now: Instant,
+        name: &str,
+        data: impl Into<Data<'a>>,
+    ) -> Result<(), SendError> {
+        let (name, data) = (name.into(), data.into());
+        self.endpoint.send(now, &Message::Event { name, data })
     }
 
     /// Writes a log line, cut at [`LOG_BYTES_MAX`].
@@ -215,28 +227,51 @@ impl Device {
                 self.time.on_asked(now);
             }
         }
-        let endpoint = &mut self.endpoint;
-        let message_max = endpoint.message_max(Channel::Command);
-        let part_max = endpoint.message_max(Channel::Bulk);
-        endpoint.transfers().send_replies(now);
-        let mut send = |id: RequestId, bytes: Vec<u8>, token| {
-            let bytes = match bytes.len() > message_max {
-                true => encode_result(id, &Err(Fault::new(FaultCode::ResultTooLarge, ""))),
-                false => bytes,
+        self.endpoint.transfers().send_replies(now);
+        while let Some((id, bytes)) = self.answers.next_result() {
+            let answer = self.endpoint.buffers().copy(&bytes);
+            if self.send_answer(now, id, answer, None).is_err() {
+                self.answers.put_back(id, bytes);
+                break;
+            }
+            self.endpoint.buffers().give(bytes);
+        }
+        while let Some((id, waiting)) = self.memory.next_answer() {
+            let buffers = self.endpoint.buffers();
+            let answer = match waiting {
+                Waiting::Answer(bytes) => buffers.copy(bytes),
+                Waiting::Forgotten => {
+                    let fault = Fault::new(FaultCode::ResultForgotten, "");
+                    encode_result(id, &Err(fault), buffers)
+                }
             };
-            taken(endpoint.send_encoded(now, Channel::Command, bytes, token))
-        };
-        self.answers.send_results(|id, bytes| send(id, bytes, None));
-        self.memory
-            .send_answers(|id, bytes| send(id, bytes, Some(MessageToken(id.0))));
-        self.answers
-            .send_parts(part_max, |part| taken(endpoint.send(now, part)));
+            let token = Some(MessageToken(id.0));
+            if self.send_answer(now, id, answer, token).is_err() {
+                break;
+            }
+            self.memory.on_sent(id, self.endpoint.buffers());
+        }
+        let part_max = self.endpoint.message_max(Channel::Bulk);
+        while let Some((id, part)) = self.answers.next_part(part_max) {
+            if self.endpoint.send(now, &part).is_err() {
+                break;
+            }
+            self.answers.on_part_sent(id);
+        }
     }
-}
 
-fn taken(sent: Result<(), SendError>) -> Sending {
-    match sent {
-        Ok(()) => Sending::Queued,
-        Err(_) => Sending::NoRoom,
+    fn send_answer(
+        &mut self,
+        now: Instant,
+        id: RequestId,
+        mut answer: Vec<u8>,
+        token: Option<MessageToken>,
+    ) -> Result<(), SendError> {
+        if answer.len() > self.endpoint.message_max(Channel::Command) {
+            let fault = Fault::new(FaultCode::ResultTooLarge, "");
+            answer = encode_result(id, &Err(fault), self.endpoint.buffers());
+        }
+        self.endpoint
+            .send_encoded(now, Channel::Command, answer, token)
     }
 }

@@ -21,10 +21,13 @@ impl Host {
                     self.presence = Presence::Unannounced(peer);
                     self.endpoint.events.hold();
                 }
-                ConnectionEvent::Message(bytes) => match Message::from_bytes(&bytes) {
-                    Ok(message) => self.on_message(now, message, bytes.len()),
-                    Err(error) => self.on_bad_message(error),
-                },
+                ConnectionEvent::Message(bytes) => {
+                    match Message::from_bytes(&bytes) {
+                        Ok(message) => self.on_message(now, message, bytes.len()),
+                        Err(error) => self.on_bad_message(error),
+                    }
+                    self.endpoint.buffers().give(bytes);
+                }
                 ConnectionEvent::Started(MessageToken(id)) => {
                     if let Some(open) = self.open.get_mut(&RequestId(id)) {
                         open.delivery = open.delivery.max(DeliveryState::Sent);
@@ -44,7 +47,7 @@ impl Host {
     fn on_lost(&mut self, reason: LostReason) {
         self.time.forget_request();
         self.endpoint.transfers().on_lost();
-        while let Some((&id, open)) = self.open.first_key_value() {
+        while let Some(&(id, ref open)) = self.open.iter().next() {
             let delivered = open.delivery;
             self.finish(id, Err(RequestFailure::ConnectionLost { delivered }));
         }
@@ -62,8 +65,9 @@ impl Host {
         }
     }
 
-    fn on_message(&mut self, now: Instant, message: Message, size: usize) {
+    fn on_message(&mut self, now: Instant, message: Message<'_>, size: usize) {
         let cost = size + EVENT_OVERHEAD_BYTES;
+        let buffers = self.endpoint.buffers();
         match message {
             Message::Announce { hash, .. } => self.on_announce(*hash),
             Message::Description {
@@ -87,20 +91,33 @@ impl Host {
                 value,
                 text,
             } => {
-                let fault = || Fault::new(FaultCode::from_u16(code), text.unwrap_or_default());
-                let result = if code == 0 { Ok(value) } else { Err(fault()) };
+                let result = match code {
+                    0 => Ok(value.into_value_in(buffers)),
+                    code => {
+                        let code = FaultCode::from_u16(code);
+                        Err(Fault::new(code, text.unwrap_or_default()))
+                    }
+                };
                 self.on_result(RequestId(id), result);
             }
             Message::Progress { id, value } if self.open.contains_key(&RequestId(id)) => {
-                let id = RequestId(id);
+                let (id, value) = (RequestId(id), value.into_value_in(buffers));
                 self.push(HostEvent::Progress { id, value }, cost);
             }
             Message::Progress { .. } => self.endpoint.counters().late_replies += 1,
             Message::PropertyChanged { property, value } => {
+                let property = buffers.text(&property);
+                let value = value.into_value_in(buffers);
                 self.push(HostEvent::PropertyChanged { property, value }, cost);
             }
-            Message::Event { name, data } => self.push(HostEvent::Event { name, data }, cost),
-            Message::Log { level, text } => self.push(HostEvent::Log { level, text }, cost),
+            Message::Event { name, data } => {
+                let (name, data) = (buffers.text(&name), data.into_value_in(buffers));
+                self.push(HostEvent::Event { name, data }, cost);
+            }
+            Message::Log { level, text } => {
+                let text = buffers.text(&text);
+                self.push(HostEvent::Log { level, text }, cost);
+            }
             Message::TimeRequest { asked } => self.time.on_request(now, asked),
             // Transfers, and what only a host sends.
             other => self.endpoint.transfers().on_message(other, cost),

@@ -1,7 +1,7 @@
 //! The host machine as its driver sees it: bytes and time in, requests in, events out. What comes in is read in `inbound`.
 
-use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
+use core::borrow::Borrow;
 use core::time::Duration;
 
 use crate::connection::PeerInfo;
@@ -13,7 +13,7 @@ use crate::transfer::Transfers;
 use crate::wire::{Identity, Role};
 use crate::{Config, Instant, LinkKind, Security, SendError, Stats};
 
-use super::open::{Expects, Open, compose};
+use super::open::{Expects, Open, OpenRequests, compose};
 use super::{DeliveryState, HostEvent, Reply, Request, RequestError, RequestFailure, RequestId};
 
 /// One host on one link. See the [crate] for the calling contract, the [module](super) for asking again.
@@ -22,7 +22,7 @@ pub struct Host {
     pub(super) endpoint: Endpoint<HostEvent>,
     pub(super) presence: Presence,
     /// Bounded by `requests_max`.
-    pub(super) open: BTreeMap<RequestId, Open>,
+    pub(super) open: OpenRequests,
     pub(super) time: TimeServer,
 }
 
@@ -58,7 +58,7 @@ impl Host {
         Self {
             endpoint: Endpoint::new(config, link, Role::Host, identity, security),
             presence: Presence::Absent,
-            open: BTreeMap::new(),
+            open: OpenRequests::default(),
             time: TimeServer::default(),
         }
     }
@@ -108,6 +108,12 @@ impl Host {
             .min()
     }
 
+    /// Takes back what an event was made of, for the next ones. A driver that does so with every event keeps the machine from
+    /// allocating anything in a steady state; it need not.
+    pub fn recycle(&mut self, event: HostEvent) {
+        event.give_back(self.endpoint.buffers());
+    }
+
     /// Asks the device; exactly one [`HostEvent::Reply`] will follow, within `deadline`.
     ///
     /// # Errors
@@ -116,7 +122,17 @@ impl Host {
         &mut self,
         now: Instant,
         id: RequestId,
-        request: Request,
+        request: impl Borrow<Request>,
+        deadline: Duration,
+    ) -> Result<(), RequestError> {
+        self.ask(now, id, request.borrow(), deadline)
+    }
+
+    fn ask(
+        &mut self,
+        now: Instant,
+        id: RequestId,
+        request: &Request,
         deadline: Duration,
     ) -> Result<(), RequestError> {
         if !matches!(self.presence, Presence::Announced) {

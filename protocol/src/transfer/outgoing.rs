@@ -76,16 +76,14 @@ impl Transfers<'_> {
         let id = TransferId(self.state.next_id);
         let message = Message::TransferOffer {
             id: id.0,
-            name: offer.name.clone(),
+            name: offer.name.as_str().into(),
             length: offer.length,
             hash: offer.hash.into(),
         };
         if !message.is_within_bounds() {
             return Err(OfferError::OutOfBounds);
         }
-        let sent = self
-            .connection
-            .send(now, message.channel(), message.to_bytes(), None);
+        let sent = self.connection.send(now, &message, None);
         sent.map_err(|error| match error {
             SendError::NotConnected => OfferError::NotConnected,
             SendError::QueueFull => OfferError::Busy,
@@ -140,10 +138,7 @@ impl Transfers<'_> {
             offset: *next,
             bytes: part.to_vec().into(),
         };
-        let sent = self
-            .connection
-            .send(now, message.channel(), message.to_bytes(), None);
-        if sent.is_err() {
+        if self.connection.send(now, &message, None).is_err() {
             return Ok(0);
         }
         // A part is shorter than what is left, which is a u32.

@@ -23,7 +23,7 @@ pub(crate) struct TransferState {
     pub(super) incoming: Option<Box<Incoming>>,
     pub(super) events: EventQueue<TransferEvent>,
     /// Invariant: `replies.len() <= REPLIES_MAX`.
-    replies: VecDeque<(TransferId, Message)>,
+    replies: VecDeque<(TransferId, Message<'static>)>,
     /// What we gave up and the other end was not told of yet; no new offer is made before it is.
     pub(super) aborting: Option<TransferId>,
     /// The id that the next offer gets.
@@ -82,7 +82,7 @@ impl<'a> Transfers<'a> {
 
     /// Takes the messages of transfers, which mean the same to both roles; any other counts as unexpected. `cost` is what an
     /// event made of it costs.
-    pub(crate) fn on_message(&mut self, message: Message, cost: usize) {
+    pub(crate) fn on_message(&mut self, message: Message<'_>, cost: usize) {
         match message {
             Message::TransferOffer {
                 id,
@@ -90,7 +90,7 @@ impl<'a> Transfers<'a> {
                 length,
                 hash,
             } => {
-                let hash = *hash;
+                let (name, hash) = (name.into_owned(), *hash);
                 self.on_offer(TransferId(id), Offer { name, length, hash }, cost);
             }
             Message::TransferWanted { id, offset } => self.on_wanted(TransferId(id), offset),
@@ -129,13 +129,11 @@ impl<'a> Transfers<'a> {
     }
 
     /// Whether it was taken.
-    fn send(&mut self, now: Instant, message: &Message) -> bool {
-        self.connection
-            .send(now, message.channel(), message.to_bytes(), None)
-            .is_ok()
+    fn send(&mut self, now: Instant, message: &Message<'_>) -> bool {
+        self.connection.send(now, message, None).is_ok()
     }
 
-    pub(super) fn reply(&mut self, id: TransferId, reply: Message) {
+    pub(super) fn reply(&mut self, id: TransferId, reply: Message<'static>) {
         if self.state.replies.len() < REPLIES_MAX {
             self.state.replies.push_back((id, reply));
         }
