@@ -10,7 +10,7 @@ use crate::message::Message;
 use crate::segment::{Buffers, Channel, MessageToken};
 use crate::transfer::{TransferState, Transfers};
 use crate::wire::{Identity, Role};
-use crate::{Config, Instant, LinkKind, Security, SendError, Stats};
+use crate::{Config, Instant, LinkKind, Security, SendError, Standing, Stats};
 
 #[derive(Debug)]
 pub(crate) struct Endpoint<E> {
@@ -68,6 +68,11 @@ impl<E> Endpoint<E> {
         self.connection.set_backlog(bytes);
     }
 
+    /// Memory that is used again.
+    pub(crate) fn buffers(&mut self) -> &mut Buffers {
+        &mut self.connection.buffers
+    }
+
     pub(crate) fn send(&mut self, now: Instant, message: &Message<'_>) -> Result<(), SendError> {
         self.send_named(now, message, None)
     }
@@ -85,7 +90,6 @@ impl<E> Endpoint<E> {
         self.connection.send(now, message, token)
     }
 
-    /// As [`Endpoint::send_named`], with a message of ours that is encoded already.
     pub(crate) fn send_encoded(
         &mut self,
         now: Instant,
@@ -127,9 +131,8 @@ impl<E> Endpoint<E> {
         self.connection.config()
     }
 
-    /// Where what is no longer needed goes, to be used again.
-    pub(crate) fn buffers(&mut self) -> &mut Buffers {
-        &mut self.connection.buffers
+    pub(crate) fn standing(&self) -> Standing {
+        self.connection.standing()
     }
 
     /// The counters so far.

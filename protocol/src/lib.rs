@@ -29,7 +29,7 @@ mod time_sync;
 pub mod transfer;
 pub mod wire;
 
-pub use connection::{Config, LinkKind, LostReason, PeerInfo, SendError, Stats};
+pub use connection::{Config, LinkKind, LostReason, PeerInfo, SendError, Standing, Stats};
 pub use device::{Device, DeviceEvent};
 pub use host::{
     DeliveryState, Host, HostEvent, Reply, Request, RequestError, RequestFailure, RequestId,

@@ -20,6 +20,18 @@ pub struct PeerInfo {
     pub description_hash: Option<[u8; 32]>,
 }
 
+/// Where a connection stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Standing {
+    /// There is none, or its handshake is under way.
+    #[default]
+    Absent,
+    /// It was interrupted, and is kept to be resumed within [`Config::resume_window`](crate::Config::resume_window).
+    Interrupted,
+    /// Both ends have each other.
+    Connected,
+}
+
 /// Why a connection ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum LostReason {

@@ -21,7 +21,7 @@ use super::peers::KnownPeers;
 use super::receiver::AckDebt;
 use super::session::{Resumption, Suspended};
 use super::timers::{Timer, TimerTable};
-use super::{Config, LinkKind, LostReason, PeerInfo, SendError, Stats};
+use super::{Config, LinkKind, LostReason, PeerInfo, SendError, Standing, Stats};
 
 /// What a connection tells its owner.
 #[derive(Debug)]
@@ -305,6 +305,15 @@ impl Connection {
             window: self.config.receive_window,
             max_message_log2: self.config.max_message_log2,
             heard: heard.map_or(Token::NOBODY, Identity::token),
+        }
+    }
+
+    pub(crate) fn standing(&self) -> Standing {
+        match (&self.state, &self.suspended) {
+            (State::Established(established), _) if established.is_settled() => Standing::Connected,
+            (State::Established(established), _) if established.is_open() => Standing::Interrupted,
+            (State::Seeking { .. }, Some(_)) => Standing::Interrupted,
+            _ => Standing::Absent,
         }
     }
 

@@ -76,31 +76,32 @@ impl Answers {
         self.parts.clear();
     }
 
-    /// The next result that waits; one that finds no room is to be put back by [`Answers::put_back`].
-    pub(super) fn next_result(&mut self) -> Option<(RequestId, Vec<u8>)> {
+    /// The result that waits longest, for sending or for [`Answers::put_back`].
+    pub(super) fn take_result(&mut self) -> Option<(RequestId, Vec<u8>)> {
         self.results.pop_front()
     }
 
+    /// There was no room for it.
     pub(super) fn put_back(&mut self, id: RequestId, result: Vec<u8>) {
         self.results.push_front((id, result));
     }
 
-    /// The next part of the description that is asked for, in a message of at most `message_max` bytes.
+    /// The next part of the description that was asked for, as long as messages may be; [`Answers::on_part_sent`] says that it was sent.
     pub(super) fn next_part(&self, message_max: usize) -> Option<(RequestId, Message<'static>)> {
         let (&id, &offset) = self.parts.first_key_value()?;
         let rest = &self.document[offset as usize..];
         let part_max = message_max.saturating_sub(DESCRIPTION_OVERHEAD_BYTES);
-        let message = Message::Description {
+        let part = Message::Description {
             id: id.0,
             hash: self.document_hash.into(),
             length: self.document.len() as u32,
             offset,
             bytes: rest[..rest.len().min(part_max)].to_vec().into(),
         };
-        Some((id, message))
+        Some((id, part))
     }
 
-    /// The part was taken for sending.
+    /// The part asked for under `id` was taken for sending.
     pub(super) fn on_part_sent(&mut self, id: RequestId) {
         self.parts.remove(&id);
     }

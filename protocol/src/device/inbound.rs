@@ -59,8 +59,8 @@ impl Device {
         let cost = size + EVENT_OVERHEAD_BYTES;
         match message {
             Message::Describe { id, offset } => {
-                let buffers = self.endpoint.buffers();
-                self.answers.on_describe(RequestId(id), offset, buffers);
+                self.answers
+                    .on_describe(RequestId(id), offset, self.endpoint.buffers());
             }
             Message::Read { .. }
             | Message::Observe { .. }
@@ -70,9 +70,8 @@ impl Device {
             }
             Message::Unobserve { id, property } => {
                 self.observed.remove(property.as_ref());
-                let buffers = self.endpoint.buffers();
                 self.answers
-                    .answer(RequestId(id), &Ok(Value::Null), buffers);
+                    .answer(RequestId(id), &Ok(Value::Null), self.endpoint.buffers());
             }
             Message::Cancel { id } if self.memory.is_running(RequestId(id)) => {
                 self.push(DeviceEvent::Cancel { id: RequestId(id) }, cost);
@@ -107,7 +106,8 @@ impl Device {
             }
         };
         if let Some(id) = error.request_id() {
-            self.refuse(RequestId(id), code);
+            self.answers
+                .refuse(RequestId(id), code, self.endpoint.buffers());
         }
     }
 
@@ -134,12 +134,14 @@ impl Device {
             return self.refuse(id, FaultCode::Expired);
         }
         let deadline = now + Duration::from_millis(deadline_ms.into());
-        let buffers = self.endpoint.buffers();
         let request = (id, fingerprint, effect);
-        match self
-            .memory
-            .begin(now, request, deadline, observes.clone(), buffers)
-        {
+        match self.memory.begin(
+            now,
+            request,
+            deadline,
+            observes.clone(),
+            self.endpoint.buffers(),
+        ) {
             Begin::New => {
                 self.observed.extend(observes);
                 self.push(event, cost);

@@ -7,7 +7,7 @@ use alloc::vec::Vec;
 
 use crate::endpoint::Endpoint;
 use crate::message::{Data, Fault, FaultCode, LOG_BYTES_MAX, LogLevel, Message, Value, give_back};
-use crate::segment::{Channel, MessageToken};
+use crate::segment::{Buffers, Channel, MessageToken};
 use crate::time_sync::TimeClient;
 use crate::transfer::Transfers;
 use crate::wire::{Identity, Role};
@@ -117,8 +117,7 @@ impl Device {
         id: RequestId,
         result: Result<Value, Fault>,
     ) -> Result<(), UnknownRequest> {
-        let buffers = self.endpoint.buffers();
-        let observes = self.memory.finish(id, &result, buffers);
+        let observes = self.memory.finish(id, &result, self.endpoint.buffers());
         let observes = observes.ok_or(UnknownRequest(id))?;
         if let (Some(property), Err(_)) = (observes, &result) {
             self.observed.remove(&property);
@@ -228,50 +227,51 @@ impl Device {
             }
         }
         self.endpoint.transfers().send_replies(now);
-        while let Some((id, bytes)) = self.answers.next_result() {
-            let answer = self.endpoint.buffers().copy(&bytes);
-            if self.send_answer(now, id, answer, None).is_err() {
-                self.answers.put_back(id, bytes);
+        let endpoint = &mut self.endpoint;
+        while let Some((id, result)) = self.answers.take_result() {
+            let copy = endpoint.buffers().copy(&result);
+            if send_result(endpoint, now, id, copy, None).is_err() {
+                self.answers.put_back(id, result);
                 break;
             }
-            self.endpoint.buffers().give(bytes);
+            endpoint.buffers().give(result);
         }
         while let Some((id, waiting)) = self.memory.next_answer() {
-            let buffers = self.endpoint.buffers();
             let answer = match waiting {
-                Waiting::Answer(bytes) => buffers.copy(bytes),
-                Waiting::Forgotten => {
-                    let fault = Fault::new(FaultCode::ResultForgotten, "");
-                    encode_result(id, &Err(fault), buffers)
-                }
+                Waiting::Answer(bytes) => endpoint.buffers().copy(bytes),
+                Waiting::Forgotten => refusal(id, FaultCode::ResultForgotten, endpoint.buffers()),
             };
             let token = Some(MessageToken(id.0));
-            if self.send_answer(now, id, answer, token).is_err() {
+            if send_result(endpoint, now, id, answer, token).is_err() {
                 break;
             }
-            self.memory.on_sent(id, self.endpoint.buffers());
+            self.memory.on_sent(id, endpoint.buffers());
         }
-        let part_max = self.endpoint.message_max(Channel::Bulk);
+        let part_max = endpoint.message_max(Channel::Bulk);
         while let Some((id, part)) = self.answers.next_part(part_max) {
-            if self.endpoint.send(now, &part).is_err() {
+            if endpoint.send(now, &part).is_err() {
                 break;
             }
             self.answers.on_part_sent(id);
         }
     }
+}
 
-    fn send_answer(
-        &mut self,
-        now: Instant,
-        id: RequestId,
-        mut answer: Vec<u8>,
-        token: Option<MessageToken>,
-    ) -> Result<(), SendError> {
-        if answer.len() > self.endpoint.message_max(Channel::Command) {
-            let fault = Fault::new(FaultCode::ResultTooLarge, "");
-            answer = encode_result(id, &Err(fault), self.endpoint.buffers());
-        }
-        self.endpoint
-            .send_encoded(now, Channel::Command, answer, token)
-    }
+/// Queues an encoded Result, or what says that it is too large.
+fn send_result(
+    endpoint: &mut Endpoint<DeviceEvent>,
+    now: Instant,
+    id: RequestId,
+    result: Vec<u8>,
+    token: Option<MessageToken>,
+) -> Result<(), SendError> {
+    let result = match result.len() > endpoint.message_max(Channel::Command) {
+        true => refusal(id, FaultCode::ResultTooLarge, endpoint.buffers()),
+        false => result,
+    };
+    endpoint.send_encoded(now, Channel::Command, result, token)
+}
+
+fn refusal(id: RequestId, code: FaultCode, buffers: &mut Buffers) -> Vec<u8> {
+    encode_result(id, &Err(Fault::new(code, "")), buffers)
 }

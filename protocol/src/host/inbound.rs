@@ -91,12 +91,11 @@ impl Host {
                 value,
                 text,
             } => {
-                let result = match code {
-                    0 => Ok(value.into_value_in(buffers)),
-                    code => {
-                        let code = FaultCode::from_u16(code);
-                        Err(Fault::new(code, text.unwrap_or_default()))
-                    }
+                let fault = || Fault::new(FaultCode::from_u16(code), text.unwrap_or_default());
+                let result = if code == 0 {
+                    Ok(value.into_value_in(buffers))
+                } else {
+                    Err(fault())
                 };
                 self.on_result(RequestId(id), result);
             }

@@ -11,7 +11,7 @@ use crate::segment::MessageToken;
 use crate::time_sync::TimeServer;
 use crate::transfer::Transfers;
 use crate::wire::{Identity, Role};
-use crate::{Config, Instant, LinkKind, Security, SendError, Stats};
+use crate::{Config, Instant, LinkKind, Security, SendError, Standing, Stats};
 
 use super::open::{Expects, Open, OpenRequests, compose};
 use super::{DeliveryState, HostEvent, Reply, Request, RequestError, RequestFailure, RequestId};
@@ -78,7 +78,7 @@ impl Host {
             .open
             .iter()
             .find(|(_, open)| overdue(open))
-            .map(|(id, _)| *id)
+            .map(|&(id, _)| id)
         {
             self.on_deadline(now, id);
         }
@@ -206,6 +206,12 @@ impl Host {
     pub fn close(&mut self, now: Instant) {
         self.endpoint.close();
         self.advance(now);
+    }
+
+    /// Where the connection stands now. A device whose description was not announced yet may count as connected.
+    #[must_use]
+    pub fn standing(&self) -> Standing {
+        self.endpoint.standing()
     }
 
     /// The counters so far.
