@@ -268,15 +268,16 @@ class Recorder(OverPty):
         host = self.start(clock=clock)
         host.connect()
         self.assertEqual(host.request("Read", property="time")[1]["code"], 7, "nobody told it yet")
+        begun = clock()
         for _ in range(5):
-            asked = clock()
             host.time_sync()
             self.finish(host, "exchange", lambda: host.request("Read", property="time")[1]["code"] == 0)
             before = clock()
             told, bound = host.request("Read", property="time")[1]["value"]
             after = clock()
             self.assertTrue(before - bound <= told <= after + bound, (before, told, after, bound))
-            self.assertLess(bound, after - asked)
+            # What is told may be of this exchange or of one before.
+            self.assertLess(bound, after - begun)
 
 
 if __name__ == "__main__":
