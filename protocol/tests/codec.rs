@@ -138,6 +138,12 @@ fn message() -> impl Strategy<Value = Message<'static>> {
         (id, any::<u16>(), prop::option::of(".{0,40}"))
             .prop_map(|(id, code, text)| Message::TransferDone { id, code, text }),
         id.prop_map(|id| Message::TransferAbort { id }),
+        id.prop_map(|asked| Message::TimeRequest { asked }),
+        any::<[u64; 3]>().prop_map(|[asked, received, sent]| Message::TimeReply {
+            asked,
+            received,
+            sent,
+        }),
     ]
 }
 

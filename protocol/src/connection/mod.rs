@@ -24,7 +24,7 @@ mod timers;
 
 pub(crate) use config::Delivery;
 pub use config::{Config, LinkKind};
-pub use outcome::{LostReason, PeerInfo, SendError};
+pub use outcome::{LostReason, PeerInfo, SendError, Standing};
 pub use stats::Stats;
 
 pub(crate) use state::{Connection, ConnectionEvent};

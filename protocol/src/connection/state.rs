@@ -11,7 +11,7 @@ use crate::Instant;
 use crate::frame::{DatagramGate, FrameStats, StreamDecoder, encode_stream};
 use crate::message::Message;
 use crate::secure::{EphemeralSource, Security};
-use crate::segment::{Buffers, Channel, MESSAGE_OVERHEAD_BYTES, MessageToken};
+use crate::segment::{Buffers, Channel, MESSAGE_OVERHEAD_BYTES, MessageToken, OutgoingQueues};
 use crate::wire::{
     Close, CloseReason, Hello, Identity, Kind, Role, Token, VersionRange, WINDOW_MAX,
 };
@@ -21,7 +21,7 @@ use super::peers::KnownPeers;
 use super::receiver::AckDebt;
 use super::session::{Resumption, Suspended};
 use super::timers::{Timer, TimerTable};
-use super::{Config, Delivery, LinkKind, LostReason, PeerInfo, SendError, Stats};
+use super::{Config, Delivery, LinkKind, LostReason, PeerInfo, SendError, Standing, Stats};
 
 /// What a connection tells its owner.
 #[derive(Debug)]
@@ -312,13 +312,27 @@ impl Connection {
         }
     }
 
-    /// The largest message that the peer takes, while there is one to take it.
-    pub(crate) fn peer_max_message(&self) -> Option<usize> {
+    pub(crate) fn standing(&self) -> Standing {
         match (&self.state, &self.suspended) {
-            (State::Established(established), _) => Some(established.peer.max_message),
-            (_, Some(suspended)) => Some(suspended.peer.max_message),
-            _ => None,
+            (State::Established(established), _) if established.is_settled() => Standing::Connected,
+            (State::Established(established), _) if established.is_open() => Standing::Interrupted,
+            (State::Seeking { .. }, Some(_)) => Standing::Interrupted,
+            _ => Standing::Absent,
         }
+    }
+
+    /// The largest message that can be sent on `channel`, by the peer's limit and our queue, while there is somebody to take it.
+    pub(crate) fn message_max(&self, channel: Channel) -> Option<usize> {
+        let peers = match (&self.state, &self.suspended) {
+            (State::Established(established), _) => established.peer.max_message,
+            (_, Some(suspended)) => suspended.peer.max_message,
+            _ => return None,
+        };
+        Some(peers.min(self.queue_max(channel)))
+    }
+
+    fn queue_max(&self, channel: Channel) -> usize {
+        OutgoingQueues::message_max(self.config.send_queue_bytes, channel)
     }
 
     /// Encodes and queues a message.
@@ -341,6 +355,7 @@ impl Connection {
         message: Vec<u8>,
         token: Option<MessageToken>,
     ) -> Result<(), SendError> {
+        let queue_max = self.queue_max(channel);
         let (queues, limit) = match (&mut self.state, &mut self.suspended) {
             (State::Established(established), _) if established.is_open() => {
                 (&mut established.sender.queues, established.peer.max_message)
@@ -353,7 +368,7 @@ impl Connection {
                 return Err(SendError::NotConnected);
             }
         };
-        let size = message.len();
+        let (size, limit) = (message.len(), limit.min(queue_max));
         if size > limit {
             self.buffers.give(message);
             return Err(SendError::TooLarge { size, limit });

@@ -6,7 +6,7 @@ use crate::connection::{LostReason, PeerInfo};
 use crate::message::{Value, give_back};
 use crate::segment::Buffers;
 use crate::wire::VersionRange;
-use crate::{Instant, RequestId};
+use crate::{Instant, RequestId, TimeSample};
 
 /// What happened, in order.
 #[derive(Debug, Clone, PartialEq)]
@@ -48,11 +48,8 @@ pub enum DeviceEvent {
         /// The request.
         id: RequestId,
     },
-    /// The host tells the time.
-    TimeSync {
-        /// Microseconds since 1970-01-01T00:00:00Z, as the host saw them when it sent this.
-        unix_micros: u64,
-    },
+    /// The host told the time; a later one replaces it.
+    TimeSync(TimeSample),
     /// The peer speaks no version that we speak.
     IncompatibleVersion {
         /// What the peer speaks.

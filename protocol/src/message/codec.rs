@@ -108,6 +108,9 @@ impl<'a> Message<'a> {
     }
 }
 
+/// The kinds under whose key 0 there is something else than a request id.
+const NAMES_NO_REQUEST: [u64; 12] = [0, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21];
+
 /// Bytes appended to a vector. As what the encoder brings for that, but most of what CBOR writes is single bytes.
 struct Appending<'a>(&'a mut Vec<u8>);
 
@@ -131,6 +134,9 @@ fn peek(bytes: &[u8]) -> (Option<u64>, Option<u64>) {
     let Some(kind) = kind() else {
         return (None, None);
     };
+    if NAMES_NO_REQUEST.contains(&kind) {
+        return (Some(kind), None);
+    }
     let mut id = || (d.map().ok()?? > 0 && d.u64().ok()? == 0).then(|| d.u64().ok())?;
     (Some(kind), id())
 }

@@ -233,7 +233,7 @@ pub enum Message<'a> {
         #[b(1)]
         text: Cow<'a, str>,
     },
-    /// Host: the time.
+    /// Host: the time; the device may ask for it more exactly.
     #[n(14)]
     #[cbor(map)]
     TimeSync {
@@ -241,11 +241,11 @@ pub enum Message<'a> {
         #[n(0)]
         unix_micros: u64,
     },
-    /// Host: something large is there for the device.
+    /// Either: something large is there for the other end.
     #[n(15)]
     #[cbor(map)]
     TransferOffer {
-        /// Transfer id.
+        /// Transfer id, counted by the sender of the offer.
         #[n(0)]
         id: u64,
         /// What it is.
@@ -258,7 +258,7 @@ pub enum Message<'a> {
         #[n(3)]
         hash: ByteArray<32>,
     },
-    /// Device: it is wanted from `offset` on.
+    /// To who offered: it is wanted from `offset` on.
     #[n(16)]
     #[cbor(map)]
     TransferWanted {
@@ -269,7 +269,7 @@ pub enum Message<'a> {
         #[n(1)]
         offset: u32,
     },
-    /// Host: a part of it.
+    /// From who offered: a part of it.
     #[n(17)]
     #[cbor(map)]
     TransferPart {
@@ -283,7 +283,7 @@ pub enum Message<'a> {
         #[n(2)]
         bytes: ByteVec,
     },
-    /// Device: all of it is there and right, or it is refused.
+    /// To who offered: all of it is there, right and stored, or it is refused.
     #[n(18)]
     #[cbor(map)]
     TransferDone {
@@ -297,7 +297,7 @@ pub enum Message<'a> {
         #[n(2)]
         text: Option<String>,
     },
-    /// Host: it is given up.
+    /// From who offered: it is given up.
     #[n(19)]
     #[cbor(map)]
     TransferAbort {
@@ -305,17 +305,42 @@ pub enum Message<'a> {
         #[n(0)]
         id: u64,
     },
+    /// Device: what is the time, exactly?
+    #[n(20)]
+    #[cbor(map)]
+    TimeRequest {
+        /// The device's monotonic clock when it asked, in microseconds since any origin.
+        #[n(0)]
+        asked: u64,
+    },
+    /// Host: the time.
+    #[n(21)]
+    #[cbor(map)]
+    TimeReply {
+        /// As it stood in the request.
+        #[n(0)]
+        asked: u64,
+        /// When the request came, in microseconds since 1970-01-01T00:00:00Z.
+        #[n(1)]
+        received: u64,
+        /// When this was sent, on the same clock.
+        #[n(2)]
+        sent: u64,
+    },
 }
 
 impl Message<'_> {
     /// The highest kind that this version knows.
-    pub const KIND_MAX: u64 = 19;
+    pub const KIND_MAX: u64 = 21;
 
     /// The channel that this kind of message travels on.
     #[must_use]
     pub const fn channel(&self) -> Channel {
         match self {
-            Self::Announce { .. } | Self::TimeSync { .. } => Channel::Control,
+            Self::Announce { .. }
+            | Self::TimeSync { .. }
+            | Self::TimeRequest { .. }
+            | Self::TimeReply { .. } => Channel::Control,
             // Cancel stays behind the request that it cancels, Progress before its result.
             Self::Describe { .. }
             | Self::Read { .. }
@@ -326,14 +351,14 @@ impl Message<'_> {
             | Self::Result { .. }
             | Self::Progress { .. }
             | Self::Cancel { .. }
-            | Self::TransferOffer { .. }
             | Self::TransferWanted { .. }
             | Self::TransferDone { .. } => Channel::Command,
             Self::PropertyChanged { .. } | Self::Event { .. } | Self::Log { .. } => Channel::Event,
-            // Abort stays behind the parts that it ends.
-            Self::Description { .. } | Self::TransferPart { .. } | Self::TransferAbort { .. } => {
-                Channel::Bulk
-            }
+            // Abort stays behind the parts that it ends, and the next offer behind it.
+            Self::Description { .. }
+            | Self::TransferOffer { .. }
+            | Self::TransferPart { .. }
+            | Self::TransferAbort { .. } => Channel::Bulk,
         }
     }
 

@@ -93,6 +93,13 @@ impl OutgoingQueues {
         }
     }
 
+    /// The longest message that queues of `bytes_max` ever take on `channel`; for a longer one waiting is in vain.
+    #[must_use]
+    pub const fn message_max(bytes_max: usize, channel: Channel) -> usize {
+        let kept_free = bytes_max / 8 * channel as usize;
+        (bytes_max - kept_free).saturating_sub(MESSAGE_OVERHEAD_BYTES)
+    }
+
     /// The same queues, which keep what was handed out until it has arrived, so that it can be handed out anew.
     #[must_use]
     pub fn keeping(self) -> Self {
