@@ -11,12 +11,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from . import places
 from .console import note, say
 from .errors import EXIT_INTERRUPTED, EXIT_LAB, EXIT_OK, LabError
-from .image.warm import accelerator, build_disk_for, ensure_image
+from .fresh import start
+from .image.warm import build_disk_for, ensure_image
 from .machine import channel
-from .machine.vm import Machine, Settings, existing, free_port
+from .machine.vm import Machine, existing
+from .scenarios import runner
 
 
 def main(arguments: list[str]) -> int:
@@ -49,6 +50,9 @@ def _parser() -> argparse.ArgumentParser:
     hidden = commands.add_parser("_build-disk")
     hidden.add_argument("user", type=int)
     hidden.set_defaults(act=lambda options: build_disk_for(options.user) or EXIT_OK)
+
+    scenarios = command("scenarios", _scenarios, "do faults to the box and print what became of it", is_named=False)
+    runner.add_arguments(scenarios)
 
     up = command("up", _up, "start a fresh machine from the snapshot")
     up.add_argument("--cold", action="store_true", help="boot it instead of resuming the snapshot")
@@ -89,18 +93,8 @@ def _up(options: argparse.Namespace) -> int:
     return EXIT_OK
 
 
-def start(name: str, *, is_volatile: bool = False, is_cold: bool = False, is_bound: bool = False) -> Machine:
-    """A fresh machine from the image, up and answering."""
-    image = ensure_image()
-    machine = Machine(name)
-    base = image / ("base.raw" if is_cold else "warm.raw")
-    disk = "volatile" if is_volatile else "overlay"
-    machine.create(Settings(str(image), disk, str(base), accelerator(), free_port(), is_bound))
-    seconds = machine.boot(is_warm=not is_cold)
-    if is_cold:
-        machine.wait_for_system()
-    note(f"{name} is up after {seconds:.1f} s ({'booted' if is_cold else 'resumed'}, {disk} disk, {accelerator()})")
-    return machine
+def _scenarios(options: argparse.Namespace) -> int:
+    return runner.run(options)
 
 
 def _execute(options: argparse.Namespace, argv: list[str]) -> int:
@@ -204,5 +198,3 @@ def _ls(_: argparse.Namespace) -> int:
         print(machine.name, "running" if machine.is_running() else "off", machine.directory)
     return EXIT_OK
 
-
-__all__ = ["main", "places", "start"]

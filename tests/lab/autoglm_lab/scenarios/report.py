@@ -1,0 +1,77 @@
+"""What a scenario saw, and the table of all of them."""
+
+import time
+from dataclasses import dataclass, field
+
+from ..console import note
+from ..traffic import Tally
+
+
+@dataclass
+class Notes:
+    """What one scenario did and saw; said at once, and kept for the verdict."""
+
+    recoveries_s: list[float] = field(default_factory=list)
+    tally: Tally = field(default_factory=Tally)
+    faults: list[str] = field(default_factory=list)
+    began: float = field(default_factory=time.monotonic)
+
+    def did(self, what: str) -> None:
+        note(f"  {time.monotonic() - self.began:6.1f} s  did   {what}")
+
+    def saw(self, what: str) -> None:
+        note(f"  {time.monotonic() - self.began:6.1f} s  saw   {what}")
+
+    def recovered(self, seconds: float, what: str) -> None:
+        self.recoveries_s.append(max(seconds, 0.0))
+        self.saw(f"{what}: recovered in {max(seconds, 0.0):.2f} s")
+
+    def fault(self, what: str) -> None:
+        self.faults.append(what)
+        note(f"  {time.monotonic() - self.began:6.1f} s  FAULT {what}")
+
+    def counted(self, tally: Tally) -> None:
+        self.tally += tally
+        self.saw(f"{tally.sent} sent, {tally.delivered} delivered, {tally.refused} refused, {tally.lost} lost, {tally.doubled} doubled")
+
+    def expect(self, is_so: bool, what: str) -> None:
+        if is_so:
+            self.saw(what)
+        else:
+            self.fault(f"not so: {what}")
+
+
+@dataclass(frozen=True)
+class Row:
+    """A line of the table."""
+
+    name: str
+    claim: str
+    bound_s: float
+    notes: Notes
+    seconds: float
+
+    @property
+    def faults(self) -> list[str]:
+        faults = [*self.notes.faults, *self.notes.tally.faults]
+        if self.notes.recoveries_s and max(self.notes.recoveries_s) > self.bound_s:
+            faults.append(f"recovery took {max(self.notes.recoveries_s):.2f} s, the bound is {self.bound_s:g} s")
+        return faults
+
+
+HEAD = ("scenario", "claim", "bound s", "recovery s", "rounds", "sent", "delivered", "refused", "lost", "doubled", "verdict")
+
+
+def table(rows: list[Row]) -> str:
+    """Markdown. `recovery` is the longest of the rounds."""
+    lines = ["| " + " | ".join(HEAD) + " |", "| " + " | ".join("---" for _ in HEAD) + " |"]
+    for row in rows:
+        recoveries, tally = row.notes.recoveries_s, row.notes.tally
+        recovery = f"{max(recoveries):.2f}" if recoveries else "-"
+        counts = [tally.sent, tally.delivered, tally.refused, tally.lost, tally.doubled]
+        verdict = "FAILED" if row.faults else "holds"
+        cells = [row.name, row.claim, f"{row.bound_s:g}", recovery, len(recoveries), *counts, verdict]
+        lines.append("| " + " | ".join(str(cell) for cell in cells) + " |")
+    for row in rows:
+        lines += [f"\n{row.name}: {fault}" for fault in row.faults]
+    return "\n".join(lines)

@@ -1,0 +1,152 @@
+"""The daemon as a service: starts, dies, hangs, and is governed."""
+
+import time
+
+from . import scenario
+from .box import UNIT, Box
+from .report import Notes
+
+# Start of the daemon under emulation: most of it is loading and linking 28 MB of an unoptimised program.
+START_S = 15
+
+
+@scenario(bound_s=START_S, is_short=True)
+def starts_hardened_as_its_own_user(box: Box, notes: Notes) -> None:
+    """The unit starts as its own user, hardened, and says READY when it serves."""
+    place = box.journal.now()
+    box.shell(f"systemctl restart {UNIT}")
+    starting = box.wait_for("^Starting", after=place, unit=f"systemd:{UNIT}")
+    started = box.wait_for("^Started", after=place, unit=f"systemd:{UNIT}")
+    notes.recovered(started.at - starting.at, "from Starting to READY")
+    pid = box.property("MainPID")
+    identity = box.shell(f"grep -E '^(Uid|Groups|CapEff|CapBnd|NoNewPrivs|Seccomp):' /proc/{pid}/status")
+    own = box.shell("id -u autoglm-edge").strip()
+    found = dict(line.split(":", 1) for line in identity.splitlines())
+    notes.expect(set(found["Uid"].split()) == {own}, f"it runs as autoglm-edge (uid {own})")
+    notes.expect(int(found["CapEff"], 16) == 0 and int(found["CapBnd"], 16) == 0, "it has no capability, and can get none")
+    notes.expect(found["NoNewPrivs"].strip() == "1" and found["Seccomp"].strip() == "2", "no new privileges, system calls filtered")
+    exposure = box.shell(f"systemd-analyze security --no-pager {UNIT} | tail -1").strip()
+    notes.expect(" 1." in exposure, exposure.replace("→ ", ""))
+
+
+@scenario(bound_s=5, is_short=True)
+def obeys_callers_on_the_bus_as_polkit_says(box: Box, notes: Notes) -> None:
+    """On the bus root and members of the group are obeyed, others are refused by polkit."""
+    box.shell("usermod -aG autoglm-edge alice")
+    verdicts = {}
+    for user in ("root", "alice", "bob"):
+        began = time.monotonic()
+        said = box.machine.run(["autoglmctl", "invoke", "desk lamp", "turn_on"], user=user, timeout_s=60)
+        verdicts[user] = (said.status, time.monotonic() - began, said.stderr.strip())
+    notes.expect(verdicts["root"][0] == 0, f"root is obeyed {verdicts['root'][2]}")
+    notes.expect(verdicts["alice"][0] == 0, f"alice, a member of autoglm-edge, is obeyed {verdicts['alice'][2]}")
+    notes.expect(verdicts["bob"][0] == 7, f"bob is refused with status 7: {verdicts['bob'][2].splitlines()[0]}")
+    notes.recovered(verdicts["alice"][1], "the slowest of no recovery at all, a call")
+
+
+@scenario(bound_s=START_S + 5, is_short=True)
+def kill_9_of_the_daemon(box: Box, notes: Notes) -> None:
+    """Killed with -9 under load, the daemon is back by itself, and no command is lost or done twice."""
+    _dies(box, notes, f"systemctl kill --kill-whom=main -s KILL {UNIT}", "kill -9")
+
+
+@scenario(bound_s=45 + START_S)
+def a_hanging_daemon_is_restarted_by_the_watchdog(box: Box, notes: Notes) -> None:
+    """A daemon that hangs (SIGSTOP) is ended by the watchdog and back by itself."""
+    _dies(box, notes, f"systemctl kill --kill-whom=main -s STOP {UNIT}", "SIGSTOP")
+
+
+def _dies(box: Box, notes: Notes, how: str, name: str) -> None:
+    with box.operator() as operator:
+        operator.wait_for_count(10)
+        restarts = int(box.property("NRestarts"))
+        place = box.journal.now()
+        began = time.monotonic()
+        box.shell(how)
+        notes.did(name)
+        box.wait_for("^Started", after=place, unit=f"systemd:{UNIT}", patience_s=120)
+        done = operator.wait_for_success(after=time.monotonic(), patience_s=90)
+        if done is None or done.answered_at is None:
+            notes.fault(f"no command was done after {name}: {operator.describe()}")
+        else:
+            notes.recovered(done.answered_at - began, f"from {name} to the next command done")
+        notes.expect(int(box.property("NRestarts")) == restarts + 1, "one restart by systemd")
+        operator.wait_for_count(10)
+        notes.counted(operator.stop())
+
+
+@scenario(bound_s=20)
+def the_bus_restarts(box: Box, notes: Notes) -> None:
+    """When the message bus is restarted, commands go on and the daemon is back on it by itself."""
+    with box.operator() as operator:
+        operator.wait_for_count(10)
+        place = box.journal.now()
+        # Killed rather than restarted: systemd refuses to restart it, and starts it again by its socket.
+        box.shell("systemctl kill --kill-whom=main -s KILL dbus.service; sleep 0.2; systemctl start dbus.service")
+        notes.did("kill -9 of dbus-daemon, and a new one")
+        began = time.monotonic()
+        opened = box.wait_for("D-Bus door open", after=place, unit=UNIT)
+        notes.recovered(box.journal.on_host(opened.at) - began, "from the new bus to the door's opening")
+        said = box.machine.run(["autoglmctl", "invoke", "desk lamp", "turn_on"], timeout_s=60)
+        notes.expect(said.status == 0, f"a call on the new bus is obeyed {said.stderr.strip()}")
+        operator.wait_for_count(10)
+        notes.counted(operator.stop())
+
+
+@scenario(bound_s=10)
+def the_disk_is_full(box: Box, notes: Notes) -> None:
+    """On a full disk no command is done that cannot be noted; with space again, all goes on by itself."""
+    with box.operator() as operator:
+        operator.wait_for_count(10)
+        box.shell("fallocate -l $(df --output=avail -B1 /var | tail -1) /var/lab-ballast 2>/dev/null; dd if=/dev/zero of=/var/lab-ballast2 bs=4k 2>/dev/null; true")
+        notes.did("filled the disk to the last block")
+        time.sleep(8)
+        before = len([one for one in operator.commands() if one.status == "SUCCEEDED"])
+        box.shell("rm -f /var/lab-ballast /var/lab-ballast2; sync")
+        began = time.monotonic()
+        notes.did(f"made space again ({before} commands were done until then)")
+        done = operator.wait_for_success(after=began, patience_s=90)
+        if done is None or done.answered_at is None:
+            notes.fault(f"no command was done after there was space again: {operator.describe()}")
+        else:
+            notes.recovered(done.answered_at - began, "from space to the next command done")
+        notes.expect(box.property("NRestarts") is not None, f"the unit is {box.property('ActiveState')}")
+        operator.wait_for_count(10)
+        notes.counted(operator.stop())
+
+
+@scenario(bound_s=5, is_short=True)
+def the_clock_jumps(box: Box, notes: Notes) -> None:
+    """When the clock jumps an hour ahead and back, commands go on."""
+    with box.operator() as operator:
+        operator.wait_for_count(10)
+        for step in ("+3600", "-7200", "+3600"):
+            box.shell(f"date -s \"@$(($(date +%s) {step[0]} {step[1:]}))\" >/dev/null")
+            began = time.monotonic()
+            notes.did(f"set the clock {step} s")
+            done = operator.wait_for_success(after=began, patience_s=60)
+            if done is None or done.answered_at is None:
+                notes.fault(f"no command was done after the clock jumped {step} s: {operator.describe()}")
+            else:
+                notes.recovered(done.answered_at - began, f"after {step} s")
+        notes.counted(operator.stop())
+
+
+@scenario(bound_s=10)
+def the_box_is_suspended(box: Box, notes: Notes) -> None:
+    """A box that stands still for 20 s (suspended) obeys again at once."""
+    with box.operator() as operator:
+        operator.wait_for_count(10)
+        with box.machine.monitor() as monitor:
+            monitor("stop")
+            notes.did("stopped the machine's processors for 20 s")
+            time.sleep(20)
+            monitor("cont")
+        began = time.monotonic()
+        done = operator.wait_for_success(after=began, patience_s=90)
+        if done is None or done.answered_at is None:
+            notes.fault(f"no command was done after the suspension: {operator.describe()}")
+        else:
+            notes.recovered(done.answered_at - began, "from going on to the next command done")
+        operator.wait_for_count(10)
+        notes.counted(operator.stop())
