@@ -10,6 +10,7 @@ import random
 import select
 import socket
 import threading
+import time
 import tty
 from dataclasses import dataclass
 from pathlib import Path
@@ -118,46 +119,36 @@ class Cable:
 
 
 class Socket:
-    """A socket of the box's USB controller, into which an adapter is plugged."""
+    """A socket of the box's USB controller, into which an adapter is plugged. Two of one name are the same socket."""
 
     def __init__(self, name: str, serial_number: str, far_end: Path):
         self._name = name
         self._serial_number = serial_number
         self._far_end = far_end
-        self._plugs = 0
         self.is_plugged = False
 
     def plug(self, monitor: Monitor) -> None:
-        """`far_end` is a cable's socket or a terminal device."""
-        self._plugs += 1
+        """The far end is a cable's socket or a terminal device."""
         address = {"type": "unix", "data": {"path": str(self._far_end)}}
         backend = {"type": "socket", "data": {"addr": address, "server": False}}
         if not self._far_end.is_socket():
             backend = {"type": "serial", "data": {"device": str(self._far_end)}}
-        monitor("chardev-add", id=self._line, backend=backend)
-        monitor("device_add", driver="usb-serial", id=self._device, chardev=self._line, bus="usb0.0", serial=self._serial_number)
+        line, device = f"line-{self._name}", f"adapter-{self._name}"
+        monitor("chardev-add", id=line, backend=backend)
+        monitor("device_add", driver="usb-serial", id=device, chardev=line, bus="usb0.0", serial=self._serial_number)
         self.is_plugged = True
 
     def unplug(self, monitor: Monitor) -> None:
-        monitor("device_del", id=self._device)
+        monitor("device_del", id=f"adapter-{self._name}")
         self.is_plugged = False
         # The line is free once the device is gone, which is a moment later.
         for _ in range(200):
             try:
-                monitor("chardev-remove", id=self._line)
+                monitor("chardev-remove", id=f"line-{self._name}")
                 return
             except LabError:
-                select.select([], [], [], 0.01)
+                time.sleep(0.01)
         raise LabError(f"the adapter {self._name} did not let its line go", "this is a fault of the lab")
-
-    # A new name each time: qemu may not have forgotten the last one yet.
-    @property
-    def _line(self) -> str:
-        return f"line-{self._name}-{self._plugs}"
-
-    @property
-    def _device(self) -> str:
-        return f"adapter-{self._name}-{self._plugs}"
 
 
 def _receive(box: socket.socket) -> bytes:

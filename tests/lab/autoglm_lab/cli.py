@@ -11,6 +11,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from . import product
+from .cable import Socket
 from .console import note, say
 from .errors import EXIT_INTERRUPTED, EXIT_LAB, EXIT_OK, LabError
 from .fresh import start
@@ -24,6 +26,8 @@ def main(arguments: list[str]) -> int:
     options = _parser().parse_args(arguments)
     # A terminated lab ends its machines the same way as an interrupted one.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    # A shell starts its background jobs deaf to this one.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         return options.act(options)
     except LabError as error:
@@ -70,6 +74,11 @@ def _parser() -> argparse.ArgumentParser:
     push.add_argument("paths", nargs="+", type=Path, metavar="PATH", help="of this side; the last one: a directory of the machine")
     pull = command("pull", _pull, "copy files or directories out of the machine")
     pull.add_argument("paths", nargs="+", metavar="PATH", help="of the machine; the last one: a directory of this side")
+    command("install", _install, "package this checkout's programs (cargo build first) and install them in the machine")
+    plug = command("plug", _plug, "plug a USB serial adapter into the machine; its other end is a terminal of this side")
+    plug.add_argument("path", type=Path, help="a simulated device's --pty")
+    for sub in (plug, command("unplug", _unplug, "pull that adapter out")):
+        sub.add_argument("--serial-number", default="LAB0001", help="of the adapter: it names the port in the machine")
     ble = command("ble", _ble, "linked virtual BLE controllers: up [N], down, peripheral PROGRAM [ARG...], peripheral-stop")
     ble.add_argument("argv", nargs=argparse.REMAINDER)
     cut = command("cut", _cut, "pull the plug")
@@ -153,6 +162,28 @@ def _push(options: argparse.Namespace) -> int:
 def _pull(options: argparse.Namespace) -> int:
     *sources, destination = options.paths
     Machine(options.name).pull(sources, Path(destination))
+    return EXIT_OK
+
+
+def _install(options: argparse.Namespace) -> int:
+    package = product.package()
+    machine = Machine(options.name)
+    machine.push([package], "/root")
+    machine.shell(f"dpkg -i --force-confold /root/{package.name}", timeout_s=300)
+    note(f"{package.name} is installed: `lab run autoglmctl status`")
+    return EXIT_OK
+
+
+def _plug(options: argparse.Namespace) -> int:
+    with Machine(options.name).monitor() as monitor:
+        Socket(options.serial_number, options.serial_number, options.path.resolve()).plug(monitor)
+    note(f"/dev/autoglm-edge/serial-{options.serial_number}-if00-port0 in the machine, once the package is installed there")
+    return EXIT_OK
+
+
+def _unplug(options: argparse.Namespace) -> int:
+    with Machine(options.name).monitor() as monitor:
+        Socket(options.serial_number, options.serial_number, Path()).unplug(monitor)
     return EXIT_OK
 
 

@@ -66,8 +66,9 @@ class Journal:
                     if entry.unit.startswith(unit) and expression.search(entry.message):
                         return entry
                 at = len(self._entries)
-                if not self._changed.wait(max(deadline - time.monotonic(), 0)) and time.monotonic() >= deadline:
+                if time.monotonic() >= deadline:
                     raise LabError(f"the journal did not say {pattern!r} ({unit or 'any unit'}) in {patience_s:.0f} s", self._tail())
+                self._changed.wait(max(deadline - time.monotonic(), 0))
 
     def stop(self) -> None:
         if self._kill:

@@ -14,7 +14,6 @@ from typing import Any
 from .errors import LabError
 from .product import program
 
-LAMP = "urn:dev:ops:32473-desk-lamp-1"
 # A level comes again after 97 commands; an execution belongs to a command this near.
 NEAR = 48
 
@@ -92,14 +91,16 @@ class Tally:
 
 
 class Operator:
-    """Commands over the fleet door, one after the other, from `__enter__` until `stop`."""
+    """Commands over the fleet door, one after the other, from its making until `stop`."""
+
+    THING = "urn:dev:ops:32473-desk-lamp-1"
 
     def __init__(self, port: int, device: Device, run: str, pause_ms: int = 50):
         self._device = device
         self._before = len(device.executed())
         self._commands: list[Command] = []
         self._changed = threading.Condition()
-        command = [str(program("fleet-operator")), "--port", str(port), "--box", "edge", "--thing", LAMP, "--run", run]
+        command = [str(program("fleet-operator")), "--port", str(port), "--box", "edge", "--thing", self.THING, "--run", run]
         command += ["--pause-ms", str(pause_ms)]
         self._process = start(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
         threading.Thread(target=self._listen, daemon=True).start()

@@ -24,15 +24,17 @@ class Scenario:
     act: Act
     # Also part of the short form.
     is_short: bool
+    # Wants a box whose power can be cut: with the worse disk, and the broker outside of it.
+    is_cut: bool
 
 
 ALL: list[Scenario] = []
 
 
-def scenario(*, bound_s: float, is_short: bool = False) -> Callable[[Act], Act]:
+def scenario(*, bound_s: float, is_short: bool = False, is_cut: bool = False) -> Callable[[Act], Act]:
     def register(act: Act) -> Act:
         claim = (act.__doc__ or "").strip().splitlines()[0].rstrip(".")
-        ALL.append(Scenario(act.__name__.replace("_", "-"), claim, bound_s, act, is_short))
+        ALL.append(Scenario(act.__name__.replace("_", "-"), claim, bound_s, act, is_short, is_cut))
         return act
 
     return register

@@ -42,13 +42,15 @@ PATIENCE_S = 90
 
 
 class Box:
-    """One box, from `Box.started` until `close`."""
+    """One box, from `start` until `close`."""
 
-    def __init__(self, name: str, seed: int, *, is_volatile: bool = False, has_inner_broker: bool = True):
+    def __init__(self, name: str, seed: int, *, cuts: int = 0):
         self.seed = seed
+        # How often its power will be cut.
+        self.cuts = cuts
         self.machine = Machine(name)
-        self.has_inner_broker = has_inner_broker
-        self._is_volatile = is_volatile
+        self.has_inner_broker = cuts == 0
+        self._is_volatile = cuts > 0
         # Short, because a socket's path is short.
         self.directory = Path(tempfile.mkdtemp(prefix="autoglm-lab-"))
         self.device = Device(self.directory)

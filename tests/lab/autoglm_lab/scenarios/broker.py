@@ -2,21 +2,12 @@
 
 import time
 
-from ..traffic import Operator
 from . import scenario
 from .box import UNIT, Box
 from .report import Notes
 
 # A broker that is away is tried again after 1 s, doubling, with full jitter: what that can add to a short absence.
 JITTER_S = 4
-
-
-def _back(box: Box, notes: Notes, operator: Operator, began: float, what: str) -> None:
-    done = operator.wait_for_success(after=began, patience_s=90)
-    if done is None or done.answered_at is None:
-        notes.fault(f"no command was done after {what}: {operator.describe()}")
-    else:
-        notes.recovered(done.answered_at - began, f"from {what} to the next command done")
 
 
 def _fresh(box: Box) -> None:
@@ -35,7 +26,7 @@ def the_broker_restarts(box: Box, notes: Notes) -> None:
         box.shell("systemctl restart mosquitto")
         started = box.wait_for("^Started", after=place, unit="systemd:mosquitto")
         notes.did("restarted the broker")
-        _back(box, notes, operator, box.journal.on_host(started.at), "the broker's start")
+        notes.obeys_again(operator, since=box.journal.on_host(started.at), what="from the broker's start to the next command done")
         operator.wait_for_count(10)
         notes.counted(operator.stop())
 
@@ -50,7 +41,7 @@ def kill_9_of_the_broker(box: Box, notes: Notes) -> None:
         box.shell("systemctl kill --kill-whom=main -s KILL mosquitto; sleep 0.5; rm -f /var/lib/mosquitto/mosquitto.db; systemctl restart mosquitto")
         started = box.wait_for("^Started", after=place, unit="systemd:mosquitto")
         notes.did("kill -9 of the broker, and a new one that knows nobody")
-        _back(box, notes, operator, box.journal.on_host(started.at), "the broker's start")
+        notes.obeys_again(operator, since=box.journal.on_host(started.at), what="from the broker's start to the next command done")
         operator.wait_for_count(10)
         notes.counted(operator.stop())
 
@@ -67,7 +58,7 @@ def the_broker_is_away_for_20_s(box: Box, notes: Notes) -> None:
         place = box.journal.now()
         box.shell("systemctl start mosquitto")
         started = box.wait_for("^Started", after=place, unit="systemd:mosquitto")
-        _back(box, notes, operator, box.journal.on_host(started.at), "the broker's start")
+        notes.obeys_again(operator, since=box.journal.on_host(started.at), what="from the broker's start to the next command done")
         operator.wait_for_count(10)
         notes.counted(operator.stop())
 
@@ -85,6 +76,6 @@ def the_broker_is_away_at_start(box: Box, notes: Notes) -> None:
         place = box.journal.now()
         box.shell("systemctl start mosquitto")
         started = box.wait_for("^Started", after=place, unit="systemd:mosquitto")
-        _back(box, notes, operator, box.journal.on_host(started.at), "the broker's start")
+        notes.obeys_again(operator, since=box.journal.on_host(started.at), what="from the broker's start to the next command done")
         operator.wait_for_count(10)
         notes.counted(operator.stop())

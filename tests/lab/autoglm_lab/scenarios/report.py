@@ -4,7 +4,10 @@ import time
 from dataclasses import dataclass, field
 
 from ..console import note
-from ..traffic import Tally
+from ..traffic import Operator, Tally
+
+# Anything that comes at all comes sooner, on an emulated machine that shares its processors, too.
+PATIENCE_S = 240
 
 
 @dataclass
@@ -29,6 +32,15 @@ class Notes:
     def fault(self, what: str) -> None:
         self.faults.append(what)
         note(f"  {time.monotonic() - self.began:6.1f} s  FAULT {what}")
+
+    def obeys_again(self, operator: Operator, *, since: float, what: str, after: float | None = None) -> bool:
+        """Waits for the first command that is done after a moment (`since`, if not said); recovery counts from `since`."""
+        done = operator.wait_for_success(after=since if after is None else after, patience_s=PATIENCE_S)
+        if done is None or done.answered_at is None:
+            self.fault(f"{what}: none in {PATIENCE_S} s; {operator.describe()}")
+            return False
+        self.recovered(done.answered_at - since, what)
+        return True
 
     def counted(self, tally: Tally) -> None:
         self.tally += tally

@@ -22,6 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--short", action="store_true", help="the short form, for continuous integration")
     parser.add_argument("--list", action="store_true", help="name the scenarios and end")
     parser.add_argument("--seed", type=int, help="of everything that is done by chance (default: a new one, printed)")
+    parser.add_argument("--cuts", type=int, default=3, help="how often the power is cut in the scenario of that name (default: 3)")
     parser.add_argument("--keep", action="store_true", help="leave the machine running at the end (`lab -n scenarios`, `lab down`)")
 
 
@@ -37,8 +38,12 @@ def run(options: argparse.Namespace) -> int:
         return EXIT_USAGE
     seed = options.seed if options.seed is not None else random.randrange(1 << 20)
     note(f"{len(chosen)} scenarios, {WAYS[options.short]}, seed {seed}")
-    rows = _run_all(chosen, seed, is_kept=options.keep)
-    print(table(rows))
+    rows: list[Row] = []
+    try:
+        _run_all(chosen, seed, options.cuts, rows, is_kept=options.keep)
+    finally:
+        # Interrupted, it still says what it has seen.
+        print(table(rows), flush=True)
     failed = [row for row in rows if row.faults]
     say(f"{len(rows) - len(failed)} of {len(rows)} hold; seed {seed}")
     return EXIT_VERDICT if failed else EXIT_OK
@@ -50,20 +55,21 @@ def _is_chosen(one: Scenario, options: argparse.Namespace) -> bool:
     return one.is_short or not options.short
 
 
-def _run_all(chosen: list[Scenario], seed: int, *, is_kept: bool) -> list[Row]:
-    rows: list[Row] = []
+def _run_all(chosen: list[Scenario], seed: int, cuts: int, rows: list[Row], *, is_kept: bool) -> None:
+    """Adds to `rows`. One machine at a time: the one whose power is cut comes after the other."""
     box: Box | None = None
     try:
         for one in chosen:
-            if box is None and one.act.__module__ != power.__name__:
-                box = Box("scenarios", seed)
+            if box is None or one.is_cut != (box.cuts > 0):
+                if box is not None:
+                    box.close()
+                box = Box("scenarios", seed, cuts=cuts if one.is_cut else 0)
                 box.start()
             note(f"{one.name}: {one.claim} (at most {one.bound_s:g} s)")
             notes, began = Notes(), time.monotonic()
             try:
-                if box is not None:
-                    box.settle()
-                one.act(box if box is not None else Box("power", seed), notes)
+                box.settle()
+                one.act(box, notes)
             except LabError as error:
                 notes.fault(f"{error} ({error.hint})")
             rows.append(Row(one.name, one.claim, one.bound_s, notes, time.monotonic() - began))
@@ -71,4 +77,3 @@ def _run_all(chosen: list[Scenario], seed: int, *, is_kept: bool) -> list[Row]:
     finally:
         if box is not None and not (is_kept and sys.exc_info()[0] is None):
             box.close()
-    return rows

@@ -124,11 +124,7 @@ def the_device_reboots(box: Box, notes: Notes) -> None:
             box.device.power_on()
             began = time.monotonic()
             box.wait_for(CONNECTED, after=place)
-            done = operator.wait_for_success(after=began, patience_s=60)
-            if done is None or done.answered_at is None:
-                notes.fault(f"no command was done after the device's reboot: {operator.describe()}")
-            else:
-                notes.recovered(done.answered_at - began, "from the device's power-up to the next command done")
+            notes.obeys_again(operator, since=began, what="from the device's power-up to the next command done")
             operator.wait_for_count(5)
         notes.counted(operator.stop())
 
@@ -143,11 +139,7 @@ def a_noisy_line(box: Box, notes: Notes) -> None:
         operator.wait_for_count(60, patience_s=120)
         box.cable.faults = Faults()
         began = time.monotonic()
-        done = operator.wait_for_success(after=began, patience_s=60)
-        if done is None or done.answered_at is None:
-            notes.fault(f"no command was done after the noise: {operator.describe()}")
-        else:
-            notes.recovered(done.answered_at - began, "from silence on the line to the next command done")
+        notes.obeys_again(operator, since=began, what="from silence on the line to the next command done")
         notes.counted(operator.stop())
 
 
@@ -163,11 +155,7 @@ def a_flooding_port(box: Box, notes: Notes) -> None:
         notes.expect(said.status == 0, "the daemon answers on the bus during the flood")
         box.cable.faults = Faults()
         began = time.monotonic()
-        done = operator.wait_for_success(after=began, patience_s=60)
-        if done is None or done.answered_at is None:
-            notes.fault(f"no command was done after the flood: {operator.describe()}")
-        else:
-            notes.recovered(done.answered_at - began, "from the flood's end to the next command done")
+        notes.obeys_again(operator, since=began, what="from the flood's end to the next command done")
         notes.counted(operator.stop())
 
 
@@ -185,11 +173,7 @@ def a_silent_line(box: Box, notes: Notes) -> None:
         time.sleep(5)
         box.cable.faults = Faults()
         began = time.monotonic()
-        done = operator.wait_for_success(after=began, patience_s=60)
-        if done is None or done.answered_at is None:
-            notes.fault(f"no command was done after the line spoke again: {operator.describe()}")
-        else:
-            notes.recovered(done.answered_at - began, "from the line's mending to the next command done")
+        notes.obeys_again(operator, since=began, what="from the line's mending to the next command done")
         notes.counted(operator.stop())
 
 
