@@ -45,7 +45,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--binaries", type=Path, required=True, help="directory of the built programs")
     parser.add_argument("--into", type=Path, required=True, help="directory for the packages")
-    parser.add_argument("--models", type=Path, metavar="CACHE", help="also package ONNX Runtime and the bundles of this cache")
+    parser.add_argument(
+        "--models", type=Path, metavar="CACHE", help="also package ONNX Runtime and the bundles of this cache"
+    )
     parser.add_argument("--uncompressed", action="store_true", help="larger and quickly made, for one's own machines")
     options = parser.parse_args()
     for name in BINARIES:
@@ -58,11 +60,19 @@ def main() -> int:
         stage, version = Path(tree) / "daemon", _version()
         depends = _stage_daemon(stage, options.binaries)
         _control(stage, "autoglm-edge", version, architecture, depends, "Edge daemon: devices and models of a box")
-        print(_pack(stage, options.into / f"autoglm-edge_{version}_{architecture}.deb", *(("-Znone",) if options.uncompressed else ("-Zxz", "-z3"))))
+        print(
+            _pack(
+                stage,
+                options.into / f"autoglm-edge_{version}_{architecture}.deb",
+                *(("-Znone",) if options.uncompressed else ("-Zxz", "-z3")),
+            )
+        )
         if options.models:
             stage = Path(tree) / "models"
             _stage_models(stage, options.models)
-            _control(stage, "autoglm-edge-models", version, architecture, "", "ONNX Runtime and models for the edge daemon")
+            _control(
+                stage, "autoglm-edge-models", version, architecture, "", "ONNX Runtime and models for the edge daemon"
+            )
             print(_pack(stage, options.into / f"autoglm-edge-models_{version}_{architecture}.deb", "-Zgzip", "-z1"))
     return 0
 
@@ -148,7 +158,9 @@ def _copy(source: Path, place: Path) -> None:
 def _packages(binary: Path) -> set[str]:
     names = re.findall(r"\(NEEDED\).*\[(.+)\]", _said("readelf", "-d", str(binary)))
     if unknown := [name for name in names if name not in LIBRARIES]:
-        raise SystemExit(f"error: {binary.name} needs {', '.join(unknown)}\nhint: name the package in {Path(__file__).name}")
+        raise SystemExit(
+            f"error: {binary.name} needs {', '.join(unknown)}\nhint: name the package in {Path(__file__).name}"
+        )
     return {package for name in names if (package := LIBRARIES[name])}
 
 
@@ -157,7 +169,9 @@ def _libc_minor(binary: Path) -> int:
 
 
 def _version() -> str:
-    found = re.search(r'^\[workspace\.package\]\nversion = "(.+)"', (ROOT / "Cargo.toml").read_text("utf-8"), re.MULTILINE)
+    found = re.search(
+        r'^\[workspace\.package\]\nversion = "(.+)"', (ROOT / "Cargo.toml").read_text("utf-8"), re.MULTILINE
+    )
     assert found, "the workspace has a version"
     return found[1]
 

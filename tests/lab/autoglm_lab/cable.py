@@ -14,6 +14,7 @@ import time
 import tty
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from .errors import LabError
 from .machine.qmp import Monitor
@@ -63,7 +64,7 @@ class Cable:
         while not self._ended.is_set():
             if device is None:
                 device = self._open_device()
-            wanted = [self._listener, *([box] if box else []), *([device] if device is not None else [])]
+            wanted: list[Any] = [self._listener, *([box] if box else []), *([device] if device is not None else [])]
             ready, _, _ = select.select(wanted, [], [], TURN_S)
             if self._listener in ready:
                 if box:

@@ -40,27 +40,33 @@ def main(arguments: list[str]) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="lab", description="An edge box in an emulator.", epilog="See tests/lab/README.md.")
+    parser = argparse.ArgumentParser(
+        prog="lab", description="An edge box in an emulator.", epilog="See tests/lab/README.md."
+    )
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
 
     def command(name: str, act: Callable[[Any], int], help: str, *, is_named: bool = True) -> argparse.ArgumentParser:
         sub = commands.add_parser(name, help=help, description=help)
         if is_named:
-            sub.add_argument("-n", "--name", default=os.environ.get("LAB_VM", "edge"), help="of the machine (default: edge)")
+            sub.add_argument(
+                "-n", "--name", default=os.environ.get("LAB_VM", "edge"), help="of the machine (default: edge)"
+            )
         sub.set_defaults(act=act)
         return sub
 
     command("build", _build, "build the image and its snapshot, if they are not there", is_named=False)
     hidden = commands.add_parser("_build-disk")
     hidden.add_argument("user", type=int)
-    hidden.set_defaults(act=lambda options: build_disk_for(options.user) or EXIT_OK)
+    hidden.set_defaults(act=_build_disk)
 
     scenarios = command("scenarios", _scenarios, "do faults to the box and print what became of it", is_named=False)
     runner.add_arguments(scenarios)
 
     up = command("up", _up, "start a fresh machine from the snapshot")
     up.add_argument("--cold", action="store_true", help="boot it instead of resuming the snapshot")
-    up.add_argument("--volatile", action="store_true", help="give it a disk that loses unflushed writes when power is cut")
+    up.add_argument(
+        "--volatile", action="store_true", help="give it a disk that loses unflushed writes when power is cut"
+    )
     run = command("run", _run, "run a command in the machine")
     shell = command("sh", _shell, "run a script of this side in the machine with bash; without one: a shell prompt")
     for sub in (run, shell):
@@ -71,15 +77,21 @@ def _parser() -> argparse.ArgumentParser:
         sub.add_argument("-C", "--cwd")
         sub.add_argument("argv", nargs=argparse.REMAINDER)
     push = command("push", _push, "copy files or directories into the machine")
-    push.add_argument("paths", nargs="+", type=Path, metavar="PATH", help="of this side; the last one: a directory of the machine")
+    push.add_argument(
+        "paths", nargs="+", type=Path, metavar="PATH", help="of this side; the last one: a directory of the machine"
+    )
     pull = command("pull", _pull, "copy files or directories out of the machine")
     pull.add_argument("paths", nargs="+", metavar="PATH", help="of the machine; the last one: a directory of this side")
     command("install", _install, "package this checkout's programs (cargo build first) and install them in the machine")
-    plug = command("plug", _plug, "plug a USB serial adapter into the machine; its other end is a terminal of this side")
+    plug = command(
+        "plug", _plug, "plug a USB serial adapter into the machine; its other end is a terminal of this side"
+    )
     plug.add_argument("path", type=Path, help="a simulated device's --pty")
     for sub in (plug, command("unplug", _unplug, "pull that adapter out")):
         sub.add_argument("--serial-number", default="LAB0001", help="of the adapter: it names the port in the machine")
-    ble = command("ble", _ble, "linked virtual BLE controllers: up [N], down, peripheral PROGRAM [ARG...], peripheral-stop")
+    ble = command(
+        "ble", _ble, "linked virtual BLE controllers: up [N], down, peripheral PROGRAM [ARG...], peripheral-stop"
+    )
     ble.add_argument("argv", nargs=argparse.REMAINDER)
     cut = command("cut", _cut, "pull the plug")
     cut.add_argument("--unflushed", default="none", metavar="none|all|random:SEED", help="what a volatile disk keeps")
@@ -94,6 +106,12 @@ def _parser() -> argparse.ArgumentParser:
 
 def _build(_: argparse.Namespace) -> int:
     print(ensure_image())
+    return EXIT_OK
+
+
+def _build_disk(options: argparse.Namespace) -> int:
+    """What `build` runs as root, where it is not root itself."""
+    build_disk_for(options.user)
     return EXIT_OK
 
 
@@ -151,7 +169,9 @@ def _shell(options: argparse.Namespace) -> int:
 def _push(options: argparse.Namespace) -> int:
     *sources, destination = options.paths
     if not sources:
-        raise LabError("push wants files and a directory of the machine", "lab push target/debug/autoglmctl /usr/local/bin")
+        raise LabError(
+            "push wants files and a directory of the machine", "lab push target/debug/autoglmctl /usr/local/bin"
+        )
     for source in sources:
         if not source.exists():
             raise LabError(f"there is no {source}", "paths before the last are of this side")
@@ -177,7 +197,9 @@ def _install(options: argparse.Namespace) -> int:
 def _plug(options: argparse.Namespace) -> int:
     with Machine(options.name).monitor() as monitor:
         Socket(options.serial_number, options.serial_number, options.path.resolve()).plug(monitor)
-    note(f"/dev/autoglm-edge/serial-{options.serial_number}-if00-port0 in the machine, once the package is installed there")
+    note(
+        f"/dev/autoglm-edge/serial-{options.serial_number}-if00-port0 in the machine, once the package is installed there"
+    )
     return EXIT_OK
 
 
@@ -228,4 +250,3 @@ def _ls(_: argparse.Namespace) -> int:
     for machine in existing():
         print(machine.name, "running" if machine.is_running() else "off", machine.directory)
     return EXIT_OK
-

@@ -67,7 +67,10 @@ class Journal:
                         return entry
                 at = len(self._entries)
                 if time.monotonic() >= deadline:
-                    raise LabError(f"the journal did not say {pattern!r} ({unit or 'any unit'}) in {patience_s:.0f} s", self._tail())
+                    raise LabError(
+                        f"the journal did not say {pattern!r} ({unit or 'any unit'}) in {patience_s:.0f} s",
+                        self._tail(),
+                    )
                 self._changed.wait(max(deadline - time.monotonic(), 0))
 
     def stop(self) -> None:
@@ -97,7 +100,9 @@ class Journal:
 
     def _wait_until_following(self) -> None:
         mark = f"lab follows {time.monotonic()}"
-        self._machine.shell(f"n=0; until systemd-cat echo '{mark}'; do sleep 0.1; n=$((n+1)); [ $n -lt 100 ] || exit 1; done")
+        self._machine.shell(
+            f"n=0; until systemd-cat echo '{mark}'; do sleep 0.1; n=$((n+1)); [ $n -lt 100 ] || exit 1; done"
+        )
         deadline = time.monotonic() + 60
         while True:
             with self._changed:

@@ -17,7 +17,9 @@ def binaries() -> Path:
     command = [cargo, "metadata", "--format-version", "1", "--no-deps", "--offline"]
     described = subprocess.run(command, cwd=checkout(), capture_output=True, text=True, check=False)
     if described.returncode:
-        raise LabError(f"cargo does not describe the workspace: {described.stderr.strip()[-500:]}", "is Rust installed?")
+        raise LabError(
+            f"cargo does not describe the workspace: {described.stderr.strip()[-500:]}", "is Rust installed?"
+        )
     return Path(json.loads(described.stdout)["target_directory"]) / os.environ.get("LAB_PROFILE", "debug")
 
 

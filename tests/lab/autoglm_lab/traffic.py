@@ -100,7 +100,17 @@ class Operator:
         self._before = len(device.executed())
         self._commands: list[Command] = []
         self._changed = threading.Condition()
-        command = [str(program("fleet-operator")), "--port", str(port), "--box", "edge", "--thing", self.THING, "--run", run]
+        command = [
+            str(program("fleet-operator")),
+            "--port",
+            str(port),
+            "--box",
+            "edge",
+            "--thing",
+            self.THING,
+            "--run",
+            run,
+        ]
         command += ["--pause-ms", str(pause_ms)]
         self._process = start(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
         threading.Thread(target=self._listen, daemon=True).start()
@@ -115,7 +125,8 @@ class Operator:
                 else:
                     command = self._commands[-1]
                     command.answered_at, command.asked = now, said["asked"]
-                    command.status, command.error = said["status"], said["error"] or ""
+                    command.status = said["status"]
+                    command.error = ": ".join(said[key] for key in ("error", "message") if said[key])
                 self._changed.notify_all()
 
     def commands(self) -> list[Command]:
@@ -146,7 +157,9 @@ class Operator:
             at = done.answered_at + 1e-6
 
     def describe(self) -> str:
-        last = [f"{command.id} {command.status or 'unanswered'} {command.error}".strip() for command in self.commands()[-3:]]
+        last = [
+            f"{command.id} {command.status or 'unanswered'} {command.error}".strip() for command in self.commands()[-3:]
+        ]
         return "the last commands: " + ", ".join(last)
 
     def stop(self, patience_s: float = 60) -> Tally:
@@ -175,7 +188,9 @@ def count(commands: list[Command], executed: list[int]) -> Tally:
     """Holds the device's notes against the operator's commands. Commands and notes are both in the order in which they happened."""
     matched, at = _Matched(), 0
     for level in executed:
-        near = [index for index in range(max(at - NEAR, 0), min(at + NEAR, len(commands))) if commands[index].level == level]
+        near = [
+            index for index in range(max(at - NEAR, 0), min(at + NEAR, len(commands))) if commands[index].level == level
+        ]
         if not near:
             matched.strangers += 1
             continue
@@ -196,7 +211,7 @@ def count(commands: list[Command], executed: list[int]) -> Tally:
             lost += 1
             faults.append(f"{command.id} was said to be done and was not")
         elif command.status == "REJECTED" and times > 0:
-            faults.append(f"{command.id} was refused and done all the same")
+            faults.append(f"{command.id} was refused ({command.error}) and done all the same")
             doubled += 1
         elif times == 0:
             refused += 1

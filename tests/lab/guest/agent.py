@@ -10,7 +10,6 @@ and its process group are killed. The other end: autoglm_lab/machine/channel.py.
 
 import contextlib
 import fcntl
-import glob
 import json
 import os
 import pwd
@@ -20,6 +19,7 @@ import struct
 import subprocess
 import threading
 import time
+from pathlib import Path
 
 MAGIC = b"\x00LAB1\x00"
 PORTS = 6
@@ -71,7 +71,11 @@ def receive(port):
 
 
 def spawn(request):
-    environment = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "LANG": "C.UTF-8", "HOME": "/root"}
+    environment = {
+        "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+        "LANG": "C.UTF-8",
+        "HOME": "/root",
+    }
     identity = {}
     if request.get("user"):
         user = pwd.getpwnam(request["user"])
@@ -169,13 +173,10 @@ def work(path, port):
 
 def open_ports(ports):
     """By the names in /sys, so that there is no need to wait for udev."""
-    for name in glob.glob("/sys/class/virtio-ports/*/name"):
-        path = "/dev/" + name.split("/")[-2]
-        if path in ports or not os.path.exists(path):
+    for label in Path("/sys/class/virtio-ports").glob("*/name"):
+        path = f"/dev/{label.parent.name}"
+        if path in ports or not Path(path).exists() or not label.read_text("ascii").startswith("lab."):
             continue
-        with open(name, encoding="ascii") as label:
-            if not label.read().startswith("lab."):
-                continue
         port = os.open(path, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
         fcntl.fcntl(port, fcntl.F_SETOWN, os.getpid())
         fcntl.fcntl(port, fcntl.F_SETFL, fcntl.fcntl(port, fcntl.F_GETFL) | os.O_ASYNC)

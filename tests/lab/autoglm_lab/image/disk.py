@@ -1,7 +1,6 @@
 """Stage two: from the plain root to the lab's disk: our agent, the network, users, and what is quiet. Needs root."""
 
 import contextlib
-import os
 import shutil
 from pathlib import Path
 
@@ -64,7 +63,7 @@ def _furnish(root: Path) -> None:
         (root / name).write_text(text, "utf-8")
     for unit in MASKED_UNITS:
         with contextlib.suppress(FileExistsError):
-            os.symlink("/dev/null", root / "etc/systemd/system" / unit)
+            (root / "etc/systemd/system" / unit).symlink_to("/dev/null")
     run("chroot", str(root), "systemctl", "-q", "enable", *units)
     run("chroot", str(root), "systemctl", "-q", "disable", *DISABLED_UNITS)
     for user in USERS:

@@ -4,6 +4,7 @@ Everything that decides the image's content is either here, in guest/, or in a f
 that a change builds a new image and nobody has to remember to.
 """
 
+# ruff: noqa: SIM905 - long lists are read and changed more easily as text.
 import hashlib
 import subprocess
 from pathlib import Path
@@ -50,7 +51,9 @@ DISABLED_UNITS = ("mosquitto.service", "ModemManager.service", "nftables.service
 
 def rootfs_key() -> str:
     """Of the plain Debian root: it costs minutes and depends on few things."""
-    return _digest([SUITE, *PACKAGES, "pruned", *PRUNED_MODULES, (Path(__file__).parent / "rootfs.py").read_text("utf-8")])
+    return _digest(
+        [SUITE, *PACKAGES, "pruned", *PRUNED_MODULES, (Path(__file__).parent / "rootfs.py").read_text("utf-8")]
+    )
 
 
 def image_key() -> str:

@@ -59,12 +59,24 @@ def _as_root(image: Path) -> None:
         build_disk(image)
         return
     if not shutil.which("sudo"):
-        raise LabError("building the lab's image needs root, and there is no sudo", f"run as root: {lab_directory()}/lab build")
+        raise LabError(
+            "building the lab's image needs root, and there is no sudo", f"run as root: {lab_directory()}/lab build"
+        )
     note("building the image needs root: asking sudo")
     environment = [f"XDG_CACHE_HOME={images().parent.parent}"]
-    command = ["sudo", "env", *environment, sys.executable, str(lab_directory() / "lab"), "_build-disk", str(os.getuid())]
+    command = [
+        "sudo",
+        "env",
+        *environment,
+        sys.executable,
+        str(lab_directory() / "lab"),
+        "_build-disk",
+        str(os.getuid()),
+    ]
     if subprocess.run(command, check=False).returncode:
-        raise LabError("building the lab's image as root was refused or failed", f"run as root: {lab_directory()}/lab build")
+        raise LabError(
+            "building the lab's image as root was refused or failed", f"run as root: {lab_directory()}/lab build"
+        )
 
 
 def build_disk_for(user: int) -> None:
@@ -117,7 +129,9 @@ def _try_kvm(image: Path) -> None:
         verdict = "tcg"
     finally:
         machine.destroy()
-    note("KVM boots the box" if verdict == "kvm" else "there is /dev/kvm, but the box does not boot under it: emulating")
+    note(
+        "KVM boots the box" if verdict == "kvm" else "there is /dev/kvm, but the box does not boot under it: emulating"
+    )
     (images() / "accelerators.json").write_text(json.dumps({**_verdicts(), _host(): verdict}), "utf-8")
 
 

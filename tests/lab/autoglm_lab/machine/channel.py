@@ -66,7 +66,7 @@ def guest_monotonic(directory: Path) -> float:
     """The guest's CLOCK_MONOTONIC in seconds, by which its journal is stamped."""
     with session(directory, 60) as port:
         port.sendall(b"T\0\0\0\0")
-        stream = port.makefile("rb")
+        stream: IO[bytes] = port.makefile("rb")
         kind, length = struct.unpack(">cI", _read(stream, 5))
         assert kind == b"Q", "the agent answers a clock question with one frame"
         return struct.unpack(">d", _read(stream, length))[0]
@@ -114,7 +114,8 @@ def execute(
                 timer.start()
             if started is not None:
                 started(kill)
-            status = _pump(port.makefile("rb", 1 << 18), on_output)
+            stream: IO[bytes] = port.makefile("rb", 1 << 18)  # type: ignore[assignment]
+            status = _pump(stream, on_output)
             return EXIT_TIMEOUT if expired.is_set() else status
     except (PowerLost, TimeoutError, ConnectionError):
         return EXIT_POWER_LOST

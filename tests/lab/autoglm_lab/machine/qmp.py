@@ -31,7 +31,9 @@ class Monitor:
                     if "return" in answer:
                         return answer["return"]
                     if "error" in answer:
-                        raise LabError(f"qemu refuses {command}: {answer['error']['desc']}", "see qemu.log in `lab dir`")
+                        raise LabError(
+                            f"qemu refuses {command}: {answer['error']['desc']}", "see qemu.log in `lab dir`"
+                        )
             except OSError:
                 pass
         raise LabError(f"the machine ended before it answered {command}", "see qemu.log in `lab dir`")

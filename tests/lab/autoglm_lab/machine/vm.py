@@ -106,7 +106,9 @@ class Machine:
 
     def launch(self, *, is_warm: bool = False) -> None:
         if self.is_running():
-            raise LabError(f"the machine {self.name!r} is running already", "use `lab down` first, or another name (-n)")
+            raise LabError(
+                f"the machine {self.name!r} is running already", "use `lab down` first, or another name (-n)"
+            )
         for path in self.directory.glob("*.sock"):
             path.unlink()
         settings = self.settings
@@ -162,7 +164,9 @@ class Machine:
             os.kill(qemu, signal.SIGKILL if mode == "all" else signal.SIGSTOP)
         if disk:
             with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as control, contextlib.suppress(OSError):
-                control.sendto(f"cut {mode} {seed or os.urandom(4).hex()}".encode(), str(self.directory / "control.sock"))
+                control.sendto(
+                    f"cut {mode} {seed or os.urandom(4).hex()}".encode(), str(self.directory / "control.sock")
+                )
             self._wait_until_gone("disk.pid")
         self.kill()
         with contextlib.suppress(OSError):
@@ -194,7 +198,9 @@ class Machine:
 
     # -- inside
 
-    def run(self, argv: list[str], *, hello_s: float = 60, timeout_s: float | None = None, user: str | None = None) -> Output:
+    def run(
+        self, argv: list[str], *, hello_s: float = 60, timeout_s: float | None = None, user: str | None = None
+    ) -> Output:
         """Runs a command and keeps what it says."""
         out, err = bytearray(), bytearray()
         status = channel.execute(
@@ -212,7 +218,9 @@ class Machine:
         output = self.run(["/bin/bash", "-c", script], timeout_s=timeout_s, user=user)
         if output.status:
             words = (output.stdout + output.stderr).strip()[-1500:]
-            raise LabError(f"in the guest: {script.strip()[:300]!r} ended with status {output.status}: {words}", "see `lab log`")
+            raise LabError(
+                f"in the guest: {script.strip()[:300]!r} ended with status {output.status}: {words}", "see `lab log`"
+            )
         return output.stdout
 
     def push(self, sources: list[Path], destination: str) -> None:
@@ -225,7 +233,8 @@ class Machine:
             disk.flush()
             quoted = "'" + destination.replace("'", "'\\''") + "'"
             self.shell(
-                f"blockdev --flushbufs /dev/vdb; mkdir -p {quoted} && tar -xf /dev/vdb -C {quoted} --no-same-owner", timeout_s=None
+                f"blockdev --flushbufs /dev/vdb; mkdir -p {quoted} && tar -xf /dev/vdb -C {quoted} --no-same-owner",
+                timeout_s=None,
             )
 
     def pull(self, sources: list[str], destination: Path) -> None:
@@ -270,7 +279,10 @@ class Machine:
         (place / "disk.pid").write_text(str(process.pid), "ascii")
         while not (place / "disk.sock").exists():
             if process.poll() is not None:
-                raise LabError(f"the volatile disk did not start: {(place / 'disk.log').read_text()[-1500:]}", "this is a fault of the lab")
+                raise LabError(
+                    f"the volatile disk did not start: {(place / 'disk.log').read_text()[-1500:]}",
+                    "this is a fault of the lab",
+                )
             time.sleep(0.01)
         return f"file.driver=nbd,file.server.type=unix,file.server.path={place}/disk.sock,format=raw,cache=writeback"
 
@@ -286,7 +298,12 @@ class Machine:
         output: IO[bytes]
         with open(self.directory / log, "ab") as output:
             return subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True, preexec_fn=prepare
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                start_new_session=True,
+                preexec_fn=prepare,
             )
 
     def _process(self, file: str) -> int | None:

@@ -19,6 +19,7 @@ import socket
 import struct
 import sys
 import threading
+from pathlib import Path
 
 BLOCK = 4096
 SECTOR = 512
@@ -37,7 +38,7 @@ class Disk:
 
     def __init__(self, store: str, base: str):
         self.lock = threading.Lock()
-        self.size = os.path.getsize(base)
+        self.size = Path(base).stat().st_size
         self.tally = {"writes": 0, "flushes": 0, "fua": 0, "kept": 0, "torn": 0, "lost": 0}
         self._store_path = store
         self._base = os.open(base, os.O_RDONLY)

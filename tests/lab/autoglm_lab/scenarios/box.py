@@ -44,13 +44,14 @@ PATIENCE_S = 90
 class Box:
     """One box, from `start` until `close`."""
 
-    def __init__(self, name: str, seed: int, *, cuts: int = 0):
+    def __init__(self, name: str, seed: int, *, cuts: int = 0, is_bound: bool = True):
         self.seed = seed
         # How often its power will be cut.
         self.cuts = cuts
         self.machine = Machine(name)
         self.has_inner_broker = cuts == 0
         self._is_volatile = cuts > 0
+        self._is_bound = is_bound
         # Short, because a socket's path is short.
         self.directory = Path(tempfile.mkdtemp(prefix="autoglm-lab-"))
         self.device = Device(self.directory)
@@ -66,7 +67,7 @@ class Box:
     def start(self) -> None:
         """Up, installed, plugged in and obeying."""
         package = product.package()
-        self.machine = start_machine(self.machine.name, is_volatile=self._is_volatile, is_bound=True)
+        self.machine = start_machine(self.machine.name, is_volatile=self._is_volatile, is_bound=self._is_bound)
         if not self.has_inner_broker:
             self.start_outer_broker()
         self._journal = Journal(self.machine, is_whole=False)

@@ -26,7 +26,9 @@ def the_broker_restarts(box: Box, notes: Notes) -> None:
         box.shell("systemctl restart mosquitto")
         started = box.wait_for("^Started", after=place, unit="systemd:mosquitto")
         notes.did("restarted the broker")
-        notes.obeys_again(operator, since=box.journal.on_host(started.at), what="from the broker's start to the next command done")
+        notes.obeys_again(
+            operator, since=box.journal.on_host(started.at), what="from the broker's start to the next command done"
+        )
         operator.wait_for_count(10)
         notes.counted(operator.stop())
 
@@ -38,10 +40,14 @@ def kill_9_of_the_broker(box: Box, notes: Notes) -> None:
     with box.operator() as operator:
         operator.wait_for_count(10)
         place = box.journal.now()
-        box.shell("systemctl kill --kill-whom=main -s KILL mosquitto; sleep 0.5; rm -f /var/lib/mosquitto/mosquitto.db; systemctl restart mosquitto")
+        box.shell(
+            "systemctl kill --kill-whom=main -s KILL mosquitto; sleep 0.5; rm -f /var/lib/mosquitto/mosquitto.db; systemctl restart mosquitto"
+        )
         started = box.wait_for("^Started", after=place, unit="systemd:mosquitto")
         notes.did("kill -9 of the broker, and a new one that knows nobody")
-        notes.obeys_again(operator, since=box.journal.on_host(started.at), what="from the broker's start to the next command done")
+        notes.obeys_again(
+            operator, since=box.journal.on_host(started.at), what="from the broker's start to the next command done"
+        )
         operator.wait_for_count(10)
         notes.counted(operator.stop())
 
@@ -58,7 +64,9 @@ def the_broker_is_away_for_20_s(box: Box, notes: Notes) -> None:
         place = box.journal.now()
         box.shell("systemctl start mosquitto")
         started = box.wait_for("^Started", after=place, unit="systemd:mosquitto")
-        notes.obeys_again(operator, since=box.journal.on_host(started.at), what="from the broker's start to the next command done")
+        notes.obeys_again(
+            operator, since=box.journal.on_host(started.at), what="from the broker's start to the next command done"
+        )
         operator.wait_for_count(10)
         notes.counted(operator.stop())
 
@@ -76,6 +84,8 @@ def the_broker_is_away_at_start(box: Box, notes: Notes) -> None:
         place = box.journal.now()
         box.shell("systemctl start mosquitto")
         started = box.wait_for("^Started", after=place, unit="systemd:mosquitto")
-        notes.obeys_again(operator, since=box.journal.on_host(started.at), what="from the broker's start to the next command done")
+        notes.obeys_again(
+            operator, since=box.journal.on_host(started.at), what="from the broker's start to the next command done"
+        )
         operator.wait_for_count(10)
         notes.counted(operator.stop())

@@ -61,7 +61,9 @@ def the_power_is_cut(box: Box, notes: Notes) -> None:
             notes.saw(writer.check(notes))
             _ask_again(box, notes, answered)
         notes.counted(operator.stop())
-    notes.saw(f"{box.cuts} cuts, {writer.acknowledged} records acknowledged, {writer.lost} lost; blocks of the disk: {cut}")
+    notes.saw(
+        f"{box.cuts} cuts, {writer.acknowledged} records acknowledged, {writer.lost} lost; blocks of the disk: {cut}"
+    )
 
 
 def _check_store(box: Box, notes: Notes) -> None:
@@ -73,7 +75,15 @@ def _check_store(box: Box, notes: Notes) -> None:
 def _ask_again(box: Box, notes: Notes, answered: list[Command]) -> None:
     """What was answered before the cut gets the same answer; the tally shows whether it is done again."""
     repeated = ",".join(f"{one.id}={one.level}" for one in answered)
-    command = [str(program("fleet-operator")), "--port", str(box.broker_port), "--box", "edge", "--thing", Operator.THING]
+    command = [
+        str(program("fleet-operator")),
+        "--port",
+        str(box.broker_port),
+        "--box",
+        "edge",
+        "--thing",
+        Operator.THING,
+    ]
     command += ["--run", f"again-{answered[0].id}", "--pause-ms", "1", "--repeat", repeated]
     try:
         said = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False).stdout
@@ -82,7 +92,9 @@ def _ask_again(box: Box, notes: Notes, answered: list[Command]) -> None:
         return
     same = said.count('"status":"SUCCEEDED"')
     if same != len(answered):
-        notes.fault(f"of {len(answered)} commands that were done before the cut {same} are still known to be: {said[-300:]}")
+        notes.fault(
+            f"of {len(answered)} commands that were done before the cut {same} are still known to be: {said[-300:]}"
+        )
 
 
 class Writer:

@@ -185,7 +185,11 @@ def modemmanager_leaves_the_port_alone(box: Box, notes: Notes) -> None:
         place = box.journal.now()
         _replug(box, notes, None, away_s=2)
         time.sleep(8)
-        probing = [entry.message for entry in box.journal.since(place) if entry.unit.startswith("ModemManager") and "ttyUSB" in entry.message]
+        probing = [
+            entry.message
+            for entry in box.journal.since(place)
+            if entry.unit.startswith("ModemManager") and "ttyUSB" in entry.message
+        ]
         notes.expect(not probing, f"ModemManager does not speak of the port {probing[:2]}")
     finally:
         box.shell("systemctl stop ModemManager")

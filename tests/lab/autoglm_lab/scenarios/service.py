@@ -28,8 +28,13 @@ def starts_hardened_as_its_own_user(box: Box, notes: Notes) -> None:
     own = box.shell("id -u autoglm-edge").strip()
     found = dict(line.split(":", 1) for line in identity.splitlines())
     notes.expect(set(found["Uid"].split()) == {own}, f"it runs as autoglm-edge (uid {own})")
-    notes.expect(int(found["CapEff"], 16) == 0 and int(found["CapBnd"], 16) == 0, "it has no capability, and can get none")
-    notes.expect(found["NoNewPrivs"].strip() == "1" and found["Seccomp"].strip() == "2", "no new privileges, system calls filtered")
+    notes.expect(
+        int(found["CapEff"], 16) == 0 and int(found["CapBnd"], 16) == 0, "it has no capability, and can get none"
+    )
+    notes.expect(
+        found["NoNewPrivs"].strip() == "1" and found["Seccomp"].strip() == "2",
+        "no new privileges, system calls filtered",
+    )
     exposure = box.shell(f"systemd-analyze security --no-pager {UNIT} | tail -1").strip()
     notes.expect(" 1." in exposure, exposure.replace("→ ", ""))
 
@@ -59,7 +64,9 @@ def understands_words_under_the_unit(box: Box, notes: Notes) -> None:
     if runtime is None or not model.is_dir():
         raise LabError("there is no ONNX Runtime or no embedding model", "make models")
     said = box.machine.run(["autoglmctl", "chat", "set the desk lamp to 40 percent"], timeout_s=60)
-    notes.expect(said.status == 8, f"without a model words are refused with status 8: {said.stderr.strip().splitlines()[0]}")
+    notes.expect(
+        said.status == 8, f"without a model words are refused with status 8: {said.stderr.strip().splitlines()[0]}"
+    )
     box.machine.push([runtime], f"{place}/runtime")
     box.machine.push([model], f"{place}/models")
     began = time.monotonic()
@@ -129,7 +136,9 @@ def the_disk_is_full(box: Box, notes: Notes) -> None:
     """On a full disk no command is done that cannot be noted; with space again, all goes on by itself."""
     with box.operator(pause_ms=0) as operator:
         operator.wait_for_count(10)
-        box.shell("dd if=/dev/zero of=/var/lab-ballast bs=1M 2>/dev/null; dd if=/dev/zero of=/var/lab-crumbs bs=4k 2>/dev/null; true")
+        box.shell(
+            "dd if=/dev/zero of=/var/lab-ballast bs=1M 2>/dev/null; dd if=/dev/zero of=/var/lab-crumbs bs=4k 2>/dev/null; true"
+        )
         notes.did("filled the disk to the last block")
         try:
             # The store has space of its own for a while: it takes its log's next half megabyte before it needs it.
@@ -138,7 +147,10 @@ def the_disk_is_full(box: Box, notes: Notes) -> None:
                 time.sleep(0.5)
                 done = [one.answered_at for one in operator.commands() if one.status == "SUCCEEDED" and one.answered_at]
                 stalled_s = time.monotonic() - max(done)
-            notes.expect(stalled_s >= STALLED_S, f"no command was done for {STALLED_S} s on the full disk, after {len(done)} were")
+            notes.expect(
+                stalled_s >= STALLED_S,
+                f"no command was done for {STALLED_S} s on the full disk, after {len(done)} were",
+            )
             said = box.machine.run(["autoglmctl", "status"], timeout_s=30).stdout
             notes.saw(next((line for line in said.splitlines() if line.startswith("store")), "no status"))
         finally:
@@ -156,7 +168,7 @@ def the_clock_jumps(box: Box, notes: Notes) -> None:
     with box.operator() as operator:
         operator.wait_for_count(10)
         for step in ("+3600", "-7200", "+3600"):
-            box.shell(f"date -s \"@$(($(date +%s) {step[0]} {step[1:]}))\" >/dev/null")
+            box.shell(f'date -s "@$(($(date +%s) {step[0]} {step[1:]}))" >/dev/null')
             began = time.monotonic()
             notes.did(f"set the clock {step} s")
             notes.obeys_again(operator, since=began, what=f"after {step} s")
