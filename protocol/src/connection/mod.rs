@@ -23,7 +23,7 @@ mod stats;
 mod timers;
 
 pub use config::{Config, LinkKind};
-pub use outcome::{LostReason, PeerInfo, SendError};
+pub use outcome::{LostReason, PeerInfo, SendError, Standing};
 pub use stats::Stats;
 
 pub(crate) use state::{Connection, ConnectionEvent};
