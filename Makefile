@@ -7,6 +7,7 @@ CARGO ?= cargo
 TEST ?=
 BENCH ?=
 LAB ?=
+FUZZ ?=
 # Speed is measured on what users run; everything else is built to be built fast.
 BENCH_PROFILE ?= release
 
@@ -18,7 +19,7 @@ ifdef CI
 export CARGO_TARGET_DIR ?= $(CACHE)/target
 endif
 
-.PHONY: help demo test bench lab models build deb lint man clean-cache
+.PHONY: help demo test bench fuzz lab models build deb lint man clean-cache
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -46,6 +47,11 @@ bench: ## measure, with peers in the same run, and print the README's tables
 	@$(SETUP) all
 	@$(CARGO) build --workspace --bins --profile $(BENCH_PROFILE)
 	@$(CARGO) run --quiet --profile $(BENCH_PROFILE) --package autoglm-tests --bin bench -- $(BENCH)
+	@$(CARGO) bench --quiet --profile $(BENCH_PROFILE) --package autoglm-protocol --bench wire -- $(BENCH)
+
+fuzz: ## fuzz the protocol, SECONDS_EACH=20 for each target (FUZZ=pair for one of them)
+	@$(SETUP) system --groups build
+	@CARGO_TARGET_DIR=$(or $(CARGO_TARGET_DIR),$(CURDIR)/target)/fuzz protocol/fuzz/run.sh $(FUZZ)
 
 lab: ## run the box in an emulator, pull its plugs, and print what became of it (LAB=--short, LAB='replug reboot')
 	@$(SETUP) system --groups build demo lab
