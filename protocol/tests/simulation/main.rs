@@ -70,6 +70,7 @@ fn every_seeds_world_gets_all_its_messages_and_transfers_once_and_in_order() {
         totals.duplicates,
         totals.interrupted_transfers,
         totals.time_samples,
+        totals.trusting,
     ];
     assert!(!kinds.contains(&0), "the worlds were too kind");
 }

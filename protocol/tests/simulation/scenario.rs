@@ -37,6 +37,8 @@ pub(crate) struct Totals {
     pub(crate) duplicates: u64,
     pub(crate) lost_connections: u64,
     pub(crate) resumptions: u64,
+    /// Worlds whose link both ends trust.
+    pub(crate) trusting: u64,
     pub(crate) turns: u64,
     pub(crate) transferred_bytes: u64,
     pub(crate) interrupted_transfers: u64,
@@ -57,6 +59,7 @@ impl Totals {
         self.duplicates += other.duplicates;
         self.lost_connections += other.lost_connections;
         self.resumptions += other.resumptions;
+        self.trusting += other.trusting;
         self.turns += other.turns;
         self.transferred_bytes += other.transferred_bytes;
         self.interrupted_transfers += other.interrupted_transfers;
@@ -254,6 +257,7 @@ impl Play {
             duplicates: host.duplicates + device.duplicates,
             lost_connections: self.lost[HOST],
             resumptions: host.resumptions,
+            trusting: u64::from(self.world.link.is_trusted_by == [true; 2]),
             turns: self.world.turns,
             transferred_bytes: (self.down.bytes() + self.up.bytes()) as u64,
             interrupted_transfers: u64::from(self.down.interruptions + self.up.interruptions),
@@ -444,6 +448,11 @@ impl Play {
         if !self.world.config.resume_window.is_zero() {
             let lost = self.lost_by_both;
             assert_eq!(lost, 0, "what both ends had is resumed\n{world}");
+        }
+        if self.world.link.is_trusted_by == [true; 2] {
+            let repeats = [self.world.host.stats(), self.world.device.stats()]
+                .map(|stats| stats.retransmissions + stats.duplicates + stats.timeouts);
+            assert_eq!(repeats, [0; 2], "nothing is repeated\n{world}");
         }
         let was_interrupted = self.lost != [0, 0];
         self.down.check(was_interrupted, world);
