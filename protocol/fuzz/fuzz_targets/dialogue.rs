@@ -38,6 +38,7 @@ impl Peer {
             role: plays,
             established: true,
             resume: false,
+            reliable: false,
             versions: VersionRange::OURS,
             features: 0,
             identity: OURS,
