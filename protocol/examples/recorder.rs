@@ -31,6 +31,7 @@ fn main() -> std::io::Result<()> {
     let key = arguments.next().filter(|key| key != "-");
     let config = Config {
         resume_window: Duration::from_secs(60),
+        transfer_bytes_max: 1 << 20,
         ..Config::default()
     };
     let boot_id = u32::from_le_bytes(terminal::random()?);

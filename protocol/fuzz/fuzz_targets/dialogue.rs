@@ -38,6 +38,7 @@ impl Peer {
             role: plays,
             established: true,
             resume: false,
+            reliable: false,
             versions: VersionRange::OURS,
             features: 0,
             identity: OURS,
@@ -226,7 +227,10 @@ fn take(now: Instant, mut machine: Transfers<'_>, stored: &mut Vec<u8>, hash: &m
 }
 
 fuzz_target!(|said: Vec<(u8, u8, u16, Vec<u8>)>| {
-    let config = Config::constrained();
+    let config = Config {
+        transfer_bytes_max: 1_000,
+        ..Config::constrained()
+    };
     let mut host = Host::new(config.clone(), LINK, OURS.boot_id, OURS.epoch);
     let mut device = Device::new(config, LINK, OURS.boot_id, OURS.epoch, &[b'd'; 3_000]);
     let mut now = Instant::ZERO;
