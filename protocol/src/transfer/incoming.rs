@@ -167,7 +167,7 @@ impl Transfers<'_> {
         if digest.length() < incoming.offer.length {
             return;
         }
-        if digest.matches(&incoming.offer.hash) {
+        if digest.hash() == incoming.offer.hash {
             incoming.stage = Stage::Complete;
             self.tell(TransferEvent::Complete { id }, 0);
         } else {
