@@ -1,6 +1,6 @@
 //! Links: what moves bytes between this machine and its devices and brokers.
 //!
-//! A *link* is one way to reach one peer (a serial line now; BLE and MQTT links follow). A *port*
+//! A *link* is one way to reach one peer (a serial line, a BLE device; MQTT links follow). A *port*
 //! pumps one protocol connection over one link and turns it into typed requests and events. The
 //! MQTT *client* is the one broker connection that every user of MQTT shares.
 //!
@@ -10,6 +10,7 @@
 //! Read first: [`link`] (addresses and errors), then [`port`] (the task that owns the machine).
 
 pub mod backoff;
+pub mod ble;
 pub mod link;
 pub mod mqtt;
 pub mod port;
