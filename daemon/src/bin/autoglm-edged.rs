@@ -40,9 +40,9 @@ fn start(arguments: &DaemonArgs) -> anyhow::Result<()> {
     let config = Config::load(&arguments.config)?;
     if arguments.check {
         println!(
-            "{}: good ({} links, fleet {})",
+            "{}: good ({} devices, fleet {})",
             arguments.config.display(),
-            config.links.len(),
+            config.devices.len(),
             if config.fleet.is_some() { "on" } else { "off" }
         );
         return Ok(());

@@ -34,7 +34,7 @@ const GOODBYE: Duration = Duration::from_millis(500);
 
 struct Pending {
     publication: Publication,
-    /// None for our own birth message, which nobody waits for.
+    /// None for our own birth message and for packets, which nobody waits for: they end with the connection.
     receipt: Option<Receipt>,
     progress: Progress,
 }
@@ -50,6 +50,7 @@ enum Progress {
 pub(super) struct Pump {
     config: ClientConfig,
     out: mpsc::Receiver<(Publication, Receipt)>,
+    packets: mpsc::Receiver<Publication>,
     up: mpsc::Sender<Incoming>,
     state: watch::Sender<BrokerState>,
     window: VecDeque<Pending>,
@@ -66,12 +67,14 @@ impl Pump {
     pub(super) fn new(
         config: ClientConfig,
         out: mpsc::Receiver<(Publication, Receipt)>,
+        packets: mpsc::Receiver<Publication>,
         up: mpsc::Sender<Incoming>,
         state: watch::Sender<BrokerState>,
     ) -> Self {
         Self {
             config,
             out,
+            packets,
             up,
             state,
             window: VecDeque::new(),
@@ -91,6 +94,7 @@ impl Pump {
                         .backoff
                         .delay(attempt.saturating_sub(1), rand::random());
                     self.lost(attempt, cause, wait);
+                    while self.packets.try_recv().is_ok() {}
                     tokio::select! {
                         () = cancel.cancelled() => return,
                         () = tokio::time::sleep(wait) => {}
@@ -124,7 +128,7 @@ impl Pump {
         network.set_tcp_nodelay(true);
         options
             .set_network_options(network)
-            .set_clean_start(false)
+            .set_clean_start(config.session_expiry.is_zero())
             .set_keep_alive(KEEP_ALIVE)
             .set_connection_timeout(5)
             .set_manual_acks(true)
@@ -211,6 +215,9 @@ impl Pump {
                 }
                 Some((publication, receipt)) = self.out.recv(), if is_ready && self.window.len() < WINDOW => {
                     self.window.push_back(Pending { publication, receipt: Some(receipt), progress: Progress::Unsent });
+                }
+                Some(publication) = self.packets.recv(), if is_ready && self.window.len() < WINDOW => {
+                    self.window.push_back(Pending { publication, receipt: None, progress: Progress::Unsent });
                 }
             }
         }

@@ -9,18 +9,19 @@ use core::time::Duration;
 
 use crate::Instant;
 use crate::frame::{DatagramGate, FrameStats, StreamDecoder, encode_stream};
+use crate::message::Message;
 use crate::secure::{EphemeralSource, Security};
-use crate::segment::{Channel, MessageToken};
+use crate::segment::{Buffers, Channel, MESSAGE_OVERHEAD_BYTES, MessageToken, OutgoingQueues};
 use crate::wire::{
     Close, CloseReason, Hello, Identity, Kind, Role, Token, VersionRange, WINDOW_MAX,
 };
 
-use super::established::{Credit, Established};
+use super::established::{Credit, Established, Received, Turn};
 use super::peers::KnownPeers;
 use super::receiver::AckDebt;
 use super::session::{Resumption, Suspended};
 use super::timers::{Timer, TimerTable};
-use super::{Config, LinkKind, LostReason, PeerInfo, SendError, Stats};
+use super::{Config, Delivery, LinkKind, LostReason, PeerInfo, SendError, Standing, Stats};
 
 /// What a connection tells its owner.
 #[derive(Debug)]
@@ -63,9 +64,9 @@ enum Framing {
 
 impl Framing {
     fn new(config: &Config, link: LinkKind) -> Self {
-        match link {
-            LinkKind::Stream => Self::Stream(StreamDecoder::new(config.stream_mtu)),
-            LinkKind::Datagram { .. } => Self::Datagram(DatagramGate::new(config.mtu(link))),
+        match link.is_stream() {
+            true => Self::Stream(StreamDecoder::new(config.stream_mtu)),
+            false => Self::Datagram(DatagramGate::new(config.mtu(link))),
         }
     }
 }
@@ -93,6 +94,9 @@ pub(crate) struct Connection {
     events: VecDeque<ConnectionEvent>,
     /// The packet that is being framed; kept for its memory.
     scratch: Vec<u8>,
+    /// Empty between packets; kept for its memory.
+    received: Received,
+    pub(crate) buffers: Buffers,
     backlog_bytes: usize,
     pub(crate) stats: Stats,
 }
@@ -109,6 +113,8 @@ impl Connection {
         let framing = Framing::new(&config, link);
         Self {
             state: State::seeking(&config),
+            buffers: Buffers::new(1 << config.max_message_log2),
+            received: Received::default(),
             config,
             link,
             role,
@@ -178,7 +184,9 @@ impl Connection {
         }
         let mut lost = None;
         if self.timers.expire(Timer::Retransmit, now) {
-            self.stats.timeouts += 1;
+            if established.sender.delivery() == Delivery::Repeating {
+                self.stats.timeouts += 1;
+            }
             if established
                 .on_retransmit_timeout(now, &mut self.timers)
                 .is_err()
@@ -192,7 +200,8 @@ impl Connection {
             lost = Some(LostReason::Silent);
         }
         if self.timers.expire(Timer::Handshake, now) {
-            lost = Some(established.on_handshake_timeout());
+            // Wrong keys are told at once; what does not come is held up by the link, whose faults end nothing that is kept.
+            lost = Some(LostReason::Silent);
         }
         if let Some(reason) = lost {
             self.lose(now, reason);
@@ -248,8 +257,14 @@ impl Connection {
         let State::Established(established) = &mut self.state else {
             return None;
         };
-        let started =
-            established.poll_packet(now, credit, &mut self.timers, &mut self.stats, out)?;
+        let mut turn = Turn {
+            now,
+            config: &self.config,
+            timers: &mut self.timers,
+            stats: &mut self.stats,
+            buffers: &mut self.buffers,
+        };
+        let started = established.poll_packet(credit, &mut turn, out)?;
         self.events.extend(started.map(ConnectionEvent::Started));
         Some(Kind::Data)
     }
@@ -286,6 +301,7 @@ impl Connection {
             role: self.role,
             established,
             resume,
+            reliable: self.link.is_reliable(),
             versions: VersionRange::OURS,
             features: self.security.features(),
             identity: self.identity,
@@ -296,23 +312,50 @@ impl Connection {
         }
     }
 
-    /// The largest message that the peer takes, while there is one to take it.
-    pub(crate) fn peer_max_message(&self) -> Option<usize> {
+    pub(crate) fn standing(&self) -> Standing {
         match (&self.state, &self.suspended) {
-            (State::Established(established), _) => Some(established.peer.max_message),
-            (_, Some(suspended)) => Some(suspended.peer.max_message),
-            _ => None,
+            (State::Established(established), _) if established.is_settled() => Standing::Connected,
+            (State::Established(established), _) if established.is_open() => Standing::Interrupted,
+            (State::Seeking { .. }, Some(_)) => Standing::Interrupted,
+            _ => Standing::Absent,
         }
     }
 
-    /// Queues a message.
+    /// The largest message that can be sent on `channel`, by the peer's limit and our queue, while there is somebody to take it.
+    pub(crate) fn message_max(&self, channel: Channel) -> Option<usize> {
+        let peers = match (&self.state, &self.suspended) {
+            (State::Established(established), _) => established.peer.max_message,
+            (_, Some(suspended)) => suspended.peer.max_message,
+            _ => return None,
+        };
+        Some(peers.min(self.queue_max(channel)))
+    }
+
+    fn queue_max(&self, channel: Channel) -> usize {
+        OutgoingQueues::message_max(self.config.send_queue_bytes, channel)
+    }
+
+    /// Encodes and queues a message.
     pub(crate) fn send(
+        &mut self,
+        now: Instant,
+        message: &Message<'_>,
+        token: Option<MessageToken>,
+    ) -> Result<(), SendError> {
+        let mut bytes = self.buffers.take_roomiest();
+        message.encode_into(&mut bytes);
+        self.send_bytes(now, message.channel(), bytes, token)
+    }
+
+    /// Queues an encoded message.
+    pub(crate) fn send_bytes(
         &mut self,
         now: Instant,
         channel: Channel,
         message: Vec<u8>,
         token: Option<MessageToken>,
     ) -> Result<(), SendError> {
+        let queue_max = self.queue_max(channel);
         let (queues, limit) = match (&mut self.state, &mut self.suspended) {
             (State::Established(established), _) if established.is_open() => {
                 (&mut established.sender.queues, established.peer.max_message)
@@ -320,15 +363,20 @@ impl Connection {
             (State::Seeking { .. }, Some(suspended)) => {
                 (&mut suspended.queues, suspended.peer.max_message)
             }
-            _ => return Err(SendError::NotConnected),
+            _ => {
+                self.buffers.give(message);
+                return Err(SendError::NotConnected);
+            }
         };
-        let size = message.len();
+        let (size, limit) = (message.len(), limit.min(queue_max));
         if size > limit {
+            self.buffers.give(message);
             return Err(SendError::TooLarge { size, limit });
         }
-        queues
-            .push(channel, message, token)
-            .map_err(|_| SendError::QueueFull)?;
+        if let Err(message) = queues.push(channel, message, token) {
+            self.buffers.give(message);
+            return Err(SendError::QueueFull);
+        }
         if let State::Established(established) = &self.state {
             established.watch_credit(now, &mut self.timers);
         }
@@ -388,8 +436,17 @@ impl Connection {
 
     /// Whether the driver's backlog exceeds what an obedient peer can cause: the limit, and one window on top.
     fn is_overrun(&self) -> bool {
-        let window_bytes = usize::from(WINDOW_MAX) * self.config.mtu(self.link);
-        self.backlog_bytes > self.config.receive_backlog_bytes + window_bytes
+        let (window, mtu) = (usize::from(WINDOW_MAX), self.config.mtu(self.link));
+        let beyond = match &self.state {
+            // What is dropped here is not repeated: what is being put together counts, and what each message costs besides.
+            State::Established(established)
+                if established.sender.delivery() == Delivery::Trusting =>
+            {
+                window * (mtu + MESSAGE_OVERHEAD_BYTES) + (4 << self.config.max_message_log2)
+            }
+            _ => window * mtu,
+        };
+        self.backlog_bytes > self.config.receive_backlog_bytes + beyond
     }
 
     fn close_packet(&self, reason: CloseReason, to: Identity) -> Close {
@@ -405,6 +462,13 @@ impl Connection {
     pub(crate) fn change_link(&mut self, now: Instant, link: LinkKind) {
         if matches!(self.state, State::Closed) {
             return;
+        }
+        if let State::Seeking {
+            hellos_sent: 1.., ..
+        } = self.state
+        {
+            // A Hello told somebody of the old link's properties.
+            self.identity.epoch = self.identity.epoch.wrapping_add(1);
         }
         self.lose(now, LostReason::LinkChanged);
         self.frame_stats_before = self.frame_stats();

@@ -35,6 +35,8 @@ pub(crate) struct Totals {
     pub(crate) duplicates: u64,
     pub(crate) lost_connections: u64,
     pub(crate) resumptions: u64,
+    /// Worlds whose link both ends trust.
+    pub(crate) trusting: u64,
     pub(crate) turns: u64,
     pub(crate) bytes_peak: usize,
     /// The largest part of its bound that any seed took.
@@ -52,6 +54,7 @@ impl Totals {
         self.duplicates += other.duplicates;
         self.lost_connections += other.lost_connections;
         self.resumptions += other.resumptions;
+        self.trusting += other.trusting;
         self.turns += other.turns;
         self.bytes_peak = self.bytes_peak.max(other.bytes_peak);
         self.bound_share = self.bound_share.max(other.bound_share);
@@ -222,6 +225,7 @@ impl Play {
             duplicates: host.duplicates + device.duplicates,
             lost_connections: self.lost[HOST],
             resumptions: host.resumptions,
+            trusting: u64::from(self.world.link.is_trusted_by == [true; 2]),
             turns: self.world.turns,
             bytes_peak: 0,
             bound_share: took.as_secs_f64() / bound.as_secs_f64(),
@@ -392,6 +396,11 @@ impl Play {
         if !self.world.config.resume_window.is_zero() {
             let lost = self.lost_by_both;
             assert_eq!(lost, 0, "what both ends had is resumed\n{world}");
+        }
+        if self.world.link.is_trusted_by == [true; 2] {
+            let repeats = [self.world.host.stats(), self.world.device.stats()]
+                .map(|stats| stats.retransmissions + stats.duplicates + stats.timeouts);
+            assert_eq!(repeats, [0; 2], "nothing is repeated\n{world}");
         }
         if self.lost == [0, 0] {
             assert_eq!(self.surfaced, asked, "requests in order\n{world}");

@@ -1,30 +1,18 @@
-//! Link addresses and the byte stream that a link gives.
+//! Link addresses: URIs, so that they can stand in a config file, a log line and a D-Bus property alike.
 //!
-//! An address is a URI, so that it can stand in a config file, a log line and a D-Bus property
-//! alike: `serial:///dev/ttyUSB0?baud=115200`. This module parses and prints addresses and opens
-//! what they name; it never retries (that is the supervisor's policy).
+//! `serial:///dev/ttyUSB0?baud=115200`, `mqtt://broker:1883/autoglm/devices/desk`. This module parses and prints them; what
+//! they name is opened by [`super::open`].
 
 use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
 
-use tokio::io::{AsyncRead, AsyncWrite};
-
-use crate::serial::{self, OpenError};
+use super::LinkClass;
+use crate::mqtt::{Broker, BrokerError};
 
 /// Baud rate of a serial link whose address names none: the rate that most boards' bootloaders and
 /// the usual USB bridges come up with.
 pub const BAUD_DEFAULT: u32 = 115_200;
-
-/// Name of a link in the configuration.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct LinkId(pub String);
-
-impl fmt::Display for LinkId {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        out.write_str(&self.0)
-    }
-}
 
 /// Where a link leads.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -36,13 +24,20 @@ pub enum LinkAddress {
         /// Line speed in baud, 8N1, no flow control.
         baud: u32,
     },
+    /// A device at a broker: `mqtt://broker:1883/autoglm/devices/desk`.
+    Mqtt {
+        /// The broker.
+        broker: Broker,
+        /// The topic below which the device has `up`, `down` and `presence`.
+        topic: String,
+    },
 }
 
 /// Why a link address was not accepted.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum AddressError {
     /// The part before `:` names no kind of link that exists.
-    #[error("`{0}` is no link scheme (known: serial)")]
+    #[error("`{0}` is no link scheme (known: serial, mqtt)")]
     UnknownScheme(String),
     /// A serial address without an absolute device path.
     #[error("a serial address needs an absolute path, as in serial:///dev/ttyUSB0?baud=115200")]
@@ -53,6 +48,14 @@ pub enum AddressError {
     /// A baud rate that is no number or is out of range.
     #[error("baud `{0}` is not a number from 50 to 4000000")]
     Baud(String),
+    /// The broker's part of an MQTT address.
+    #[error(transparent)]
+    Broker(#[from] BrokerError),
+    /// An MQTT address without a topic, or with one that cannot be published to.
+    #[error(
+        "`{0}` is no topic of a device: a topic without `+` and `#` must follow the broker, as in mqtt://broker/autoglm/devices/desk"
+    )]
+    Topic(String),
 }
 
 impl FromStr for LinkAddress {
@@ -60,9 +63,25 @@ impl FromStr for LinkAddress {
 
     fn from_str(text: &str) -> Result<Self, AddressError> {
         let (scheme, rest) = text.split_once(':').unwrap_or((text, ""));
-        if scheme != "serial" {
-            return Err(AddressError::UnknownScheme(scheme.to_owned()));
+        match scheme {
+            "serial" => Self::serial(rest),
+            "mqtt" => Self::mqtt(rest),
+            _ => Err(AddressError::UnknownScheme(scheme.to_owned())),
         }
+    }
+}
+
+impl LinkAddress {
+    /// The kind of link that it names.
+    #[must_use]
+    pub fn class(&self) -> LinkClass {
+        match self {
+            Self::Serial { .. } => LinkClass::Serial,
+            Self::Mqtt { .. } => LinkClass::Mqtt,
+        }
+    }
+
+    fn serial(rest: &str) -> Result<Self, AddressError> {
         let (path, query) = rest.split_once('?').unwrap_or((rest, ""));
         let path = path.strip_prefix("//").unwrap_or(path);
         if !path.starts_with('/') || path.len() < 2 {
@@ -86,37 +105,27 @@ impl FromStr for LinkAddress {
             baud,
         })
     }
+
+    fn mqtt(rest: &str) -> Result<Self, AddressError> {
+        let place = rest.strip_prefix("//").unwrap_or(rest);
+        let (broker, topic) = place.split_once('/').unwrap_or((place, ""));
+        let topic = topic.trim_end_matches('/');
+        // MQTT 5 §4.7: wildcards, NUL, and `$` at the beginning are not for publishing.
+        if topic.is_empty() || topic.contains(['+', '#', '\0', '?']) || topic.starts_with('$') {
+            return Err(AddressError::Topic(topic.to_owned()));
+        }
+        Ok(Self::Mqtt {
+            broker: format!("mqtt://{broker}").parse()?,
+            topic: topic.to_owned(),
+        })
+    }
 }
 
 impl fmt::Display for LinkAddress {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Serial { path, baud } => write!(out, "serial://{}?baud={baud}", path.display()),
-        }
-    }
-}
-
-/// A byte stream in both directions, as every stream link gives it.
-pub trait ByteStream: AsyncRead + AsyncWrite + Unpin + Send {}
-
-impl<T: AsyncRead + AsyncWrite + Unpin + Send> ByteStream for T {}
-
-/// Why a link could not be opened.
-#[derive(Debug, thiserror::Error)]
-pub enum LinkError {
-    /// The serial line could not be opened.
-    #[error(transparent)]
-    Serial(#[from] OpenError),
-}
-
-impl LinkAddress {
-    /// Opens the link. Returns at once: a serial line opens or it does not.
-    ///
-    /// # Errors
-    /// What the operating system said, with the path and the remedy.
-    pub fn open(&self) -> Result<Box<dyn ByteStream>, LinkError> {
-        match self {
-            Self::Serial { path, baud } => Ok(Box::new(serial::open(path, *baud)?)),
+            Self::Mqtt { broker, topic } => write!(out, "{broker}/{topic}"),
         }
     }
 }
@@ -130,6 +139,8 @@ mod tests {
         for text in [
             "serial:///dev/ttyUSB0?baud=9600",
             "serial:///dev/serial/by-id/usb-x-if00?baud=3000000",
+            "mqtt://broker.local:1999/autoglm/devices/desk",
+            "mqtt://[::1]:1883/desk",
         ] {
             let address: LinkAddress = text.parse().unwrap();
             assert_eq!(address.to_string(), text);
@@ -156,5 +167,8 @@ mod tests {
         assert!(parse("serial:///dev/x?speed=1").contains("`speed=1`"));
         assert!(parse("serial:///dev/x?baud=fast").contains("`fast`"));
         assert!(parse("serial:///dev/x?baud=9").contains("`9`"));
+        assert!(parse("mqtt://broker").contains("topic"));
+        assert!(parse("mqtt://broker/a/+/b").contains("`a/+/b`"));
+        assert!(parse("mqtt://broker:0/a").contains("`0`"));
     }
 }
