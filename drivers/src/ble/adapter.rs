@@ -4,7 +4,7 @@
 //! which. Its loop is one select over commands, devices heard, tickets given back, finished work and the machine's deadline; it
 //! drains the machine fully after each. Each piece of work runs in a task of its own and always ends, within its time limit.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use btleplug::api::{Central as _, Peripheral as _};
@@ -14,8 +14,8 @@ use futures_util::stream::FuturesUnordered;
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
-use super::PacketLink;
 use super::address::{AdapterSelector, DeviceAddress, Target};
 use super::bluez::{Bluez, device_id};
 use super::fault::OperationError;
@@ -25,6 +25,7 @@ use super::machine::{Action, Fault, Input, Job, Loss, Machine, Power, Refusal, S
 use super::pairing::{Credential, pair};
 use super::tap::Tap;
 use super::types::{Advertisement, BleError, RadioStatus, Step};
+use crate::link::PacketLink;
 
 /// Commands that wait for the task; more are refused at once.
 const COMMANDS: usize = 32;
@@ -32,6 +33,8 @@ const COMMANDS: usize = 32;
 const HEARD: usize = 256;
 /// Event streams taken in one process, since none can be given back.
 const LISTENERS_MAX: u32 = 8;
+/// The most that disconnecting everybody at the end may take.
+const GOODBYE: Duration = Duration::from_secs(1);
 /// How long an adapter stays off when it is switched off and on.
 const OFF_PAUSE: Duration = Duration::from_secs(1);
 
@@ -162,7 +165,11 @@ enum DyingWord {
 }
 
 /// Starts the task of an adapter.
-pub(super) fn spawn(parts: Parts, cancel: CancellationToken) -> mpsc::Sender<Command> {
+pub(super) fn spawn(
+    parts: Parts,
+    tracker: &TaskTracker,
+    cancel: CancellationToken,
+) -> mpsc::Sender<Command> {
     let (commands, queue) = mpsc::channel(COMMANDS);
     let (heard, all_heard) = mpsc::channel(HEARD);
     let (returns, returned) = mpsc::unbounded_channel();
@@ -182,7 +189,7 @@ pub(super) fn spawn(parts: Parts, cancel: CancellationToken) -> mpsc::Sender<Com
         work: FuturesUnordered::new(),
         dying: Vec::new(),
     };
-    tokio::spawn(task.run(queue, all_heard, returned, cancel));
+    tracker.spawn(task.run(queue, all_heard, returned, cancel));
     commands
 }
 
@@ -203,7 +210,7 @@ impl AdapterTask {
             let deadline = self.machine.poll_timeout();
             // Every branch is cancel-safe: receivers lose nothing when dropped.
             let input = tokio::select! {
-                () = cancel.cancelled() => return,
+                () = cancel.cancelled() => return self.disconnect_all().await,
                 command = commands.recv() => match command {
                     Some(Command::Power(power)) => Input::Power(power),
                     Some(Command::Listeners(any)) => Input::Listeners(any),
@@ -548,6 +555,17 @@ impl AdapterTask {
         };
         // Full: the device is announced again when it was away, and its link tries by itself.
         let _ = self.parts.appearances.try_send(appearance);
+    }
+
+    /// BlueZ keeps connections whose owner ends; a device that is left connected is nobody's, and does not advertise.
+    async fn disconnect_all(&self) {
+        let devices: BTreeSet<_> = self.leases.values().map(|(device, _)| *device).collect();
+        let all = devices
+            .iter()
+            .filter_map(|device| self.taps.get(device))
+            .map(|tap| tap.peripheral.disconnect());
+        // Late is as good as never: the next run finds them connected.
+        let _ = tokio::time::timeout(GOODBYE, futures_util::future::join_all(all)).await;
     }
 
     fn publish(&self) {

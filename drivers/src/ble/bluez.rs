@@ -104,7 +104,7 @@ impl Bluez {
     }
 
     /// Tells what is there, now and from now on; returns when the bus is gone or nobody listens.
-    pub(super) async fn watch(&self, out: &mpsc::Sender<Presence>) -> zbus::Result<()> {
+    pub(super) async fn watch(&self, out: &mpsc::Sender<Vec<Presence>>) -> zbus::Result<()> {
         let bus = DBusProxy::new(&self.connection).await?;
         let objects = ObjectManagerProxy::builder(&self.connection)
             .destination(SERVICE)
@@ -135,10 +135,8 @@ impl Bluez {
             found.extend(self.adapters(&objects).await);
         }
         loop {
-            for presence in found.drain(..) {
-                if out.send(presence).await.is_err() {
-                    return Ok(());
-                }
+            if !found.is_empty() && out.send(found).await.is_err() {
+                return Ok(());
             }
             found = tokio::select! {
                 owner = owners.next() => {

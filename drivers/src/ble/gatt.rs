@@ -10,12 +10,12 @@ use btleplug::api::{CharPropFlags, Characteristic, Peripheral as _, WriteType};
 use tokio::sync::{mpsc, watch};
 use uuid::Uuid;
 
-use super::PacketLink;
 use super::address::{DeviceAddress, Layout, MTU_BYTES_MIN};
 use super::fault::OperationError;
 use super::machine::{Fault, Loss, Ticket};
 use super::tap::{NOTIFICATIONS, Tap};
 use super::types::{BleError, Step};
+use crate::link::{Delivery, PacketLink};
 
 /// The most that one read, write or subscription may take. ATT itself gives up after 30 s (Core 5.4 Vol 3 Part F §3.3.3), which
 /// is longer than a caller waits.
@@ -224,6 +224,7 @@ impl Reached {
         tokio::spawn(pump.run());
         Some(PacketLink {
             mtu_bytes: channel.mtu_bytes,
+            delivery: Delivery::Unreliable,
             outgoing,
             incoming: channel.incoming,
         })

@@ -87,7 +87,7 @@ impl Listener {
                 if let Some((device, properties)) = self.learn(&id).await
                     && properties.rssi.is_some()
                 {
-                    self.tell(self.advertisement(device, &properties)).await;
+                    self.tell(self.advertisement(device, &properties));
                 }
             }
             CentralEvent::RssiUpdate { id, rssi } => {
@@ -110,9 +110,15 @@ impl Listener {
                 .await;
             }
             CentralEvent::DeviceDisconnected(id) => self.on_disconnected(&id).await,
-            // Connections are believed from the operation that made them, power from org.bluez itself.
-            CentralEvent::DeviceConnected(_)
-            | CentralEvent::StateUpdate(_)
+            // A device that is still connected from before (the daemon was killed, and BlueZ keeps connections) does not
+            // advertise, but is there.
+            CentralEvent::DeviceConnected(id) => {
+                if let Some((device, _)) = self.learn(&id).await {
+                    self.tell_task(device);
+                }
+            }
+            // Power is believed from org.bluez itself.
+            CentralEvent::StateUpdate(_)
             | CentralEvent::DeviceUpdated(_)
             | CentralEvent::DeviceServicesModified(_) => {}
         }
@@ -140,7 +146,7 @@ impl Listener {
         }
         let mut part = self.advertisement(device, &PeripheralProperties::default());
         fill(&mut part);
-        self.tell(part).await;
+        self.tell(part);
     }
 
     /// Asks BlueZ for all that it knows of a device.
@@ -175,15 +181,19 @@ impl Listener {
         }
     }
 
-    async fn tell(&self, advertisement: Advertisement) {
-        let known = self.known.get(&advertisement.device).cloned();
-        let known = known.unwrap_or_default();
+    fn tell_task(&self, device: DeviceAddress) {
+        let known = self.known.get(&device).cloned().unwrap_or_default();
         let heard = Heard::Advertisement {
-            device: advertisement.device,
+            device,
             name: known.name,
             services: known.services,
         };
+        // Full: it advertises again.
         let _ = self.heard.try_send(heard);
+    }
+
+    fn tell(&self, advertisement: Advertisement) {
+        self.tell_task(advertisement.device);
         // Nobody may be listening.
         let _ = self.advertisements.send(advertisement);
     }

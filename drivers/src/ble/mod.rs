@@ -29,7 +29,6 @@ mod radio;
 mod tap;
 pub mod types;
 
-use std::io;
 use std::sync::Arc;
 
 use tokio::sync::{Notify, broadcast, mpsc, oneshot, watch};
@@ -45,22 +44,12 @@ use self::adapter::Wanted;
 use self::address::Target;
 use self::gatt::Purpose;
 use self::radio::{RadioTask, Request};
+use crate::link::PacketLink;
 
 /// Requests on their way to the radio's task, which only passes them on; more wait.
 const REQUESTS: usize = 16;
 /// Advertisements that a slow listener may be behind before it loses the oldest.
 const ADVERTISEMENTS: usize = 256;
-
-/// A link that keeps the bounds of packets.
-#[derive(Debug)]
-pub struct PacketLink {
-    /// The most bytes that one packet may have.
-    pub mtu_bytes: usize,
-    /// To the device. Full: whoever sends waits.
-    pub outgoing: mpsc::Sender<Vec<u8>>,
-    /// From the device; a last `Err` says why the link is over.
-    pub incoming: mpsc::Receiver<io::Result<Vec<u8>>>,
-}
 
 /// Handle to Bluetooth on this machine. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -77,7 +66,7 @@ impl Radio {
         let (requests, queue) = mpsc::channel(REQUESTS);
         let (status, watched) = watch::channel(RadioStatus::default());
         let (advertisements, _) = broadcast::channel(ADVERTISEMENTS);
-        let task = RadioTask::new(status, advertisements.clone());
+        let task = RadioTask::new(tracker.clone(), status, advertisements.clone());
         tracker.spawn(task.run(queue, cancel));
         Self {
             requests,
@@ -100,7 +89,7 @@ impl Radio {
         listener
     }
 
-    /// Connects a device and opens its packets. Waits for the device to advertise for up to 10 s of scanning; dropping the
+    /// Connects a device and opens its packets. Waits for the device to advertise for up to 4 s of scanning; dropping the
     /// future gives up.
     ///
     /// # Errors
@@ -167,15 +156,17 @@ impl Radio {
 
     /// What is notified when the device appears: advertises after it was silent for 10 s, not yet heard, or connected. The
     /// adapters scan for it until it is connected, as long as somebody keeps the answer.
-    pub async fn announcements(&self, address: &BleAddress) -> Arc<Notify> {
+    #[must_use]
+    pub fn announcements(&self, address: &BleAddress) -> Arc<Notify> {
         let notify = Arc::new(Notify::new());
         let request = Request::Interest {
             adapter: address.adapter.clone(),
             target: address.target.clone(),
             notify: Arc::downgrade(&notify),
         };
-        // The task is gone: then nobody will ever appear.
-        let _ = self.requests.send(request).await;
+        // In a task, for the queue may be full for a moment. An error means that nobody will ever appear.
+        let requests = self.requests.clone();
+        tokio::spawn(async move { requests.send(request).await });
         notify
     }
 

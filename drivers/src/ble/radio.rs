@@ -11,6 +11,7 @@ use btleplug::api::{Central as _, Manager as _};
 use btleplug::platform::{Adapter, Manager};
 use tokio::sync::{Notify, broadcast, mpsc, watch};
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 use super::adapter::{self, Appearance, Command, Parts, Wanted};
 use super::address::{AdapterSelector, DeviceAddress, Target};
@@ -75,7 +76,8 @@ struct Known {
 #[derive(Debug)]
 enum News {
     Bus(Bluez),
-    Presence(Presence),
+    /// In order; the first tells of bluetoothd and all its adapters.
+    Presences(Vec<Presence>),
     BusLost,
 }
 
@@ -85,6 +87,7 @@ type Opened = (String, Result<(Manager, Adapter), String>);
 /// The task's state.
 #[derive(Debug)]
 pub(super) struct RadioTask {
+    tracker: TaskTracker,
     status: watch::Sender<RadioStatus>,
     advertisements: broadcast::Sender<Advertisement>,
     bluez: Option<Bluez>,
@@ -94,6 +97,8 @@ pub(super) struct RadioTask {
     heard_at: BTreeMap<DeviceAddress, String>,
     has_listeners: bool,
     was_missed: bool,
+    /// Nothing is known of the bus yet.
+    is_looking: bool,
     /// The adapter whose handle is being taken, one at a time: each costs BlueZ a listing of all that it has.
     opening: Option<String>,
     /// Those whose handle could not be taken wait for the next tick.
@@ -104,10 +109,12 @@ pub(super) struct RadioTask {
 
 impl RadioTask {
     pub(super) fn new(
+        tracker: TaskTracker,
         status: watch::Sender<RadioStatus>,
         advertisements: broadcast::Sender<Advertisement>,
     ) -> Self {
         Self {
+            tracker,
             status,
             advertisements,
             bluez: None,
@@ -117,6 +124,7 @@ impl RadioTask {
             heard_at: BTreeMap::new(),
             has_listeners: false,
             was_missed: false,
+            is_looking: true,
             opening: None,
             is_open_failing: false,
             pending: Vec::new(),
@@ -142,12 +150,13 @@ impl RadioTask {
                     Some(request) => self.on_request(request).await,
                     None => break,
                 },
-                Some(news) = all_news.recv() => self.on_news(news).await,
+                Some(news) = all_news.recv() => {
+                    self.on_news(news).await;
+                    self.ask_again();
+                }
                 Some((name, result)) = all_opened.recv() => {
                     self.on_opened(name, result, &appearances, &cancel).await;
-                    for (adapter, wanted) in std::mem::take(&mut self.pending) {
-                        self.on_wanted(&adapter, wanted);
-                    }
+                    self.ask_again();
                 }
                 Some(appearance) = appeared.recv() => self.on_appearance(&appearance),
                 _ = tick.tick() => self.look_after_listeners().await,
@@ -184,7 +193,16 @@ impl RadioTask {
         }
     }
 
+    fn ask_again(&mut self) {
+        for (adapter, wanted) in std::mem::take(&mut self.pending) {
+            self.on_wanted(&adapter, wanted);
+        }
+    }
+
     fn on_wanted(&mut self, selector: &AdapterSelector, wanted: Wanted) {
+        if self.is_looking && self.pending.len() < PENDING_MAX {
+            return self.pending.push((selector.clone(), wanted));
+        }
         if !self.status.borrow().has_service {
             return wanted.refuse(BleError::NoService);
         }
@@ -232,20 +250,31 @@ impl RadioTask {
         match news {
             News::Bus(bluez) => self.bluez = Some(bluez),
             News::BusLost => {
+                self.is_looking = false;
                 self.on_service(false).await;
                 // Sessions and handles of the old bus are dead; the tasks end with their senders.
                 self.bluez = None;
                 self.session = None;
                 self.adapters.clear();
             }
-            News::Presence(Presence::Service(is_there)) => self.on_service(is_there).await,
-            News::Presence(Presence::Adapter {
+            News::Presences(presences) => {
+                self.is_looking = false;
+                for presence in presences {
+                    self.on_presence(presence).await;
+                }
+            }
+        }
+    }
+
+    async fn on_presence(&mut self, presence: Presence) {
+        match presence {
+            Presence::Service(is_there) => self.on_service(is_there).await,
+            Presence::Adapter {
                 name,
                 address,
                 is_on,
-            }) => {
+            } => {
                 tracing::info!(adapter = %name, %address, is_on, "Bluetooth adapter found");
-                let power = power(is_on);
                 let known = self.adapters.entry(name.clone()).or_insert(Known {
                     address,
                     power: Power::Absent,
@@ -253,17 +282,17 @@ impl RadioTask {
                     is_wanted: false,
                 });
                 known.address = address;
-                self.set_power(&name, power).await;
-            }
-            News::Presence(Presence::Power { name, is_on }) => {
-                if is_on {
-                    tracing::info!(adapter = %name, "Bluetooth adapter switched on");
-                } else {
-                    tracing::warn!(adapter = %name, "Bluetooth adapter switched off: its links are down until it is on again");
-                }
                 self.set_power(&name, power(is_on)).await;
             }
-            News::Presence(Presence::Gone { name }) => {
+            Presence::Power { name, is_on: true } => {
+                tracing::info!(adapter = %name, "Bluetooth adapter switched on");
+                self.set_power(&name, Power::On).await;
+            }
+            Presence::Power { name, is_on: false } => {
+                tracing::warn!(adapter = %name, "Bluetooth adapter switched off: its links are down until it is on again");
+                self.set_power(&name, Power::Off).await;
+            }
+            Presence::Gone { name } => {
                 tracing::warn!(adapter = %name, "Bluetooth adapter unplugged: its links are down until it returns");
                 self.set_power(&name, Power::Absent).await;
             }
@@ -372,7 +401,7 @@ impl RadioTask {
             advertisements: self.advertisements.clone(),
             appearances: appearances.clone(),
         };
-        let commands = adapter::spawn(parts, cancel.clone());
+        let commands = adapter::spawn(parts, &self.tracker, cancel.clone());
         known.commands = Some(commands.clone());
         let power = known.power;
         let interests = self
@@ -471,8 +500,8 @@ async fn watch_once(news: &mpsc::Sender<News>) -> zbus::Result<()> {
         return Ok(());
     }
     let pass_on = async {
-        while let Some(presence) = told.recv().await {
-            if news.send(News::Presence(presence)).await.is_err() {
+        while let Some(presences) = told.recv().await {
+            if news.send(News::Presences(presences)).await.is_err() {
                 return;
             }
         }

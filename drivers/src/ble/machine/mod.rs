@@ -30,9 +30,10 @@ pub(super) use self::vocabulary::{Action, Fault, Input, Job, Loss, Power, Refusa
 use self::watchdog::{Rescue, Watchdog};
 use super::address::{DeviceAddress, Target};
 
-/// How long a wanted device is listened for before its asker is told that it is not there. Chosen because 10.24 s is the
-/// longest advertising interval (Core 5.4 Vol 6 Part B §4.4.2.2.1) and most devices advertise at least every second.
-pub(super) const SEEK: Duration = Duration::from_secs(10);
+/// How long a wanted device is listened for before its asker is told that it is not there, and may take another link. Most
+/// devices advertise at least every second; one that does so seldom (every 10.24 s at the longest, Core 5.4 Vol 6 Part B
+/// §4.4.2.2.1) is announced when it is heard, since the scan goes on for it.
+pub(super) const SEEK: Duration = Duration::from_secs(4);
 /// The most that one connection attempt may take, services included. BlueZ gives up after 30 s or more, and blocks all others
 /// for as long; a device that was just heard connects within two seconds, and
 /// tells its services within ten, or not at all.

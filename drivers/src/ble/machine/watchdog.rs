@@ -4,9 +4,9 @@
 
 use std::time::{Duration, Instant};
 
-/// A scan that heard nobody for so long is started anew. Chosen because even a place with one device hears it several times
-/// within a minute.
-const SILENCE: Duration = Duration::from_secs(60);
+/// A scan that heard nobody for so long is started anew, which costs a third of a second. Chosen because most places have some
+/// device that advertises within it.
+const SILENCE: Duration = Duration::from_secs(20);
 /// The pause between rescues after the first ones brought nothing.
 const LONG_SILENCE: Duration = Duration::from_secs(300);
 /// Rescues before the pauses become long; the last of them takes a new event stream.
