@@ -7,8 +7,9 @@ use std::time::Duration;
 
 use autoglm_drivers::backoff::Backoff;
 
-use super::raw::{RawConfig, RawFleet, RawLink};
-use super::{Bus, Config, FleetConfig, InferenceSettings, LinkConfig, SessionSettings};
+use super::fleet;
+use super::raw::{RawConfig, RawLink};
+use super::{Bus, Config, InferenceSettings, LinkConfig, SessionSettings};
 
 /// Why a configuration cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -45,10 +46,10 @@ pub enum ConfigError {
 }
 
 /// Reports a value of one file.
-struct Reject<'a>(&'a Path);
+pub(super) struct Reject<'a>(&'a Path);
 
 impl Reject<'_> {
-    fn value(
+    pub(super) fn value(
         &self,
         key: impl Into<String>,
         value: impl ToString,
@@ -63,7 +64,13 @@ impl Reject<'_> {
     }
 
     /// A whole number within its range.
-    fn within(&self, key: &str, value: u64, min: u64, max: u64) -> Result<u64, ConfigError> {
+    pub(super) fn within(
+        &self,
+        key: &str,
+        value: u64,
+        min: u64,
+        max: u64,
+    ) -> Result<u64, ConfigError> {
         if (min..=max).contains(&value) {
             Ok(value)
         } else {
@@ -171,7 +178,7 @@ pub(super) fn validate(raw: RawConfig, path: &Path) -> Result<Config, ConfigErro
         },
         fleet: raw
             .fleet
-            .map(|fleet| self::fleet(&reject, fleet))
+            .map(|fleet| fleet::fleet(&reject, fleet))
             .transpose()?,
         sessions: SessionSettings {
             context_turns: reject.count(
@@ -232,32 +239,6 @@ fn links(reject: &Reject<'_>, raw: Vec<RawLink>) -> Result<Vec<LinkConfig>, Conf
             Ok(LinkConfig { name, address })
         })
         .collect()
-}
-
-fn fleet(reject: &Reject<'_>, raw: RawFleet) -> Result<FleetConfig, ConfigError> {
-    if raw.topic_root.is_empty()
-        || raw.topic_root.contains(['+', '#', '\0'])
-        || raw.topic_root.starts_with('$')
-    {
-        return Err(reject.value(
-            "fleet.topic_root",
-            raw.topic_root,
-            "must be a topic without wildcards",
-        ));
-    }
-    Ok(FleetConfig {
-        broker: raw
-            .broker
-            .parse()
-            .map_err(|error| reject.value("fleet.broker", &raw.broker, error))?,
-        topic_root: raw.topic_root.trim_matches('/').to_owned(),
-        session_expiry: Duration::from_secs(reject.within(
-            "fleet.session_expiry_s",
-            raw.session_expiry_s,
-            60,
-            u64::from(u32::MAX) - 1,
-        )?),
-    })
 }
 
 /// A name that is safe in topics, object paths and file names.

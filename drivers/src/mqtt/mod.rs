@@ -3,9 +3,15 @@
 //! Never decides what a message means and keeps nothing on disk. Read [`client`] for what is worked
 //! around in rumqttc 0.25.1 and why.
 
+pub mod access;
 pub mod client;
+mod failure;
+mod options;
 mod pump;
 pub mod types;
 
-pub use client::{Client, spawn};
-pub use types::{Broker, BrokerState, ClientConfig, Incoming, Publication, PublishError, Will};
+pub use access::{Access, AccessError, ClientFiles, Login, TlsFiles, Transport};
+pub use client::{Client, Receipt, spawn};
+pub use types::{
+    Broker, BrokerState, ClientConfig, Incoming, Publication, PublishError, PublishOptions, Will,
+};
