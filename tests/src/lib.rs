@@ -7,6 +7,8 @@ pub mod cable;
 pub mod device;
 pub mod edge_box;
 pub mod fleet;
+pub mod mosquitto;
+pub mod pki;
 pub mod power_cut;
 pub mod process;
 pub mod sentences;

@@ -177,6 +177,20 @@ impl Config {
     }
 }
 
+/// Reads and checks the file at `path`, and the certificates, key and password that it names, as a connection would now. The daemon
+/// itself starts without them, and tries them again with each connection.
+///
+/// # Errors
+/// As [`Config::load`], and [`ConfigError::Access`].
+pub fn check(path: &Path) -> Result<Config, ConfigError> {
+    let config = Config::load(path)?;
+    if let Some(fleet) = &config.fleet {
+        let access = fleet.broker.access.check(std::time::SystemTime::now());
+        access.map_err(|source| ConfigError::fleet_access(path, source))?;
+    }
+    Ok(config)
+}
+
 /// The file's effective values, defaults included, as TOML.
 ///
 /// # Errors

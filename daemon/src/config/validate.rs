@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use autoglm_drivers::backoff::Backoff;
+use autoglm_drivers::mqtt::AccessError;
 
 use super::fleet;
 use super::raw::{RawConfig, RawLink};
@@ -43,6 +44,24 @@ pub enum ConfigError {
         /// What may stand there.
         allowed: String,
     },
+    /// Certificates, key or password that a broker connection could not use.
+    #[error("{path}: fleet: {source}")]
+    Access {
+        /// The file that names them.
+        path: PathBuf,
+        /// What is wrong with which of them.
+        #[source]
+        source: AccessError,
+    },
+}
+
+impl ConfigError {
+    pub(super) fn fleet_access(path: &Path, source: AccessError) -> Self {
+        Self::Access {
+            path: path.to_owned(),
+            source,
+        }
+    }
 }
 
 /// Reports a value of one file.

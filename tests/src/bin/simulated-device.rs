@@ -10,7 +10,7 @@ use autoglm_tests::device::lamp::{self, Lamp};
 use autoglm_tests::device::line::Line;
 use autoglm_tests::device::model::Model;
 use autoglm_tests::device::noise::Noise;
-use autoglm_tests::device::serve::{Options, serve};
+use autoglm_tests::device::serve::{Counting, Options, serve};
 use autoglm_tests::device::thermometer::{self, Thermometer};
 use clap::{Parser, ValueEnum};
 
@@ -49,6 +49,12 @@ struct Arguments {
     /// An action that always fails.
     #[arg(long)]
     fails: Option<String>,
+    /// An event to raise again and again, with a running number as its data.
+    #[arg(long, requires = "event_every_ms")]
+    event: Option<String>,
+    /// Milliseconds between two of these events.
+    #[arg(long, requires = "event")]
+    event_every_ms: Option<u64>,
     /// Probability that a byte on the line is garbled.
     #[arg(long, default_value_t = 0.0)]
     garbled: f64,
@@ -80,6 +86,13 @@ async fn main() -> anyhow::Result<()> {
         state: arguments.state,
         delay: Duration::from_millis(arguments.delay_ms),
         fails: arguments.fails,
+        counting: arguments
+            .event
+            .zip(arguments.event_every_ms)
+            .map(|(event, every)| Counting {
+                event,
+                every: Duration::from_millis(every.max(1)),
+            }),
         noise: Noise::new(arguments.garbled, arguments.lost, arguments.seed),
         boot_id: rand::random(),
     };

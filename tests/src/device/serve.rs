@@ -27,10 +27,22 @@ pub struct Options {
     pub delay: Duration,
     /// An action that always fails.
     pub fails: Option<String>,
+    /// An event that it raises again and again.
+    pub counting: Option<Counting>,
     /// The cable.
     pub noise: Noise,
     /// Its power-up identity.
     pub boot_id: u32,
+}
+
+/// An event with a running number, from 1. A number is used up only when the connection has taken the event, so that a gap at the
+/// other end is an event that was lost on the way.
+#[derive(Debug)]
+pub struct Counting {
+    /// Its name.
+    pub event: String,
+    /// Time between two.
+    pub every: Duration,
 }
 
 /// A command that the device is carrying out.
@@ -66,6 +78,12 @@ pub async fn serve(
     let mut working: Option<Working> = None;
     let mut executed: u64 = 0;
     let mut told = model.properties();
+    let mut counted: i64 = 0;
+    let mut count = options.counting.as_ref().map(|counting| {
+        let mut interval = tokio::time::interval(counting.every);
+        interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        interval
+    });
     let mut input = [0u8; 4096];
     publish(&options, &told, executed, None)?;
 
@@ -149,6 +167,10 @@ pub async fn serve(
             }
             () = sleep_until(timeout) => device.handle_timeout(clock()),
             () = sleep_until(working.as_ref().map(|work| work.done_at)) => {}
+            () = next_tick(&mut count) => if let Some(counting) = &options.counting
+                && device.event(clock(), &counting.event, Value::Int(counted + 1)).is_ok() {
+                counted += 1;
+            },
             _ = tick.tick() => {
                 model.pass(TICK.as_secs_f64());
                 publish(&options, &model.properties(), executed, working.as_ref().map(|work| work.action.as_str()))?;
@@ -156,6 +178,15 @@ pub async fn serve(
             _ = terminate.recv() => return Ok(()),
             _ = tokio::signal::ctrl_c() => return Ok(()),
         }
+    }
+}
+
+async fn next_tick(interval: &mut Option<tokio::time::Interval>) {
+    match interval {
+        Some(interval) => {
+            interval.tick().await;
+        }
+        None => std::future::pending().await,
     }
 }
 
