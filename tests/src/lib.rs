@@ -8,6 +8,7 @@ pub mod device;
 pub mod edge_box;
 pub mod fleet;
 pub mod mosquitto;
+pub mod outbox_check;
 pub mod pki;
 pub mod power_cut;
 pub mod process;

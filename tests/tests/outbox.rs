@@ -46,37 +46,44 @@ impl Subscriber {
                 let mut options = MqttOptions::new("subscriber", "127.0.0.1", port);
                 options
                     .set_clean_start(false)
-                    .set_keep_alive(Duration::from_secs(5));
+                    .set_keep_alive(Duration::from_secs(5))
+                    // With acknowledgements of its own a broken connection takes away what was read with them.
+                    .set_manual_acks(true);
                 options.set_connect_properties(ConnectProperties {
                     session_expiry_interval: Some(3_600),
                     receive_maximum: Some(u16::MAX),
                     max_packet_size: Some(1 << 20),
                     ..ConnectProperties::new()
                 });
-                let (client, mut events) = AsyncClient::new(options, 16);
+                let (client, mut events) = AsyncClient::new(options, 1_000);
                 if client.subscribe(filter, QoS::AtLeastOnce).await.is_err() {
                     return;
                 }
-                loop {
-                    match events.poll().await {
-                        Ok(Event::Incoming(Packet::Publish(publish))) => {
-                            let payload: Value =
-                                serde_json::from_slice(&publish.payload).unwrap_or_default();
-                            let id = payload["id"].as_str().unwrap_or_default().to_owned();
-                            let mut arrived = this.0.lock().unwrap();
-                            arrived.messages.entry(id).or_insert((payload, 0)).1 += 1;
-                        }
-                        Ok(Event::Incoming(Packet::SubAck(_))) => {
-                            this.0.lock().unwrap().connections += 1;
-                        }
-                        Ok(_) => {}
-                        Err(_) => break,
-                    }
+                while let Ok(event) = events.poll().await {
+                    this.take(event, &client);
+                }
+                // rumqttc reports the end before what it had read until then.
+                for event in std::mem::take(&mut events.state.events) {
+                    this.take(event, &client);
                 }
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }
         });
         subscriber
+    }
+
+    fn take(&self, event: Event, client: &AsyncClient) {
+        let mut arrived = self.0.lock().unwrap();
+        match event {
+            Event::Incoming(Packet::Publish(publish)) => {
+                let payload: Value = serde_json::from_slice(&publish.payload).unwrap_or_default();
+                let id = payload["id"].as_str().unwrap_or_default().to_owned();
+                arrived.messages.entry(id).or_insert((payload, 0)).1 += 1;
+                let _ = client.try_ack(&publish);
+            }
+            Event::Incoming(Packet::SubAck(_)) => arrived.connections += 1,
+            _ => {}
+        }
     }
 
     async fn wait_for(

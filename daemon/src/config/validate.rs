@@ -51,7 +51,7 @@ pub enum ConfigError {
         path: PathBuf,
         /// What is wrong with which of them.
         #[source]
-        source: AccessError,
+        source: Box<AccessError>,
     },
 }
 
@@ -59,7 +59,7 @@ impl ConfigError {
     pub(super) fn fleet_access(path: &Path, source: AccessError) -> Self {
         Self::Access {
             path: path.to_owned(),
-            source,
+            source: Box::new(source),
         }
     }
 }

@@ -62,6 +62,29 @@ pub(super) fn rest(kind: Kind, backoff: Backoff, attempt: u32, random: f64) -> D
     }
 }
 
+impl Failure {
+    /// What a connection over TLS adds that ended before the broker's first word: a broker that hangs up says no more than that.
+    pub(super) fn in_handshake(mut self, error: &ConnectionError) -> Self {
+        use std::io::ErrorKind::{BrokenPipe, ConnectionReset, UnexpectedEof};
+        let is_hang_up = match error {
+            ConnectionError::Io(error)
+            | ConnectionError::Tls(TlsError::Io(error))
+            | ConnectionError::MqttState(StateError::Io(error))
+            | ConnectionError::MqttState(StateError::Deserialization(
+                rumqttc::v5::mqttbytes::Error::Io(error),
+            )) => matches!(error.kind(), BrokenPipe | ConnectionReset | UnexpectedEof),
+            ConnectionError::MqttState(StateError::ConnectionAborted) => true,
+            _ => false,
+        };
+        if self.kind == Kind::Away && is_hang_up {
+            self.cause.push_str(
+                " before it spoke TLS to us; is this its TLS port (8883 as a rule), and does it accept our certificate?",
+            );
+        }
+        self
+    }
+}
+
 impl From<AccessError> for Failure {
     fn from(error: AccessError) -> Self {
         Self::unwelcome(error.to_string())

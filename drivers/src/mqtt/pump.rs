@@ -15,6 +15,7 @@ use rumqttc::v5::{AsyncClient, ConnectionError, Event, EventLoop};
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
+use super::access::Transport;
 use super::client::{RECEIVE_MAXIMUM, ReceiptSender, Submission};
 use super::failure::{self, Failure, Kind};
 use super::options::{self, Limits, WINDOW};
@@ -171,6 +172,7 @@ impl Pump {
             heard: Instant::now(),
         };
 
+        let is_tls = matches!(self.config.broker.access.transport, Transport::Tls(_));
         let failure = loop {
             self.send_window(&connection);
             let silent_at = connection
@@ -192,6 +194,9 @@ impl Pump {
                         if let Err(failure) = self.on_event(event, &mut connection) {
                             break failure;
                         }
+                    }
+                    Some(Err(error)) if connection.answered.is_none() && is_tls => {
+                        break Failure::from(&error).in_handshake(&error);
                     }
                     Some(Err(error)) => break Failure::from(&error),
                     None => break Failure::away("the event loop ended"),
@@ -388,6 +393,17 @@ async fn poll(mut event_loop: EventLoop, events: mpsc::Sender<Result<Event, Conn
     loop {
         let event = event_loop.poll().await;
         let is_over = event.is_err();
+        if is_over {
+            // rumqttc reports the end before what it had read until then. Acknowledgements among that spare the receivers a
+            // repetition; messages come again, since nobody can acknowledge them any more.
+            for read in std::mem::take(&mut event_loop.state.events) {
+                if matches!(read, Event::Incoming(Packet::PubAck(_)))
+                    && events.send(Ok(read)).await.is_err()
+                {
+                    return;
+                }
+            }
+        }
         if events.send(event).await.is_err() || is_over {
             return;
         }

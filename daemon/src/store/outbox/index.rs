@@ -178,7 +178,7 @@ impl LaneIndex {
     }
 
     fn has_room(&self, bytes: u64, quota: LaneQuota) -> bool {
-        self.entries.len() as u64 + 1 <= quota.entries_max && self.bytes + bytes <= quota.bytes_max
+        (self.entries.len() as u64) < quota.entries_max && self.bytes + bytes <= quota.bytes_max
     }
 }
 

@@ -212,7 +212,7 @@ impl Outbox {
         // Whoever drops this future half way leaves places behind that nobody would ever call durable.
         let unknown = Unknown(Some(self));
         let committed = self.commit(writes).await?;
-        unknown.is_known();
+        unknown.dismiss();
         self.update(|state| {
             for place in places {
                 // Gone where the index was read from disk in between: then it is read again.
@@ -265,10 +265,14 @@ impl Outbox {
         self.load().await?;
         let now = unix_ms(SystemTime::now());
         let taken = self.state().index.take_next(now, limit, is_open);
-        let mut parcels = Vec::with_capacity(taken.len());
-        let mut damaged = Vec::new();
-        for (place, left_ms) in taken {
-            let found = self.0.store.read(Tree::Outbox, key_of(place)?).await;
+        let (mut parcels, mut damaged) = (Vec::with_capacity(taken.len()), Vec::new());
+        // All at once: each read waits for the commit that is under way, and so they wait for it together.
+        let reads = taken.iter().map(|(place, _)| {
+            let key = key_of(*place);
+            async move { self.0.store.read(Tree::Outbox, key?).await }
+        });
+        let found = futures_util::future::join_all(reads).await;
+        for ((place, left_ms), found) in taken.into_iter().zip(found) {
             match found.map(|value| value.as_ref().map(decode)) {
                 Ok(Some(Ok(record))) => parcels.push(Parcel {
                     place,
@@ -421,7 +425,7 @@ impl Outbox {
 struct Unknown<'a>(Option<&'a Outbox>);
 
 impl Unknown<'_> {
-    fn is_known(mut self) {
+    fn dismiss(mut self) {
         self.0 = None;
     }
 }
