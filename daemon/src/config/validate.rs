@@ -45,7 +45,7 @@ pub enum ConfigError {
         allowed: String,
     },
     /// Certificates, key or password that a broker connection could not use.
-    #[error("{path}: fleet: {source}")]
+    #[error("{path}: the fleet's broker cannot be spoken to")]
     Access {
         /// The file that names them.
         path: PathBuf,

@@ -88,7 +88,7 @@ pub enum AccessError {
     )]
     NoAuthority,
     /// A file that cannot be read.
-    #[error("cannot read {}: {source}; make it readable for this service", path.display())]
+    #[error("cannot read {}; it must be there, and readable for this service", path.display())]
     Unreadable {
         /// The file.
         path: PathBuf,
@@ -143,7 +143,7 @@ pub enum AccessError {
         from: String,
     },
     /// Certificate and key are not of one pair.
-    #[error("{} is not the key of {}: {source}", key.display(), certificate.display())]
+    #[error("{} is not the key of {}", key.display(), certificate.display())]
     Pair {
         /// The certificate.
         certificate: PathBuf,

@@ -87,7 +87,13 @@ impl Failure {
 
 impl From<AccessError> for Failure {
     fn from(error: AccessError) -> Self {
-        Self::unwelcome(error.to_string())
+        let mut cause = error.to_string();
+        let mut next = std::error::Error::source(&error);
+        while let Some(source) = next {
+            cause = format!("{cause}: {source}");
+            next = source.source();
+        }
+        Self::unwelcome(cause)
     }
 }
 
