@@ -13,3 +13,4 @@ pub mod pki;
 pub mod power_cut;
 pub mod process;
 pub mod sentences;
+pub mod stored_records;

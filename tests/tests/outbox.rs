@@ -112,7 +112,7 @@ impl Subscriber {
 fn box_without_models(more: &str) -> anyhow::Result<EdgeBox> {
     let mut edge_box = EdgeBox::new()?;
     edge_box.start_bus()?;
-    edge_box.write_config("")?;
+    edge_box.write_config(more)?;
     edge_box.edit_config(|text| {
         let lines = text.lines().filter(|line| !line.starts_with("runtime = "));
         let lines = lines.map(|line| match line.starts_with("model_dirs = ") {
@@ -120,10 +120,7 @@ fn box_without_models(more: &str) -> anyhow::Result<EdgeBox> {
             false => line.to_owned(),
         });
         let text: Vec<String> = lines.collect();
-        text.join("\n").replace(
-            "[[link]]\nname = \"lamp\"",
-            &format!("{more}\n[[link]]\nname = \"lamp\""),
-        )
+        text.join("\n")
     })?;
     Ok(edge_box)
 }
@@ -165,7 +162,7 @@ async fn survive(kills: u64, seed: u64) -> anyhow::Result<()> {
     subscriber
         .wait_for("the subscription", |arrived| arrived.connections > 0)
         .await?;
-    edge_box.start_device("lamp", &["--event", "overheated", "--event-every-ms", "5"])?;
+    edge_box.start_device("lamp", &["--tick-ms", "5"])?;
     edge_box.start_daemon()?;
     let (mut owed, mut daemon_kills, mut broker_kills) = (BTreeSet::new(), 0, 0);
     println!(
@@ -268,9 +265,7 @@ async fn survive(kills: u64, seed: u64) -> anyhow::Result<()> {
 async fn a_full_outbox_refuses_events_drops_old_values_and_says_both() {
     let more = "[fleet.outbox]\nevents_max = 50\ntelemetry = \"every\"\ntelemetry_max = 16";
     let mut edge_box = box_without_models(more).unwrap();
-    edge_box
-        .start_device("lamp", &["--event", "overheated", "--event-every-ms", "2"])
-        .unwrap();
+    edge_box.start_device("lamp", &["--tick-ms", "2"]).unwrap();
     edge_box.start_daemon().unwrap();
     for level in 1..=40 {
         edge_box

@@ -40,9 +40,9 @@ fn start(arguments: &DaemonArgs) -> anyhow::Result<()> {
     if arguments.check {
         let config = config::check(&arguments.config)?;
         println!(
-            "{}: good ({} links, fleet {})",
+            "{}: good ({} devices, fleet {})",
             arguments.config.display(),
-            config.links.len(),
+            config.devices.len(),
             if config.fleet.is_some() { "on" } else { "off" }
         );
         return Ok(());

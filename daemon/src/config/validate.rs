@@ -1,6 +1,5 @@
 //! From the raw file to checked values; each refusal names its culprit.
 
-use std::collections::BTreeSet;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -8,9 +7,10 @@ use std::time::Duration;
 use autoglm_drivers::backoff::Backoff;
 use autoglm_drivers::mqtt::AccessError;
 
+use super::device::devices;
 use super::fleet;
-use super::raw::{RawConfig, RawLink};
-use super::{Bus, Config, InferenceSettings, LinkConfig, SessionSettings};
+use super::raw::RawConfig;
+use super::{Bus, Config, InferenceSettings, SessionSettings};
 
 /// Why a configuration cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -164,7 +164,7 @@ pub(super) fn validate(raw: RawConfig, path: &Path) -> Result<Config, ConfigErro
         state_dir: absolute(&reject, "box.state_dir", &raw.edge_box.state_dir)?,
         bus,
         log_filter: raw.log.filter,
-        links: links(&reject, raw.link)?,
+        devices: devices(&reject, raw.device)?,
         link_backoff,
         inference: InferenceSettings {
             runtime: raw
@@ -237,31 +237,8 @@ pub(super) fn validate(raw: RawConfig, path: &Path) -> Result<Config, ConfigErro
     })
 }
 
-fn links(reject: &Reject<'_>, raw: Vec<RawLink>) -> Result<Vec<LinkConfig>, ConfigError> {
-    let (mut names, mut addresses) = (BTreeSet::new(), BTreeSet::new());
-    raw.into_iter()
-        .map(|link| {
-            let name = name(reject, "link.name", link.name)?;
-            let address = link.address.parse().map_err(|error| {
-                reject.value(format!("link.{name}.address"), &link.address, error)
-            })?;
-            if !names.insert(name.clone()) {
-                return Err(reject.value("link.name", name, "stands twice; names must be unique"));
-            }
-            if !addresses.insert(link.address.clone()) {
-                return Err(reject.value(
-                    format!("link.{name}.address"),
-                    link.address,
-                    "another link has it already",
-                ));
-            }
-            Ok(LinkConfig { name, address })
-        })
-        .collect()
-}
-
 /// A name that is safe in topics, object paths and file names.
-fn name(reject: &Reject<'_>, key: &str, name: String) -> Result<String, ConfigError> {
+pub(super) fn name(reject: &Reject<'_>, key: &str, name: String) -> Result<String, ConfigError> {
     let is_fit = (1..=63).contains(&name.len())
         && name
             .bytes()
@@ -273,7 +250,7 @@ fn name(reject: &Reject<'_>, key: &str, name: String) -> Result<String, ConfigEr
     }
 }
 
-fn absolute(reject: &Reject<'_>, key: &str, path: &str) -> Result<PathBuf, ConfigError> {
+pub(super) fn absolute(reject: &Reject<'_>, key: &str, path: &str) -> Result<PathBuf, ConfigError> {
     if path.starts_with('/') {
         Ok(PathBuf::from(path))
     } else {
@@ -318,7 +295,7 @@ mod tests {
     fn an_empty_file_is_the_defaults() {
         let config = Config::from_text("", Path::new("config.toml")).unwrap();
         assert_eq!(config.bus, Bus::System);
-        assert!(config.fleet.is_none() && config.links.is_empty());
+        assert!(config.fleet.is_none() && config.devices.is_empty());
     }
 
     #[test]
@@ -342,10 +319,6 @@ mod tests {
             ),
             ("[box]\nid = \"My Box\"", ["box.id", "My Box", "a-z"]),
             (
-                "[[link]]\nname=\"a\"\naddress=\"usb:x\"",
-                ["link.a.address", "usb:x", "serial"],
-            ),
-            (
                 "[fleet]\nbroker=\"http://x\"",
                 ["fleet.broker", "http://x", "mqtt://"],
             ),
@@ -354,14 +327,5 @@ mod tests {
             let message = refusal(text);
             assert!(parts.iter().all(|part| message.contains(part)), "{message}");
         }
-    }
-
-    #[test]
-    fn two_links_with_one_name_or_one_address_are_refused() {
-        let link = |name: &str, path: &str| {
-            format!("[[link]]\nname=\"{name}\"\naddress=\"serial:///dev/{path}\"\n")
-        };
-        assert!(refusal(&(link("a", "x") + &link("a", "y"))).contains("twice"));
-        assert!(refusal(&(link("a", "x") + &link("b", "x"))).contains("already"));
     }
 }

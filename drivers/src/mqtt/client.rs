@@ -26,6 +26,9 @@ use super::types::{
 /// Publications waiting for the owner task. Full: [`PublishError::Busy`] at once, because whoever
 /// publishes can decide better than a queue what to do while the broker is away.
 const OUT_CAPACITY: usize = 64;
+/// Packets of device links waiting for the owner task. Full: the links wait, and so do the connections above. Few, since what
+/// waits here is late, and what waits above can still be put into order of urgency.
+const PACKETS_CAPACITY: usize = 4;
 /// Messages on their way up. The broker sends at most [`RECEIVE_MAXIMUM`] unacknowledged ones, so QoS 1 never
 /// meets a full queue; a QoS 0 flood is dropped and counted.
 const UP_CAPACITY: usize = 64;
@@ -61,6 +64,7 @@ impl Future for Receipt {
 #[derive(Debug, Clone)]
 pub struct Client {
     out: mpsc::Sender<Submission>,
+    packets: mpsc::Sender<Publication>,
     state: watch::Receiver<BrokerState>,
     fresh_sessions: watch::Receiver<u64>,
 }
@@ -109,6 +113,14 @@ impl Client {
         self.fresh_sessions.clone()
     }
 
+    /// Hands over a packet to be published at QoS 1 on the present connection to the broker: it is forgotten with that
+    /// connection, since a packet that comes late is worth nothing. Waits for room; false after shut-down.
+    ///
+    /// Dropping the future hands over nothing.
+    pub async fn send_packet(&self, packet: Publication) -> bool {
+        self.packets.send(packet).await.is_ok()
+    }
+
     /// The state of the connection, as a snapshot to watch.
     #[must_use]
     pub fn state(&self) -> watch::Receiver<BrokerState> {
@@ -124,13 +136,15 @@ pub fn spawn(
     cancel: CancellationToken,
 ) -> (Client, mpsc::Receiver<Incoming>) {
     let (out, out_queue) = mpsc::channel(OUT_CAPACITY);
+    let (packets, packet_queue) = mpsc::channel(PACKETS_CAPACITY);
     let (up, up_queue) = mpsc::channel(UP_CAPACITY);
     let (state, watched) = watch::channel(BrokerState::Starting);
     let (fresh, fresh_sessions) = watch::channel(0);
-    tracker.spawn(Pump::new(config, out_queue, up, state, fresh).run(cancel));
+    tracker.spawn(Pump::new(config, out_queue, packet_queue, up, state, fresh).run(cancel));
     (
         Client {
             out,
+            packets,
             state: watched,
             fresh_sessions,
         },

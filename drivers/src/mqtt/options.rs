@@ -38,7 +38,7 @@ pub(super) fn connect(config: &ClientConfig, now: SystemTime) -> Result<MqttOpti
     network.set_tcp_nodelay(true);
     options
         .set_network_options(network)
-        .set_clean_start(false)
+        .set_clean_start(config.session_expiry.is_zero())
         .set_keep_alive(broker.access.keep_alive.max(KEEP_ALIVE_MIN))
         .set_connection_timeout(CONNECT_SECONDS)
         .set_outgoing_inflight_upper_limit(INFLIGHT_LIMIT)

@@ -31,7 +31,7 @@ const GOODBYE: Duration = Duration::from_millis(500);
 struct Pending {
     publication: Publication,
     options: PublishOptions,
-    /// None for our own birth message, which nobody waits for.
+    /// None for our own birth message and for packets, which nobody waits for: they end with the connection.
     receipt: Option<ReceiptSender>,
     progress: Progress,
 }
@@ -63,6 +63,7 @@ enum Progress {
 pub(super) struct Pump {
     config: ClientConfig,
     out: mpsc::Receiver<Submission>,
+    packets: mpsc::Receiver<Publication>,
     up: mpsc::Sender<Incoming>,
     state: watch::Sender<BrokerState>,
     fresh_sessions: watch::Sender<u64>,
@@ -91,6 +92,7 @@ impl Pump {
     pub(super) fn new(
         config: ClientConfig,
         out: mpsc::Receiver<Submission>,
+        packets: mpsc::Receiver<Publication>,
         up: mpsc::Sender<Incoming>,
         state: watch::Sender<BrokerState>,
         fresh_sessions: watch::Sender<u64>,
@@ -98,6 +100,7 @@ impl Pump {
         Self {
             config,
             out,
+            packets,
             up,
             state,
             fresh_sessions,
@@ -120,6 +123,7 @@ impl Pump {
                         rand::random(),
                     );
                     self.lost(attempt, failure, wait);
+                    while self.packets.try_recv().is_ok() {}
                     tokio::select! {
                         () = cancel.cancelled() => return,
                         () = tokio::time::sleep(wait) => {}
@@ -207,6 +211,10 @@ impl Pump {
                 Some(submission) = self.out.recv(), if connection.is_ready && self.window.len() < WINDOW => {
                     let Submission { publication, options, receipt } = submission;
                     self.window.push_back(Pending { publication, options, receipt: Some(receipt), progress: Progress::Unsent });
+                }
+                Some(publication) = self.packets.recv(), if connection.is_ready && self.window.len() < WINDOW => {
+                    let options = PublishOptions::default();
+                    self.window.push_back(Pending { publication, options, receipt: None, progress: Progress::Unsent });
                 }
                 () = sleep_until(silent_at) => break Failure::away("the broker answers no more (keep-alive)"),
             }
@@ -350,7 +358,7 @@ impl Pump {
             }
             None => {
                 if let Err(error) = result {
-                    tracing::warn!(topic = pending.publication.topic, %error, "presence is not shown");
+                    tracing::warn!(topic = pending.publication.topic, %error, "message not taken, and nobody waits for it");
                 }
             }
         }

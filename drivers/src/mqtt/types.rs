@@ -125,7 +125,7 @@ pub struct ClientConfig {
     pub birth: Option<Publication>,
     /// Last will.
     pub will: Option<Will>,
-    /// How long the broker keeps our session while we are away.
+    /// How long the broker keeps our session while we are away; zero for a fresh one with each connection.
     pub session_expiry: Duration,
     /// Wait between connections.
     pub backoff: Backoff,

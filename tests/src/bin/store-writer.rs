@@ -4,7 +4,7 @@
 //! engine reuses space. Values follow from `n`, so that a reader knows what must be there. Prints `READY` after opening,
 //! `ACK <n>` for each acknowledgement, and `END <why>` when a commit fails.
 //!
-//! `--unsafe-flush-only` acknowledges after sled's own `flush()`, as the store must not: it shows that the test can fail.
+//! `--check` looks at what a writer left. `--unsafe-flush-only` acknowledges after sled's own `flush()`, as the store must not: it shows that the test can fail.
 
 use std::{
     io::{self, Write as _},
@@ -24,7 +24,7 @@ use autoglm_edge::store::{
     outbox::{self, Outbox, OutboxStats},
 };
 use autoglm_tests::outbox_check::{outbox_limits, outbox_message};
-use autoglm_tests::power_cut::{RECORDS_KEPT, Text, record_key, record_text};
+use autoglm_tests::stored_records::{RECORDS_KEPT, Stored, Text, record_key, record_text};
 use clap::Parser;
 use sled::Transactional as _;
 
@@ -50,6 +50,10 @@ struct Options {
     /// Print `HAS <n>` for each message in the outbox, and end: what to compare with the lines of `--outbox` after a crash.
     #[arg(long, conflicts_with_all = ["unsafe_flush_only", "ledger", "outbox"])]
     list_outbox: bool,
+    /// Look at what is there instead, and hold it against the numbers on stdin, one a line, that were acknowledged; prints
+    /// `CHECK lost <n> torn <n> wrong <n> next <n> <how the store was opened>`.
+    #[arg(long, conflicts_with_all = ["unsafe_flush_only", "ledger"])]
+    check: bool,
 }
 
 /// What is held back in the outbox, so that a cut finds something and space is used again.
@@ -61,6 +65,9 @@ fn main() -> anyhow::Result<()> {
     let options = Options::parse();
     if options.list_outbox {
         return list_outbox(&options);
+    }
+    if options.check {
+        return check(&options);
     }
     let why = if options.unsafe_flush_only {
         write_flush_only(&options)
@@ -91,6 +98,25 @@ fn open(options: &Options) -> anyhow::Result<StoreHandle> {
     }
     say("READY");
     Ok(store)
+}
+
+#[tokio::main]
+async fn check(options: &Options) -> anyhow::Result<()> {
+    let store = open(options)?;
+    let StoreHealth::Ready { origin } = store.health() else {
+        anyhow::bail!("the store went away");
+    };
+    let found = Stored::read(&store).await?;
+    let mut lost = 0;
+    for line in io::stdin().lines() {
+        lost += usize::from(found.is_lost(line?.trim().parse()?));
+    }
+    let next = found.present.last().map_or(0, |last| last + 1);
+    say(&format!(
+        "CHECK lost {lost} torn {} wrong {} next {next} {origin:?}",
+        found.torn, found.wrong
+    ));
+    Ok(())
 }
 
 #[tokio::main]

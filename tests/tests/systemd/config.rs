@@ -65,7 +65,7 @@ fn the_example_as_shipped_is_the_defaults() {
 fn the_example_with_every_setting_in_use_is_accepted() {
     let config =
         Config::from_text(&with_every_setting(), Path::new("config.example.toml")).unwrap();
-    assert_eq!(config.links.len(), 1);
+    assert_eq!(config.devices.len(), 1);
     assert!(config.fleet.is_some());
 }
 
@@ -85,7 +85,7 @@ fn the_example_names_every_key_and_its_true_default() {
     let defaults = list(&Value::try_from(RawConfig::default()).unwrap());
     let written = list(&written);
     for (key, value) in &defaults {
-        if key != "link" {
+        if key != "device" {
             assert!(
                 written.contains(&(key.clone(), value.clone())),
                 "the default of {key} is {value}"
@@ -93,7 +93,7 @@ fn the_example_names_every_key_and_its_true_default() {
         }
     }
     for (key, _) in &written {
-        let is_table_without_default = key.starts_with("fleet.") || key == "link";
+        let is_table_without_default = key.starts_with("fleet.") || key == "device";
         assert!(
             is_table_without_default
                 || WITHOUT_DEFAULT.contains(&key.as_str())
