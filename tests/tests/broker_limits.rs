@@ -36,11 +36,11 @@ fn side(port: u16, name: &str, subscriptions: &[&str], backoff: Backoff) -> Side
         broker: Broker {
             host: "127.0.0.1".to_owned(),
             port,
-            access: Access {
+            access: Box::new(Access {
                 transport: Transport::Clear,
                 login: None,
                 keep_alive: Duration::from_secs(5),
-            },
+            }),
         },
         client_id: name.to_owned(),
         subscriptions: subscriptions

@@ -74,11 +74,11 @@ fn address(host: &str, port: u16, transport: Transport, login: Option<Login>) ->
     Broker {
         host: host.to_owned(),
         port,
-        access: Access {
+        access: Box::new(Access {
             transport,
             login,
             ..Access::default()
-        },
+        }),
     }
 }
 

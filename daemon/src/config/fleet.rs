@@ -72,7 +72,7 @@ fn broker(reject: &Reject<'_>, raw: &RawFleet) -> Result<Broker, ConfigError> {
         }
         (Transport::Clear, None) => Transport::Clear,
     };
-    broker.access = Access {
+    broker.access = Box::new(Access {
         transport,
         login: raw
             .login
@@ -85,7 +85,7 @@ fn broker(reject: &Reject<'_>, raw: &RawFleet) -> Result<Broker, ConfigError> {
             5,
             3_600,
         )?),
-    };
+    });
     Ok(broker)
 }
 

@@ -19,7 +19,7 @@ pub struct Broker {
     /// TCP port, 1883 (clear) or 8883 (TLS) unless given.
     pub port: u16,
     /// Transport, login and keep-alive. An address that was parsed has the transport of its scheme, without files.
-    pub access: Access,
+    pub access: Box<Access>,
 }
 
 /// A broker address that cannot be used, with the reason.
@@ -68,10 +68,10 @@ impl FromStr for Broker {
         Ok(Self {
             host: host.to_owned(),
             port,
-            access: Access {
+            access: Box::new(Access {
                 transport,
                 ..Access::default()
-            },
+            }),
         })
     }
 }
