@@ -13,13 +13,14 @@ use autoglm_drivers::backoff::Backoff;
 use autoglm_drivers::ble::Radio;
 use autoglm_drivers::link::{LinkAddress, LinkClass, Opener};
 use autoglm_drivers::mqtt::device::{Brokers, End};
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::config::{Bus, Config};
+use crate::config::{Bus, Class, Config, OutboxConfig};
 use crate::control::dbus::service::{Door, DoorState};
-use crate::control::fleet::service::FleetDoor;
+use crate::control::fleet::reporter::REPORTS;
+use crate::control::fleet::service::{FleetDoor, FleetParts};
 use crate::inference::{Inference, InferenceConfig};
 use crate::link::board::{LinkBoard, all_tried};
 use crate::link::supervisor::{Adapters, Supervisor, Surroundings};
@@ -29,8 +30,9 @@ use crate::router::comprehension::comprehension;
 use crate::router::conversation::Conversations;
 use crate::router::speech::Speech;
 use crate::session::{Retention, Sessions};
-use crate::status::StatusSource;
+use crate::status::{FleetStatus, StatusSource};
 use crate::store::ledger::Ledger;
+use crate::store::outbox::{LaneQuota, Limits, Outbox};
 use crate::store::{ExportPolicy, Store, StoreConfig, StoreHandle};
 use crate::things::registry::registry;
 use crate::understanding::catalogue::Catalogue;
@@ -82,7 +84,11 @@ pub async fn run(config: Config, own_uid: u32, stop: CancellationToken) -> anyho
     let (source_tasks, running, owner_tasks) =
         (TaskTracker::new(), TaskTracker::new(), TaskTracker::new());
 
-    let (registry, registry_task) = registry();
+    let (registry, mut registry_task) = registry();
+    let reports = config.fleet.as_ref().map(|_| mpsc::channel(REPORTS));
+    if let Some((reports, _)) = &reports {
+        registry_task = registry_task.reporting_to(reports.clone());
+    }
     owner_tasks.spawn(registry_task.run(owners.clone()));
     let catalogue = Catalogue::new(Wording::clone(&wording));
     let (comprehension, comprehension_task) =
@@ -117,9 +123,29 @@ pub async fn run(config: Config, own_uid: u32, stop: CancellationToken) -> anyho
     );
 
     let board = LinkBoard::new();
-    let fleet = config.fleet.as_ref().map(|fleet| {
-        FleetDoor::connect(fleet, &config.box_id, boot_id, &owner_tasks, owners.clone())
-    });
+    let outbox = config
+        .fleet
+        .as_ref()
+        .map(|fleet| outbox(store.handle(), &fleet.outbox));
+    let fleet = match (&config.fleet, &outbox, reports) {
+        (Some(fleet), Some(outbox), Some((_, reports))) => {
+            let parts = FleetParts {
+                outbox: outbox.clone(),
+                reports,
+                registry: registry.clone(),
+                boot_id,
+            };
+            let cancel = owners.clone();
+            Some(FleetDoor::connect(
+                fleet,
+                &config.box_id,
+                parts,
+                &owner_tasks,
+                cancel,
+            ))
+        }
+        _ => None,
+    };
     let status = StatusSource::new(
         &config.box_id,
         store.handle(),
@@ -127,7 +153,13 @@ pub async fn run(config: Config, own_uid: u32, stop: CancellationToken) -> anyho
         board.subscribe(),
         registry.clone(),
         understood,
-        fleet.as_ref().map(FleetDoor::state),
+        fleet
+            .as_ref()
+            .zip(outbox)
+            .map(|(door, outbox)| FleetStatus {
+                broker: door.state(),
+                outbox: outbox.stats(),
+            }),
     );
     let (door_state, mut door) = watch::channel(DoorState::Starting);
     if config.bus == Bus::Off {
@@ -211,6 +243,20 @@ pub async fn run(config: Config, own_uid: u32, stop: CancellationToken) -> anyho
         .context("the store did not close")?;
     tracing::info!("stopped");
     Ok(())
+}
+
+/// The outbox with its configured limits.
+fn outbox(store: StoreHandle, config: &OutboxConfig) -> Outbox {
+    let quota = |class: Class| LaneQuota {
+        entries_max: class.entries_max,
+        bytes_max: class.bytes_max,
+    };
+    let limits = Limits {
+        results: quota(config.results),
+        events: quota(config.events),
+        telemetry: quota(config.telemetry_class),
+    };
+    Outbox::new(store, limits)
 }
 
 /// Looks through the commands of the last run. Until that has succeeded, commands are refused and devices still served.

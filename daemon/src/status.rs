@@ -10,6 +10,7 @@ use tokio::sync::watch;
 use crate::inference::InferenceHandle;
 use crate::inference::status::ModelState;
 use crate::link::board::{LinkSnapshot, Links};
+use crate::store::outbox::{Lane, OutboxStats};
 use crate::store::{Origin, StoreHandle, StoreHealth};
 use crate::things::registry::{Presence, Registry};
 
@@ -22,7 +23,16 @@ pub struct StatusSource {
     links: Links,
     registry: Registry,
     understood: watch::Receiver<usize>,
-    fleet: Option<watch::Receiver<BrokerState>>,
+    fleet: Option<FleetStatus>,
+}
+
+/// How the fleet's side stands.
+#[derive(Debug, Clone)]
+pub struct FleetStatus {
+    /// The broker's connection.
+    pub broker: watch::Receiver<BrokerState>,
+    /// What waits for it.
+    pub outbox: watch::Receiver<OutboxStats>,
 }
 
 impl StatusSource {
@@ -35,7 +45,7 @@ impl StatusSource {
         links: Links,
         registry: Registry,
         understood: watch::Receiver<usize>,
-        fleet: Option<watch::Receiver<BrokerState>>,
+        fleet: Option<FleetStatus>,
     ) -> Self {
         Self {
             box_id: box_id.into(),
@@ -82,7 +92,7 @@ impl StatusSource {
             "models": models,
             "links": links,
             "things": {"known": things.len(), "online": online, "understood": *self.understood.borrow()},
-            "fleet": self.fleet.as_ref().map_or_else(|| json!({"state": "off"}), |fleet| broker(&fleet.borrow())),
+            "fleet": self.fleet.as_ref().map_or_else(|| json!({"state": "off"}), fleet),
         })
     }
 
@@ -109,8 +119,10 @@ impl StatusSource {
         if let StoreHealth::Unavailable { cause } = self.store.health() {
             line.push_str(&format!("; store unavailable: {cause}"));
         }
-        if let Some(BrokerState::Waiting { cause, .. }) =
-            self.fleet.as_ref().map(|fleet| fleet.borrow().clone())
+        if let Some(BrokerState::Waiting { cause, .. }) = self
+            .fleet
+            .as_ref()
+            .map(|fleet| fleet.broker.borrow().clone())
         {
             line.push_str(&format!("; broker away: {cause}"));
         }
@@ -155,6 +167,26 @@ fn store(health: &StoreHealth) -> Value {
         StoreHealth::Ready { origin } => json!({"state": "ready", "detail": self::origin(origin)}),
         StoreHealth::Unavailable { cause } => json!({"state": "unavailable", "detail": cause}),
     }
+}
+
+fn fleet(fleet: &FleetStatus) -> Value {
+    let mut value = broker(&fleet.broker.borrow());
+    let stats = *fleet.outbox.borrow();
+    let lanes: serde_json::Map<String, Value> = Lane::ALL
+        .into_iter()
+        .zip(stats)
+        .map(|(lane, stats)| {
+            let counts = json!({
+                "waiting": stats.waiting, "bytes": stats.bytes, "delivered": stats.delivered, "coalesced": stats.coalesced,
+                "expired": stats.expired, "dropped": stats.dropped, "refused": stats.refused, "undeliverable": stats.undeliverable,
+            });
+            (lane.name().to_owned(), counts)
+        })
+        .collect();
+    if let Some(members) = value.as_object_mut() {
+        members.insert("outbox".to_owned(), Value::Object(lanes));
+    }
+    value
 }
 
 fn broker(state: &BrokerState) -> Value {

@@ -37,8 +37,8 @@ fn start(arguments: &DaemonArgs) -> anyhow::Result<()> {
         print!("{}", config::effective(&arguments.config)?);
         return Ok(());
     }
-    let config = Config::load(&arguments.config)?;
     if arguments.check {
+        let config = config::check(&arguments.config)?;
         println!(
             "{}: good ({} devices, fleet {})",
             arguments.config.display(),
@@ -47,6 +47,7 @@ fn start(arguments: &DaemonArgs) -> anyhow::Result<()> {
         );
         return Ok(());
     }
+    let config = Config::load(&arguments.config)?;
     if std::env::var_os(NO_TELEMETRY).is_none() {
         // A running process cannot change its environment safely once it has threads, so it starts over with the right one.
         let error = std::process::Command::new(std::env::current_exe()?)

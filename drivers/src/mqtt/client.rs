@@ -11,12 +11,17 @@
 //!
 //! [`Backoff`]: crate::backoff::Backoff
 
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::pump::Pump;
-use super::types::{BrokerState, ClientConfig, Incoming, Publication, PublishError};
+use super::types::{
+    BrokerState, ClientConfig, Incoming, Publication, PublishError, PublishOptions,
+};
 
 /// Publications waiting for the owner task. Full: [`PublishError::Busy`] at once, because whoever
 /// publishes can decide better than a queue what to do while the broker is away.
@@ -30,14 +35,38 @@ const UP_CAPACITY: usize = 64;
 /// MQTT 5 receive maximum: the broker's limit on unacknowledged messages to us, hence our back-pressure.
 pub(super) const RECEIVE_MAXIMUM: u16 = 16;
 
-pub(super) type Receipt = oneshot::Sender<Result<(), PublishError>>;
+pub(super) type ReceiptSender = oneshot::Sender<Result<(), PublishError>>;
+
+/// What reaches the owner task.
+#[derive(Debug)]
+pub(super) struct Submission {
+    pub(super) publication: Publication,
+    pub(super) options: PublishOptions,
+    pub(super) receipt: ReceiptSender,
+}
+
+/// Resolves when the broker has acknowledged, or when it is certain that it never will. Dropping it gives up the receipt, not the
+/// message.
+#[derive(Debug)]
+pub struct Receipt(oneshot::Receiver<Result<(), PublishError>>);
+
+impl Future for Receipt {
+    type Output = Result<(), PublishError>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        Pin::new(&mut self.0)
+            .poll(context)
+            .map(|received| received.unwrap_or(Err(PublishError::Stopped)))
+    }
+}
 
 /// Handle to the broker connection. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Client {
-    out: mpsc::Sender<(Publication, Receipt)>,
+    out: mpsc::Sender<Submission>,
     packets: mpsc::Sender<Publication>,
     state: watch::Receiver<BrokerState>,
+    fresh_sessions: watch::Receiver<u64>,
 }
 
 impl Client {
@@ -48,14 +77,40 @@ impl Client {
     /// # Errors
     /// [`PublishError::Busy`] when the queue is full, [`PublishError::Stopped`] after shut-down.
     pub async fn publish(&self, publication: Publication) -> Result<(), PublishError> {
+        self.submit(publication, PublishOptions::default())?.await
+    }
+
+    /// Hands over a publication at QoS 1 and returns at once; the receipt resolves once the broker has acknowledged, across
+    /// reconnections. Publications leave in the order in which they were handed over.
+    ///
+    /// # Errors
+    /// [`PublishError::Busy`] when the queue is full, [`PublishError::Stopped`] after shut-down, [`PublishError::InvalidTopic`].
+    pub fn submit(
+        &self,
+        publication: Publication,
+        options: PublishOptions,
+    ) -> Result<Receipt, PublishError> {
+        if !is_topic_name(&publication.topic) {
+            return Err(PublishError::InvalidTopic);
+        }
         let (receipt, acknowledged) = oneshot::channel();
         self.out
-            .try_send((publication, receipt))
+            .try_send(Submission {
+                publication,
+                options,
+                receipt,
+            })
             .map_err(|error| match error {
                 mpsc::error::TrySendError::Full(_) => PublishError::Busy,
                 mpsc::error::TrySendError::Closed(_) => PublishError::Stopped,
             })?;
-        acknowledged.await.unwrap_or(Err(PublishError::Stopped))
+        Ok(Receipt(acknowledged))
+    }
+
+    /// Counts the times that the broker knew nothing of us: subscriptions were made again, and what it kept retained may be gone.
+    #[must_use]
+    pub fn fresh_sessions(&self) -> watch::Receiver<u64> {
+        self.fresh_sessions.clone()
     }
 
     /// Hands over a packet to be published at QoS 1 on the present connection to the broker: it is forgotten with that
@@ -84,13 +139,20 @@ pub fn spawn(
     let (packets, packet_queue) = mpsc::channel(PACKETS_CAPACITY);
     let (up, up_queue) = mpsc::channel(UP_CAPACITY);
     let (state, watched) = watch::channel(BrokerState::Starting);
-    tracker.spawn(Pump::new(config, out_queue, packet_queue, up, state).run(cancel));
+    let (fresh, fresh_sessions) = watch::channel(0);
+    tracker.spawn(Pump::new(config, out_queue, packet_queue, up, state, fresh).run(cancel));
     (
         Client {
             out,
             packets,
             state: watched,
+            fresh_sessions,
         },
         up_queue,
     )
+}
+
+/// Whether it can be published to (MQTT 5 §4.7). One that cannot would stay at the head of every queue for ever.
+fn is_topic_name(topic: &str) -> bool {
+    !topic.is_empty() && topic.len() <= usize::from(u16::MAX) && !topic.contains(['+', '#', '\0'])
 }
