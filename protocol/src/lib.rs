@@ -17,12 +17,15 @@ extern crate alloc;
 
 pub mod connection;
 pub mod device;
+mod endpoint;
+mod event_queue;
 pub mod frame;
 pub mod host;
 pub mod message;
 pub mod secure;
 pub mod segment;
 mod time;
+mod time_sync;
 pub mod transfer;
 pub mod wire;
 
@@ -36,3 +39,4 @@ pub use message::{Fault, FaultCode, LogLevel, Value};
 pub use secure::SecretKey;
 pub use secure::Security;
 pub use time::Instant;
+pub use time_sync::{TIME_SYNC_INTERVAL, TimeSample};

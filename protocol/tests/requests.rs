@@ -432,6 +432,41 @@ fn a_description_above_the_hosts_limit_is_refused_by_name() {
 }
 
 #[test]
+fn a_device_sends_what_its_small_queue_can_hold_and_says_so_of_what_it_cannot() {
+    let document = vec![b'd'; 20_000];
+    let host_takes = Config {
+        description_bytes_max: 20_000,
+        ..Config::default()
+    };
+    let link = LinkKind::Stream;
+    let host = Host::new(host_takes, link, 7, 1);
+    let device = Device::new(Config::constrained(), link, 9, 1, &document);
+    let mut pair = Pair::with_machines(host, device, link, Faults::NONE, 1);
+    pair.connect();
+    let described = pair.ask(1, Request::Describe);
+    assert!(
+        matches!(&described, Ok(Reply::Description { document: seen, .. }) if *seen == document),
+        "the host would take it in one part, the device has no room for that: {described:?}"
+    );
+    pair.answers = false;
+    let (now, id) = (pair.now, RequestId(2));
+    pair.host
+        .request(now, id, invoke("x"), Duration::from_secs(60))
+        .expect("taken");
+    pair.run_until("invoked", Duration::from_secs(5), |pair| {
+        invocations(pair) > 0
+    });
+    let (now, long) = (pair.now, Value::Text("r".repeat(5_000)));
+    let raised = pair.device.event(now, "e", long.clone());
+    assert!(matches!(raised, Err(SendError::TooLarge { .. })));
+    pair.device.respond(now, id, Ok(long)).expect("running");
+    pair.run_until("answered", Duration::from_secs(5), |pair| {
+        pair.reply(id).is_some()
+    });
+    assert_eq!(pair.reply(id), fault(FaultCode::ResultTooLarge));
+}
+
+#[test]
 fn a_result_above_the_hosts_message_limit_becomes_a_fault() {
     let small = Config {
         max_message_log2: 8,
@@ -483,20 +518,6 @@ fn what_cannot_be_asked_is_refused_at_once() {
         Err(RequestError::DuplicateId(RequestId(1)))
     );
     assert_eq!(ask(&mut pair, 2, invoke("a")), Err(RequestError::Busy));
-}
-
-#[test]
-fn the_hosts_time_reaches_the_device() {
-    let mut pair = Pair::new(DATAGRAM, Faults::NONE, 1);
-    pair.connect();
-    pair.host
-        .time_sync(pair.now, 1_800_000_000_000_000)
-        .expect("room");
-    pair.run_for(Duration::from_secs(1));
-    let sync = DeviceEvent::TimeSync {
-        unix_micros: 1_800_000_000_000_000,
-    };
-    assert_eq!(pair.device_events.last(), Some(&sync));
 }
 
 #[test]

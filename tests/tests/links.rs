@@ -235,15 +235,21 @@ async fn under_a_stream_of_commands_and_events_the_connection_moves_to_the_broke
         })
         .unwrap();
         cable.pull();
+        let pulled = std::time::Instant::now();
         carried_by(&edge_box, "lamp-mqtt").await;
+        println!("round {round}: on the broker after {:?}", pulled.elapsed());
         let before = device(&edge_box)["executed"].as_u64().unwrap();
         wait_for("commands to go by the broker", PATIENCE, || {
             device(&edge_box)["executed"].as_u64() > Some(before + 5)
         })
         .unwrap();
         cable.plug().unwrap();
+        let plugged = std::time::Instant::now();
         carried_by(&edge_box, "lamp-serial").await;
-        println!("round {round}: {}", device(&edge_box));
+        println!(
+            "round {round}: on the line again after {:?}",
+            plugged.elapsed()
+        );
     }
     drop(stop);
     let (done, failed) = toggling.await.unwrap();

@@ -69,19 +69,20 @@ impl Contender for Stack {
     }
 
     fn carry(&mut self, payload: &[u8]) -> usize {
-        let data = Value::Bytes(payload.to_vec());
         self.device
-            .event(Instant::ZERO, "sample", data)
+            .event(Instant::ZERO, "sample", payload)
             .expect("there is room");
         let bytes = self.pass();
-        let Some(HostEvent::Event {
+        let event = self.host.poll_event().expect("an event");
+        let HostEvent::Event {
             data: Value::Bytes(data),
             ..
-        }) = self.host.poll_event()
+        } = &event
         else {
-            panic!("no event")
+            panic!("another event")
         };
         assert_eq!(data.len(), payload.len());
+        self.host.recycle(event);
         bytes
     }
 }

@@ -34,7 +34,7 @@ pub struct Config {
     pub receive_window: u8,
     /// The largest message taken, as a power of two, 8 (256 bytes) to 20 (1 MiB). Default 16: 64 KiB.
     pub max_message_log2: u8,
-    /// Bytes of messages that may wait for transmission, on all channels together. Default 256 KiB.
+    /// Bytes of messages that may wait for transmission, on all channels together; longer ones can never be sent. Default 256 KiB.
     /// A message that does not fit is refused with [`SendError::QueueFull`](crate::SendError::QueueFull).
     pub send_queue_bytes: usize,
     /// Bytes of received messages that may wait in the event queue before the peer is asked to pause. Default 128 KiB.
@@ -71,6 +71,9 @@ pub struct Config {
     pub observed_max: usize,
     /// The largest description document that a host fetches, in bytes. Default 1 MiB.
     pub description_bytes_max: usize,
+    /// The longest transfer that is taken, in bytes; a longer one is refused before its owner hears of it. Default 64 MiB, which is
+    /// more than the firmware or the crash log of a microcontroller has. Nothing is allocated for it.
+    pub transfer_bytes_max: u32,
 }
 
 impl Default for Config {
@@ -95,6 +98,7 @@ impl Default for Config {
             remembered_result_bytes: 1024,
             observed_max: 128,
             description_bytes_max: 1024 * 1024,
+            transfer_bytes_max: 64 * 1024 * 1024,
         }
     }
 }

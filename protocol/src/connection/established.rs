@@ -4,7 +4,7 @@ use alloc::vec::Vec;
 
 use crate::Instant;
 use crate::frame::crc32c;
-use crate::segment::{Channel, MessageToken, ReassemblyError};
+use crate::segment::{ArrivedSegment, Buffers, Channel, MessageToken, ReassemblyError};
 use crate::wire::{
     AckBody, DATA_HEADER_BYTES, Flags, HEADER_BYTES, Header, Hello, Identity, Kind, Role,
     SegmentHeader, WireError,
@@ -54,13 +54,31 @@ impl ConnectionKey {
     }
 }
 
-/// What came of a packet.
+/// What the connection lends to its parts for the time of a packet.
+pub(crate) struct Turn<'a> {
+    pub(crate) now: Instant,
+    pub(crate) config: &'a Config,
+    pub(crate) timers: &'a mut TimerTable,
+    pub(crate) stats: &'a mut Stats,
+    pub(crate) buffers: &'a mut Buffers,
+}
+
+/// What came of packets, until the connection's owner has fetched it.
 #[derive(Debug, Default)]
 pub(crate) struct Received {
     pub(crate) messages: Vec<Vec<u8>>,
     pub(crate) delivered: Vec<MessageToken>,
     /// The handshake is over; the owner is to be told of the connection.
     pub(crate) is_opened: bool,
+}
+
+impl Received {
+    /// Forgets what came of a packet that ended the connection.
+    pub(crate) fn clear(&mut self) {
+        self.messages.clear();
+        self.delivered.clear();
+        self.is_opened = false;
+    }
 }
 
 /// Why a packet was not taken.
@@ -130,60 +148,40 @@ impl Established {
         }
     }
 
-    /// Takes any packet but Hello and Close.
+    /// Takes any packet but Hello and Close; puts what came of it into `received`.
     pub(crate) fn on_packet(
         &mut self,
-        now: Instant,
         packet: &[u8],
         is_overrun: impl FnOnce() -> bool,
-        config: &Config,
-        timers: &mut TimerTable,
-        stats: &mut Stats,
-    ) -> Result<Received, Refusal> {
+        received: &mut Received,
+        turn: &mut Turn<'_>,
+    ) -> Result<(), Refusal> {
+        let now = turn.now;
         let (header, body) = Header::decode(packet).map_err(Refusal::Malformed)?;
         if header.tag != self.key.tag_in {
             return Err(Refusal::Stale);
         }
-        let mut received = Received::default();
         let ack_body = match header.kind {
             Kind::Ack | Kind::Pong => Some(AckBody::decode(body).map_err(Refusal::Malformed)?),
             _ => None,
         };
         self.silent_intervals = 0;
-        timers.set(Timer::KeepAlive, now + config.keep_alive);
-        if self
-            .sender
-            .on_ack(now, header.ack, ack_body, timers, &mut received.delivered)
-            .is_err()
-        {
-            stats.bad_ack += 1;
+        turn.timers
+            .set(Timer::KeepAlive, now + turn.config.keep_alive);
+        let (delivered, timers) = (&mut received.delivered, &mut *turn.timers);
+        let is_good =
+            self.sender
+                .on_ack(now, header.ack, ack_body, delivered, timers, turn.buffers);
+        if is_good.is_err() {
+            turn.stats.bad_ack += 1;
         }
         if matches!(self.protection, Protection::Answering(_)) && self.sender.is_idle() {
             self.protection.on_answered();
             received.is_opened = true;
         }
         match header.kind {
-            Kind::Data if is_overrun() => stats.overrun += 1,
-            Kind::Data => {
-                let (segment, payload) = SegmentHeader::decode(body).map_err(Refusal::Malformed)?;
-                let arrival = self
-                    .receiver
-                    .on_segment(
-                        header.seq,
-                        header.flags,
-                        segment.channel_seq,
-                        payload,
-                        &mut received.messages,
-                    )
-                    .map_err(Refusal::Violation)?;
-                match arrival {
-                    Arrival::New => stats.segments_received += 1,
-                    Arrival::Duplicate => stats.duplicates += 1,
-                    Arrival::OutOfWindow => stats.out_of_window += 1,
-                }
-                self.receiver.arm(now, config, timers);
-                self.open_messages(header.flags.channel, &mut received)?;
-            }
+            Kind::Data if is_overrun() => turn.stats.overrun += 1,
+            Kind::Data => self.on_data(&header, body, received, turn)?,
             Kind::Ping => self.pong_for = Some(header.seq),
             Kind::Pong if header.seq == self.ping_seq => {
                 // Once packets are measured, a ping, being shorter than they, says less.
@@ -196,43 +194,80 @@ impl Established {
             }
             _ => {}
         }
-        self.watch_credit(now, timers);
-        Ok(received)
+        self.watch_credit(now, turn.timers);
+        Ok(())
     }
 
-    /// Opens what came on `channel`, and answers a handshake.
-    fn open_messages(&mut self, channel: Channel, received: &mut Received) -> Result<(), Refusal> {
-        let messages = core::mem::take(&mut received.messages);
-        for mut message in messages {
-            let opened = self.protection.open(self.key.role, channel, &mut message);
+    fn on_data(
+        &mut self,
+        header: &Header,
+        body: &[u8],
+        received: &mut Received,
+        turn: &mut Turn<'_>,
+    ) -> Result<(), Refusal> {
+        let (segment, payload) = SegmentHeader::decode(body).map_err(Refusal::Malformed)?;
+        let Flags {
+            start,
+            end,
+            channel,
+        } = header.flags;
+        let segment = ArrivedSegment {
+            channel_seq: segment.channel_seq,
+            start,
+            end,
+            payload,
+        };
+        let messages = &mut received.messages;
+        let arrival =
+            self.receiver
+                .on_segment(header.seq, channel, &segment, messages, turn.buffers);
+        match arrival.map_err(Refusal::Violation)? {
+            Arrival::New => turn.stats.segments_received += 1,
+            Arrival::Duplicate => turn.stats.duplicates += 1,
+            Arrival::OutOfWindow => turn.stats.out_of_window += 1,
+        }
+        self.receiver.arm(turn.now, turn.config, turn.timers);
+        self.open_messages(channel, received, turn.buffers)
+    }
+
+    /// Opens what came on `channel`, and answers a handshake; leaves what is for the owner.
+    fn open_messages(
+        &mut self,
+        channel: Channel,
+        received: &mut Received,
+        buffers: &mut Buffers,
+    ) -> Result<(), Refusal> {
+        let mut at = 0;
+        while let Some(message) = received.messages.get_mut(at) {
+            let opened = self.protection.open(self.key.role, channel, message);
             match opened.map_err(|_| Refusal::Forged)? {
                 Opened::Message
                     if channel == Channel::Control && self.resumption == Resumption::Awaited =>
                 {
                     let session = self.taken.session;
-                    let theirs = Taken::decode(&message)
+                    let theirs = Taken::decode(message)
                         .filter(|theirs| theirs.session == session)
                         .ok_or(Refusal::NotResumed)?;
                     let queues = &mut self.sender.queues;
                     queues
-                        .resume(theirs.counts, &mut received.delivered)
+                        .resume(theirs.counts, &mut received.delivered, buffers)
                         .map_err(|_| Refusal::NotResumed)?;
                     self.resumption = Resumption::Done;
                 }
                 Opened::Message => {
                     let taken = &mut self.taken.counts[channel as usize];
                     *taken = taken.wrapping_add(1);
-                    received.messages.push(message);
+                    at += 1;
+                    continue;
                 }
-                Opened::Handshake(answer) => match answer {
-                    Some(answer) => self.queue_handshake(answer),
-                    None => {
-                        received.is_opened = true;
-                        // The device waits for nothing else.
-                        self.owe_ack(AckDebt::Cumulative);
-                    }
-                },
+                Opened::Handshake(Some(answer)) => self.queue_handshake(answer),
+                Opened::Handshake(None) => {
+                    received.is_opened = true;
+                    // The device waits for nothing else.
+                    self.owe_ack(AckDebt::Cumulative);
+                }
             }
+            buffers.give(received.messages.remove(at));
         }
         Ok(())
     }
@@ -319,12 +354,11 @@ impl Established {
     /// Appends the next packet, if there is one; gives the token of a message whose first segment it carries.
     pub(crate) fn poll_packet(
         &mut self,
-        now: Instant,
         credit: Credit,
-        timers: &mut TimerTable,
-        stats: &mut Stats,
+        turn: &mut Turn<'_>,
         out: &mut Vec<u8>,
     ) -> Option<Option<MessageToken>> {
+        let (now, timers) = (turn.now, &mut *turn.timers);
         let credit = match credit {
             Credit::Open => self.window,
             Credit::Paused => 0,
@@ -341,7 +375,9 @@ impl Established {
             seq,
             segment,
             is_repeat,
-        }) = self.sender.poll(now, &mut self.protection, timers)
+        }) = self
+            .sender
+            .poll(now, &mut self.protection, timers, turn.buffers)
         {
             let ack = self.receiver.ride(timers);
             let flags = Flags {
@@ -360,10 +396,10 @@ impl Established {
             out.push(segment.channel_seq);
             out.extend_from_slice(&segment.payload);
             if is_repeat {
-                stats.retransmissions += 1;
+                turn.stats.retransmissions += 1;
                 return Some(None);
             }
-            stats.segments_sent += 1;
+            turn.stats.segments_sent += 1;
             return Some(segment.token.filter(|_| segment.start));
         }
         if self.receiver.debt() == AckDebt::Cumulative {
@@ -373,7 +409,7 @@ impl Established {
         if core::mem::take(&mut self.ping_wanted) {
             self.ping_seq = self.ping_seq.wrapping_add(1);
             self.ping_sent_at = Some(now);
-            stats.pings_sent += 1;
+            turn.stats.pings_sent += 1;
             let ack = self.receiver.ride(timers);
             Header {
                 kind: Kind::Ping,

@@ -71,12 +71,12 @@ pub enum SendError {
     /// The send queue is full; later there may be room.
     #[error("the send queue is full")]
     QueueFull,
-    /// The encoded message exceeds what the peer takes.
-    #[error("the message has {size} bytes, the peer takes {limit}")]
+    /// The encoded message exceeds what the peer takes, or what our send queue ever holds.
+    #[error("the message has {size} bytes, at most {limit} can be sent")]
     TooLarge {
         /// Encoded size in bytes.
         size: usize,
-        /// The peer's limit in bytes.
+        /// The lesser limit in bytes.
         limit: usize,
     },
     /// A name or value breaks the protocol's bounds.

@@ -3,8 +3,8 @@
 use alloc::vec::Vec;
 
 use crate::Instant;
-use crate::segment::{Reassembly, ReassemblyError};
-use crate::wire::{AckBody, Flags};
+use crate::segment::{ArrivedSegment, Buffers, Channel, Reassembly, ReassemblyError};
+use crate::wire::AckBody;
 
 use super::Config;
 use super::timers::{Timer, TimerTable};
@@ -57,10 +57,10 @@ impl Receiver {
     pub(crate) fn on_segment(
         &mut self,
         seq: u16,
-        flags: Flags,
-        channel_seq: u8,
-        payload: &[u8],
+        channel: Channel,
+        segment: &ArrivedSegment<'_>,
         messages: &mut Vec<Vec<u8>>,
+        buffers: &mut Buffers,
     ) -> Result<Arrival, ReassemblyError> {
         let ahead = seq.wrapping_sub(self.next_seq);
         let arrival = match ahead {
@@ -86,8 +86,7 @@ impl Receiver {
         } else {
             AckDebt::Delayed
         });
-        let channel = &mut self.channels[flags.channel as usize];
-        channel.on_segment(channel_seq, flags.start, flags.end, payload, messages)?;
+        self.channels[channel as usize].on_segment(segment, messages, buffers)?;
         Ok(Arrival::New)
     }
 

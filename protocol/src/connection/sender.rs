@@ -8,7 +8,7 @@ use alloc::vec::Vec;
 use core::time::Duration;
 
 use crate::Instant;
-use crate::segment::{Channel, MessageToken, OutgoingQueues, Segment};
+use crate::segment::{Buffers, Channel, MessageToken, OutgoingQueues, Segment};
 use crate::wire::{AckBody, DATA_HEADER_BYTES};
 
 use super::loss::{LossDetector, Transmission, Verdict};
@@ -131,6 +131,7 @@ impl Sender {
         now: Instant,
         protection: &mut Protection,
         timers: &mut TimerTable,
+        buffers: &mut Buffers,
     ) -> Option<Departure<'_>> {
         let (index, is_repeat) = Channel::ALL.iter().find_map(|&channel| {
             let lost =
@@ -138,7 +139,7 @@ impl Sender {
             match self.in_flight.iter().position(lost) {
                 Some(index) => Some((index, true)),
                 None => self
-                    .admit(now, channel, protection)
+                    .admit(now, channel, protection, buffers)
                     .map(|index| (index, false)),
             }
         })?;
@@ -165,15 +166,19 @@ impl Sender {
         now: Instant,
         channel: Channel,
         protection: &mut Protection,
+        buffers: &mut Buffers,
     ) -> Option<usize> {
         if self.in_flight.len() >= self.window_for(channel) || !self.is_paced(channel) {
             return None;
         }
         if protection.is_sealed() {
-            self.queues
-                .seal_next(channel, |message| protection.seal(channel, message));
+            self.queues.seal_next(channel, buffers, |message| {
+                protection.seal(channel, message)
+            });
         }
-        let segment = self.queues.pop_segment(channel, self.payload_max)?;
+        let segment = self
+            .queues
+            .pop_segment(channel, self.payload_max, buffers)?;
         self.in_flight.push_back(InFlight {
             segment,
             fate: Fate::Flying,
@@ -219,8 +224,9 @@ impl Sender {
         now: Instant,
         ack: u16,
         body: Option<AckBody>,
-        timers: &mut TimerTable,
         delivered: &mut Vec<MessageToken>,
+        timers: &mut TimerTable,
+        buffers: &mut Buffers,
     ) -> Result<(), BadAck> {
         self.was_heard = true;
         let acked = ack.wrapping_sub(self.first_unacked());
@@ -250,9 +256,10 @@ impl Sender {
                 self.note_arrival(&packet, now, &mut round_trip);
             }
             if packet.segment.end && !packet.segment.is_internal {
-                self.queues.on_arrived(packet.segment.channel);
+                self.queues.on_arrived(packet.segment.channel, buffers);
                 delivered.extend(packet.segment.token);
             }
+            buffers.give(packet.segment.payload);
         }
         if let Some(body) = body {
             self.credit = body.credit;

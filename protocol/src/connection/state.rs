@@ -9,13 +9,14 @@ use core::time::Duration;
 
 use crate::Instant;
 use crate::frame::{DatagramGate, FrameStats, StreamDecoder, encode_stream};
+use crate::message::Message;
 use crate::secure::{EphemeralSource, Security};
-use crate::segment::{Channel, MessageToken};
+use crate::segment::{Buffers, Channel, MessageToken, OutgoingQueues};
 use crate::wire::{
     Close, CloseReason, Hello, Identity, Kind, Role, Token, VersionRange, WINDOW_MAX,
 };
 
-use super::established::{Credit, Established};
+use super::established::{Credit, Established, Received, Turn};
 use super::peers::KnownPeers;
 use super::receiver::AckDebt;
 use super::session::{Resumption, Suspended};
@@ -93,6 +94,9 @@ pub(crate) struct Connection {
     events: VecDeque<ConnectionEvent>,
     /// The packet that is being framed; kept for its memory.
     scratch: Vec<u8>,
+    /// Empty between packets; kept for its memory.
+    received: Received,
+    pub(crate) buffers: Buffers,
     backlog_bytes: usize,
     pub(crate) stats: Stats,
 }
@@ -109,6 +113,8 @@ impl Connection {
         let framing = Framing::new(&config, link);
         Self {
             state: State::seeking(&config),
+            buffers: Buffers::new(1 << config.max_message_log2),
+            received: Received::default(),
             config,
             link,
             role,
@@ -248,8 +254,14 @@ impl Connection {
         let State::Established(established) = &mut self.state else {
             return None;
         };
-        let started =
-            established.poll_packet(now, credit, &mut self.timers, &mut self.stats, out)?;
+        let mut turn = Turn {
+            now,
+            config: &self.config,
+            timers: &mut self.timers,
+            stats: &mut self.stats,
+            buffers: &mut self.buffers,
+        };
+        let started = established.poll_packet(credit, &mut turn, out)?;
         self.events.extend(started.map(ConnectionEvent::Started));
         Some(Kind::Data)
     }
@@ -305,23 +317,41 @@ impl Connection {
         }
     }
 
-    /// The largest message that the peer takes, while there is one to take it.
-    pub(crate) fn peer_max_message(&self) -> Option<usize> {
-        match (&self.state, &self.suspended) {
-            (State::Established(established), _) => Some(established.peer.max_message),
-            (_, Some(suspended)) => Some(suspended.peer.max_message),
-            _ => None,
-        }
+    /// The largest message that can be sent on `channel`, by the peer's limit and our queue, while there is somebody to take it.
+    pub(crate) fn message_max(&self, channel: Channel) -> Option<usize> {
+        let peers = match (&self.state, &self.suspended) {
+            (State::Established(established), _) => established.peer.max_message,
+            (_, Some(suspended)) => suspended.peer.max_message,
+            _ => return None,
+        };
+        Some(peers.min(self.queue_max(channel)))
     }
 
-    /// Queues a message.
+    fn queue_max(&self, channel: Channel) -> usize {
+        OutgoingQueues::message_max(self.config.send_queue_bytes, channel)
+    }
+
+    /// Encodes and queues a message.
     pub(crate) fn send(
+        &mut self,
+        now: Instant,
+        message: &Message<'_>,
+        token: Option<MessageToken>,
+    ) -> Result<(), SendError> {
+        let mut bytes = self.buffers.take_roomiest();
+        message.encode_into(&mut bytes);
+        self.send_bytes(now, message.channel(), bytes, token)
+    }
+
+    /// Queues an encoded message.
+    pub(crate) fn send_bytes(
         &mut self,
         now: Instant,
         channel: Channel,
         message: Vec<u8>,
         token: Option<MessageToken>,
     ) -> Result<(), SendError> {
+        let queue_max = self.queue_max(channel);
         let (queues, limit) = match (&mut self.state, &mut self.suspended) {
             (State::Established(established), _) if established.is_open() => {
                 (&mut established.sender.queues, established.peer.max_message)
@@ -329,15 +359,20 @@ impl Connection {
             (State::Seeking { .. }, Some(suspended)) => {
                 (&mut suspended.queues, suspended.peer.max_message)
             }
-            _ => return Err(SendError::NotConnected),
+            _ => {
+                self.buffers.give(message);
+                return Err(SendError::NotConnected);
+            }
         };
-        let size = message.len();
+        let (size, limit) = (message.len(), limit.min(queue_max));
         if size > limit {
+            self.buffers.give(message);
             return Err(SendError::TooLarge { size, limit });
         }
-        queues
-            .push(channel, message, token)
-            .map_err(|_| SendError::QueueFull)?;
+        if let Err(message) = queues.push(channel, message, token) {
+            self.buffers.give(message);
+            return Err(SendError::QueueFull);
+        }
         if let State::Established(established) = &self.state {
             established.watch_credit(now, &mut self.timers);
         }

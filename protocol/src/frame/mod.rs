@@ -26,6 +26,28 @@ pub fn crc32c(bytes: &[u8]) -> u32 {
     CRC32C.checksum(bytes)
 }
 
+/// CRC-32C of bytes that come in pieces.
+pub(crate) struct Checksum(crc::Digest<'static, u32, Table<TABLES>>);
+
+impl Checksum {
+    pub(crate) fn new() -> Self {
+        Self(CRC32C.digest())
+    }
+
+    pub(crate) fn finish(self) -> u32 {
+        self.0.finalize()
+    }
+}
+
+impl minicbor::encode::Write for &mut Checksum {
+    type Error = core::convert::Infallible;
+
+    fn write_all(&mut self, bytes: &[u8]) -> Result<(), Self::Error> {
+        self.0.update(bytes);
+        Ok(())
+    }
+}
+
 /// What came off a link and was no packet; each count says how often.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct FrameStats {

@@ -8,11 +8,10 @@ mod events;
 
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use autoglm_drivers::backoff::Backoff;
-use autoglm_drivers::link::{Link, LinkAddress, LinkError, Opener};
+use autoglm_drivers::link::{Link, LinkError, Opener};
 use autoglm_drivers::port::{LinkControl, LinkIndex, Port, PortEvent, port};
 use autoglm_protocol::{Config as ProtocolConfig, PeerInfo};
 use tokio::sync::mpsc;
