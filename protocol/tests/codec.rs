@@ -161,6 +161,7 @@ fn hello() -> impl Strategy<Value = Hello> {
             role: if is_device { Role::Device } else { Role::Host },
             established,
             resume: more % 2 == 1,
+            reliable: more % 3 == 1,
             versions: VersionRange {
                 min,
                 max: (min + more).min(15),

@@ -51,6 +51,7 @@ impl ByHand {
             role: Role::Host,
             established: true,
             resume: false,
+            reliable: false,
             versions: VersionRange::OURS,
             features: 0,
             identity: host,

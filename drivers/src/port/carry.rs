@@ -1,12 +1,13 @@
 //! Carrying something large to the device, beside requests and without delaying them by more than a segment.
 //!
 //! One at a time. It goes on over interruptions of the connection as requests do; when the connection is lost the caller offers
-//! it again, and the device says from where it wants it. What a device offers to us is refused: nobody here takes it yet.
+//! it again, and the device says from where it wants it. What a device offers to us is refused: nobody here takes it yet
+//! ([`Config::transfer_bytes_max`](autoglm_protocol::Config::transfer_bytes_max) is 0).
 
 use std::sync::Arc;
 
 use autoglm_protocol::transfer::{Offer, OfferError, TransferEvent, TransferId};
-use autoglm_protocol::{Fault, FaultCode, Host, Instant};
+use autoglm_protocol::{Fault, Host, Instant};
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
@@ -88,11 +89,8 @@ impl Carrier {
                     self.end(id, result.map_err(CarryError::Refused));
                 }
                 TransferEvent::Interrupted { id } => self.end(id, Err(CarryError::Interrupted)),
-                TransferEvent::Offered { id, .. } => {
-                    let fault = Fault::new(FaultCode::Unsupported, "nothing is taken here");
-                    let _ = host.transfers().refuse(now, id, fault);
-                }
-                TransferEvent::Part { .. }
+                TransferEvent::Offered { .. }
+                | TransferEvent::Part { .. }
                 | TransferEvent::Complete { .. }
                 | TransferEvent::Ended { .. } => {}
             }

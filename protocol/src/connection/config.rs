@@ -22,6 +22,38 @@ pub enum LinkKind {
         /// The most bytes one packet may have, 20 to 65,536.
         mtu: usize,
     },
+    /// A stream of bytes that loses, garbles and reorders nothing, or ends (a pseudo-terminal, TCP, a USB serial device). If both ends
+    /// say so nothing is repeated, and a packet that is missing all the same ends the connection as a violation.
+    ReliableStream,
+    /// As [`LinkKind::Datagram`], of a link that loses and reorders nothing, or ends (MQTT with QoS 1 or 2 on one topic, BLE without
+    /// EATT). If both ends say so nothing is repeated, as on a [`LinkKind::ReliableStream`].
+    ReliableDatagram {
+        /// The most bytes one packet may have, 20 to 65,536.
+        mtu: usize,
+    },
+}
+
+impl LinkKind {
+    /// Whether the link is a stream of bytes, on which packets are framed.
+    #[must_use]
+    pub const fn is_stream(self) -> bool {
+        matches!(self, Self::Stream | Self::ReliableStream)
+    }
+
+    /// Whether the link loses nothing and keeps the order.
+    #[must_use]
+    pub const fn is_reliable(self) -> bool {
+        matches!(self, Self::ReliableStream | Self::ReliableDatagram { .. })
+    }
+}
+
+/// Who sees to it that every packet arrives, agreed on by both ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Delivery {
+    /// We do: what is lost is repeated.
+    Repeating,
+    /// The link does.
+    Trusting,
 }
 
 /// The settings of one connection; both roles use the same.
@@ -71,8 +103,8 @@ pub struct Config {
     pub observed_max: usize,
     /// The largest description document that a host fetches, in bytes. Default 1 MiB.
     pub description_bytes_max: usize,
-    /// The longest transfer that is taken, in bytes; a longer one is refused before its owner hears of it. Default 64 MiB, which is
-    /// more than the firmware or the crash log of a microcontroller has. Nothing is allocated for it.
+    /// The longest transfer that is taken, in bytes; a longer one is refused before its owner hears of it. Default 0: none is, so that
+    /// an owner who fetches no [`TransferEvent`](crate::transfer::TransferEvent) has none. Nothing is allocated for it.
     pub transfer_bytes_max: u32,
 }
 
@@ -98,7 +130,7 @@ impl Default for Config {
             remembered_result_bytes: 1024,
             observed_max: 128,
             description_bytes_max: 1024 * 1024,
-            transfer_bytes_max: 64 * 1024 * 1024,
+            transfer_bytes_max: 0,
         }
     }
 }
@@ -149,8 +181,10 @@ impl Config {
     /// The largest packet that this side takes over `link`, in bytes.
     pub(crate) fn mtu(&self, link: LinkKind) -> usize {
         match link {
-            LinkKind::Stream => self.stream_mtu,
-            LinkKind::Datagram { mtu } => mtu.clamp(MTU_MIN, MTU_MAX),
+            LinkKind::Stream | LinkKind::ReliableStream => self.stream_mtu,
+            LinkKind::Datagram { mtu } | LinkKind::ReliableDatagram { mtu } => {
+                mtu.clamp(MTU_MIN, MTU_MAX)
+            }
         }
     }
 }

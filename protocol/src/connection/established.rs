@@ -15,7 +15,7 @@ use super::receiver::{AckDebt, Arrival, Receiver};
 use super::sender::{Departure, GaveUp, Sender};
 use super::session::{Resumption, Suspended, Taken};
 use super::timers::{Timer, TimerTable};
-use super::{Config, LinkKind, LostReason, PeerInfo, Stats};
+use super::{Config, Delivery, LinkKind, PeerInfo, Stats};
 
 /// What tells one connection's packets from another's: derived from both identities, different in each direction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -108,6 +108,8 @@ pub(crate) struct Established {
     ping_wanted: bool,
     ping_seq: u16,
     ping_sent_at: Option<Instant>,
+    /// The number of the first packet that the last ping does not ask for.
+    ping_end: u16,
 }
 
 impl Established {
@@ -121,12 +123,16 @@ impl Established {
         timers: &mut TimerTable,
     ) -> Self {
         timers.set(Timer::KeepAlive, now + config.keep_alive);
+        let delivery = match link.is_reliable() && hello.reliable {
+            true => Delivery::Trusting,
+            false => Delivery::Repeating,
+        };
         Self {
             peer,
             peer_identity: hello.identity,
             sender: Sender::new(
                 config,
-                link,
+                (link, delivery),
                 key.first_seq,
                 peer.mtu - DATA_HEADER_BYTES,
                 hello.window,
@@ -138,13 +144,14 @@ impl Established {
                 counts: [0; 4],
             },
             key,
-            receiver: Receiver::new(config, key.first_seq),
+            receiver: Receiver::new(config, key.first_seq, delivery),
             window: config.receive_window,
             silent_intervals: 0,
             pong_for: None,
             ping_wanted: false,
             ping_seq: 0,
             ping_sent_at: None,
+            ping_end: key.first_seq,
         }
     }
 
@@ -184,6 +191,7 @@ impl Established {
             Kind::Data => self.on_data(&header, body, received, turn)?,
             Kind::Ping => self.pong_for = Some(header.seq),
             Kind::Pong if header.seq == self.ping_seq => {
+                self.check_arrival()?;
                 // Once packets are measured, a ping, being shorter than they, says less.
                 if let Some(sent_at) = self.ping_sent_at.take()
                     && self.sender.rtt.smoothed().is_none()
@@ -196,6 +204,17 @@ impl Established {
         }
         self.watch_credit(now, turn.timers);
         Ok(())
+    }
+
+    /// Where nothing is repeated, what was sent before a ping has arrived before its answer was sent.
+    fn check_arrival(&self) -> Result<(), Refusal> {
+        match self.sender.missing_before(self.ping_end) {
+            Some(expected) if self.sender.delivery() == Delivery::Trusting => {
+                let seq = self.ping_end;
+                Err(Refusal::Violation(ReassemblyError::Gap { expected, seq }))
+            }
+            _ => Ok(()),
+        }
     }
 
     fn on_data(
@@ -330,20 +349,16 @@ impl Established {
         self.silent_intervals >= config.keep_alive_missed_max
     }
 
-    /// The handshake, or the resumption, took too long: whether the peer is to blame.
-    pub(crate) fn on_handshake_timeout(&self) -> LostReason {
-        let has_heard_us = self.sender.is_idle() && self.silent_intervals == 0;
-        match has_heard_us && !self.protection.is_open() {
-            true => LostReason::Unauthenticated,
-            false => LostReason::Silent,
-        }
-    }
-
     pub(crate) fn on_retransmit_timeout(
         &mut self,
         now: Instant,
         timers: &mut TimerTable,
     ) -> Result<(), GaveUp> {
+        if self.sender.delivery() == Delivery::Trusting {
+            // Nothing has arrived for long, or the last packet is lost: the answer will tell.
+            self.ping_wanted = true;
+            return Ok(());
+        }
         self.sender.on_retransmit_timeout(now, timers)
     }
 
@@ -395,12 +410,14 @@ impl Established {
             .encode(out);
             out.push(segment.channel_seq);
             out.extend_from_slice(&segment.payload);
+            let started = segment.token.filter(|_| segment.start);
+            self.sender.on_written(turn.buffers);
             if is_repeat {
                 turn.stats.retransmissions += 1;
                 return Some(None);
             }
             turn.stats.segments_sent += 1;
-            return Some(segment.token.filter(|_| segment.start));
+            return Some(started);
         }
         if self.receiver.debt() == AckDebt::Cumulative {
             self.put_ack(Kind::Ack, 0, credit, timers, out);
@@ -409,6 +426,7 @@ impl Established {
         if core::mem::take(&mut self.ping_wanted) {
             self.ping_seq = self.ping_seq.wrapping_add(1);
             self.ping_sent_at = Some(now);
+            self.ping_end = self.sender.next_seq();
             turn.stats.pings_sent += 1;
             let ack = self.receiver.ride(timers);
             Header {

@@ -22,6 +22,7 @@ mod state;
 mod stats;
 mod timers;
 
+pub(crate) use config::Delivery;
 pub use config::{Config, LinkKind};
 pub use outcome::{LostReason, PeerInfo, SendError, Standing};
 pub use stats::Stats;

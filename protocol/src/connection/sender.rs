@@ -14,9 +14,10 @@ use crate::wire::{AckBody, DATA_HEADER_BYTES};
 use super::loss::{LossDetector, Transmission, Verdict};
 use super::pace::Pace;
 use super::protection::Protection;
+use super::receiver::kept_free;
 use super::rtt::RttEstimator;
 use super::timers::{Timer, TimerTable};
-use super::{Config, LinkKind};
+use super::{Config, Delivery, LinkKind};
 
 /// How often one packet may get lost while others get through, before the link counts as unable to carry it. Chosen because at
 /// 30 % loss each way a packet fails this often once in 10^5 connections' lifetimes, while a packet too large for the real MTU
@@ -93,6 +94,9 @@ pub(crate) struct Sender {
     next_transmission: u64,
     losses: LossDetector,
     pace: Pace,
+    delivery: Delivery,
+    /// How long a link that loses nothing may take until it is asked whether it really did not.
+    check_after: Duration,
     /// Something was heard since the last time-out.
     was_heard: bool,
     timed_out_at: Option<Instant>,
@@ -101,7 +105,7 @@ pub(crate) struct Sender {
 impl Sender {
     pub(crate) fn new(
         config: &Config,
-        link: LinkKind,
+        (link, delivery): (LinkKind, Delivery),
         first_seq: u16,
         payload_max: usize,
         window: u8,
@@ -120,6 +124,8 @@ impl Sender {
             next_transmission: 0,
             losses: LossDetector::new(link),
             pace: Pace::new(window),
+            delivery,
+            check_after: config.keep_alive,
             was_heard: true,
             timed_out_at: None,
         }
@@ -146,7 +152,7 @@ impl Sender {
         let number = self.next_transmission;
         self.next_transmission += 1;
         let bytes = self.in_flight[index].bytes();
-        timers.set_if_idle(Timer::Retransmit, now + self.rtt.rto(bytes));
+        timers.set_if_idle(Timer::Retransmit, now + self.patience(bytes));
         let seq = self.first_unacked().wrapping_add(index as u16);
         let packet = &mut self.in_flight[index];
         packet.fate = Fate::Flying;
@@ -193,12 +199,16 @@ impl Sender {
 
     /// Less urgent channels leave slots free, so that a full window of bulk data does not hold up a command.
     fn window_for(&self, channel: Channel) -> usize {
-        let kept_free = (self.window / 8).max(1) * channel as u8;
+        let kept_free = kept_free(self.window) * channel as u8;
         usize::from(self.window.saturating_sub(kept_free).min(self.credit))
     }
 
     /// Whether one more packet may be on its way; a repeat always may, for the line has lost what it replaces. Each more urgent channel may have one more than the next.
     fn is_paced(&self, channel: Channel) -> bool {
+        if self.delivery == Delivery::Trusting {
+            // Acknowledgements come too seldom to pace by.
+            return true;
+        }
         let urgency = Channel::Bulk as usize - channel as usize;
         self.flying() < self.pace.packets() + urgency
     }
@@ -243,6 +253,10 @@ impl Sender {
         };
         if covered > self.in_flight.len() {
             return Err(BadAck);
+        }
+        if self.delivery == Delivery::Trusting {
+            self.on_trusted_ack(now, acked, body, delivered, timers, buffers);
+            return Ok(());
         }
         let was_full = self.flying() >= self.pace.packets();
         let mut round_trip: Option<Sample> = None;
@@ -289,6 +303,63 @@ impl Sender {
             }
         }
         Ok(())
+    }
+
+    /// On a link that loses nothing an acknowledgement says that memory may be freed, and no more.
+    fn on_trusted_ack(
+        &mut self,
+        now: Instant,
+        acked: u16,
+        body: Option<AckBody>,
+        delivered: &mut Vec<MessageToken>,
+        timers: &mut TimerTable,
+        buffers: &mut Buffers,
+    ) {
+        for packet in self.in_flight.drain(..usize::from(acked)) {
+            if packet.segment.end && !packet.segment.is_internal {
+                self.queues.on_arrived(packet.segment.channel, buffers);
+                delivered.extend(packet.segment.token);
+            }
+        }
+        self.credit = body.map_or(self.credit, |body| body.credit);
+        match self.in_flight.is_empty() {
+            true => timers.clear(Timer::Retransmit),
+            false if acked > 0 => timers.set(Timer::Retransmit, now + self.check_after),
+            false => {}
+        }
+    }
+
+    /// A packet was written; what it held is not needed again where nothing is repeated.
+    pub(crate) fn on_written(&mut self, buffers: &mut Buffers) {
+        if self.delivery == Delivery::Trusting
+            && let Some(packet) = self.in_flight.back_mut()
+        {
+            buffers.give(core::mem::take(&mut packet.segment.payload));
+        }
+    }
+
+    /// How long a packet of `bytes` may take until it is repeated, or asked for.
+    fn patience(&self, bytes: usize) -> Duration {
+        match self.delivery {
+            Delivery::Repeating => self.rtt.rto(bytes),
+            Delivery::Trusting => self.check_after,
+        }
+    }
+
+    pub(crate) fn delivery(&self) -> Delivery {
+        self.delivery
+    }
+
+    /// The number of the next packet.
+    pub(crate) fn next_seq(&self) -> u16 {
+        self.next_seq
+    }
+
+    /// The first packet before `end` that has not arrived.
+    pub(crate) fn missing_before(&self, end: u16) -> Option<u16> {
+        let first = self.first_unacked();
+        let is_before = (1..0x8000).contains(&end.wrapping_sub(first));
+        is_before.then_some(first)
     }
 
     /// Notes that a packet in flight arrived; `best` becomes the shortest round trip of those that are one.
@@ -372,7 +443,7 @@ impl Sender {
         self.in_flight.is_empty() && self.queues.is_empty()
     }
 
-    fn first_unacked(&self) -> u16 {
+    pub(crate) fn first_unacked(&self) -> u16 {
         self.next_seq.wrapping_sub(self.in_flight.len() as u16)
     }
 }

@@ -11,7 +11,7 @@ use crate::Instant;
 use crate::frame::{DatagramGate, FrameStats, StreamDecoder, encode_stream};
 use crate::message::Message;
 use crate::secure::{EphemeralSource, Security};
-use crate::segment::{Buffers, Channel, MessageToken, OutgoingQueues};
+use crate::segment::{Buffers, Channel, MESSAGE_OVERHEAD_BYTES, MessageToken, OutgoingQueues};
 use crate::wire::{
     Close, CloseReason, Hello, Identity, Kind, Role, Token, VersionRange, WINDOW_MAX,
 };
@@ -21,7 +21,7 @@ use super::peers::KnownPeers;
 use super::receiver::AckDebt;
 use super::session::{Resumption, Suspended};
 use super::timers::{Timer, TimerTable};
-use super::{Config, LinkKind, LostReason, PeerInfo, SendError, Standing, Stats};
+use super::{Config, Delivery, LinkKind, LostReason, PeerInfo, SendError, Standing, Stats};
 
 /// What a connection tells its owner.
 #[derive(Debug)]
@@ -64,9 +64,9 @@ enum Framing {
 
 impl Framing {
     fn new(config: &Config, link: LinkKind) -> Self {
-        match link {
-            LinkKind::Stream => Self::Stream(StreamDecoder::new(config.stream_mtu)),
-            LinkKind::Datagram { .. } => Self::Datagram(DatagramGate::new(config.mtu(link))),
+        match link.is_stream() {
+            true => Self::Stream(StreamDecoder::new(config.stream_mtu)),
+            false => Self::Datagram(DatagramGate::new(config.mtu(link))),
         }
     }
 }
@@ -184,7 +184,9 @@ impl Connection {
         }
         let mut lost = None;
         if self.timers.expire(Timer::Retransmit, now) {
-            self.stats.timeouts += 1;
+            if established.sender.delivery() == Delivery::Repeating {
+                self.stats.timeouts += 1;
+            }
             if established
                 .on_retransmit_timeout(now, &mut self.timers)
                 .is_err()
@@ -198,7 +200,8 @@ impl Connection {
             lost = Some(LostReason::Silent);
         }
         if self.timers.expire(Timer::Handshake, now) {
-            lost = Some(established.on_handshake_timeout());
+            // Wrong keys are told at once; what does not come is held up by the link, whose faults end nothing that is kept.
+            lost = Some(LostReason::Silent);
         }
         if let Some(reason) = lost {
             self.lose(now, reason);
@@ -298,6 +301,7 @@ impl Connection {
             role: self.role,
             established,
             resume,
+            reliable: self.link.is_reliable(),
             versions: VersionRange::OURS,
             features: self.security.features(),
             identity: self.identity,
@@ -432,8 +436,17 @@ impl Connection {
 
     /// Whether the driver's backlog exceeds what an obedient peer can cause: the limit, and one window on top.
     fn is_overrun(&self) -> bool {
-        let window_bytes = usize::from(WINDOW_MAX) * self.config.mtu(self.link);
-        self.backlog_bytes > self.config.receive_backlog_bytes + window_bytes
+        let (window, mtu) = (usize::from(WINDOW_MAX), self.config.mtu(self.link));
+        let beyond = match &self.state {
+            // What is dropped here is not repeated: what is being put together counts, and what each message costs besides.
+            State::Established(established)
+                if established.sender.delivery() == Delivery::Trusting =>
+            {
+                window * (mtu + MESSAGE_OVERHEAD_BYTES) + (4 << self.config.max_message_log2)
+            }
+            _ => window * mtu,
+        };
+        self.backlog_bytes > self.config.receive_backlog_bytes + beyond
     }
 
     fn close_packet(&self, reason: CloseReason, to: Identity) -> Close {
@@ -449,6 +462,13 @@ impl Connection {
     pub(crate) fn change_link(&mut self, now: Instant, link: LinkKind) {
         if matches!(self.state, State::Closed) {
             return;
+        }
+        if let State::Seeking {
+            hellos_sent: 1.., ..
+        } = self.state
+        {
+            // A Hello told somebody of the old link's properties.
+            self.identity.epoch = self.identity.epoch.wrapping_add(1);
         }
         self.lose(now, LostReason::LinkChanged);
         self.frame_stats_before = self.frame_stats();

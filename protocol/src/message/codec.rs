@@ -47,14 +47,14 @@ impl<'a> Message<'a> {
     /// The encoded message.
     #[must_use]
     pub fn to_bytes(&self) -> Vec<u8> {
-        // A Vec takes any number of bytes, and no type here refuses to be encoded.
-        minicbor::to_vec(self).expect("encoding into a Vec cannot fail")
+        let mut bytes = Vec::new();
+        self.encode_into(&mut bytes);
+        bytes
     }
 
     /// Appends the encoded message to `out`.
     pub fn encode_into(&self, out: &mut Vec<u8>) {
-        // As above.
-        minicbor::encode(self, out).expect("encoding into a Vec cannot fail");
+        self.encode_to(Appending(out));
     }
 
     /// As [`Message::encode_into`], to whatever takes bytes and never refuses them.
@@ -62,7 +62,7 @@ impl<'a> Message<'a> {
     where
         W: minicbor::encode::Write<Error = core::convert::Infallible>,
     {
-        // As above.
+        // No type here refuses to be encoded.
         minicbor::encode(self, out).expect("encoding into what takes all bytes cannot fail");
     }
 
@@ -110,6 +110,22 @@ impl<'a> Message<'a> {
 
 /// The kinds under whose key 0 there is something else than a request id.
 const NAMES_NO_REQUEST: [u64; 12] = [0, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21];
+
+/// Bytes appended to a vector. As what the encoder brings for that, but most of what CBOR writes is single bytes.
+struct Appending<'a>(&'a mut Vec<u8>);
+
+impl minicbor::encode::Write for Appending<'_> {
+    type Error = core::convert::Infallible;
+
+    #[inline]
+    fn write_all(&mut self, bytes: &[u8]) -> Result<(), Self::Error> {
+        match bytes {
+            [byte] => self.0.push(*byte),
+            bytes => self.0.extend_from_slice(bytes),
+        }
+        Ok(())
+    }
+}
 
 /// The kind of a message and the request id under key 0, as far as they can be read.
 fn peek(bytes: &[u8]) -> (Option<u64>, Option<u64>) {

@@ -5,6 +5,7 @@ mod outgoing;
 mod reassembly;
 
 pub use buffers::Buffers;
+pub(crate) use outgoing::MESSAGE_OVERHEAD_BYTES;
 pub use outgoing::{MessageToken, NeverSent, OutgoingQueues, Segment};
 pub use reassembly::{ArrivedSegment, Reassembly, ReassemblyError};
 

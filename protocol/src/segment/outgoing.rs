@@ -77,7 +77,7 @@ pub struct OutgoingQueues {
 }
 
 /// Counted with each message besides its bytes, so that empty messages cannot pile up without limit.
-const MESSAGE_OVERHEAD_BYTES: usize = 64;
+pub(crate) const MESSAGE_OVERHEAD_BYTES: usize = 64;
 
 impl OutgoingQueues {
     /// Empty queues that hold up to `bytes_max` together (each message counts 64 more than its length); each channel

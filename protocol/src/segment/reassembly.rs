@@ -18,6 +18,14 @@ pub enum ReassemblyError {
         /// The limit in bytes.
         limit: usize,
     },
+    /// A packet is missing, or came twice, on a link that both ends were told loses nothing and keeps the order.
+    #[error("packet {seq} instead of {expected} on a link that is said to be reliable")]
+    Gap {
+        /// The number that was to come next, or the first that did not arrive.
+        expected: u16,
+        /// The number that came, or the one behind the last that was sent.
+        seq: u16,
+    },
     /// The channel's numbering contradicts the packets' numbering.
     #[error("channel sequence number {channel_seq} outside the window")]
     BadChannelSeq {

@@ -91,9 +91,9 @@ def write(name, about, rows):
     (HERE / name).write_text("\n".join(lines) + "\n")
 
 
-def hello_text(role, established, low, high, features, boot, epoch, mtu, window, log2, heard, resume="false"):
+def hello_text(role, established, low, high, features, boot, epoch, mtu, window, log2, heard, resume="false", reliable="false"):
     return (
-        f"Hello {{ role: {role}, established: {established}, resume: {resume}, versions: VersionRange {{ min: {low}, max: {high} }}, "
+        f"Hello {{ role: {role}, established: {established}, resume: {resume}, reliable: {reliable}, versions: VersionRange {{ min: {low}, max: {high} }}, "
         f"features: {features}, identity: Identity {{ boot_id: {boot}, epoch: {epoch} }}, mtu: {mtu}, "
         f"window: {window}, max_message_log2: {log2}, heard: Token({heard}) }}"
     )
@@ -117,6 +117,8 @@ def packets():
          hello_text("Device", "true", 1, 1, 0, 0xFFFFFFFF, 0, 65536, 64, 20, host_token)),
         (hello(4, 0x11, 1, 5, 6, 244, 32, 16, host_token),
          hello_text("Host", "false", 1, 1, 1, 5, 6, 244, 32, 16, host_token, resume="true")),
+        (hello(10, 0x11, 0, 9, 1, 512, 32, 16, host_token),
+         hello_text("Device", "false", 1, 1, 0, 9, 1, 512, 32, 16, host_token, reliable="true")),
         (hello(2, 0x2F, 0x81, 1, 2, 20, 4, 8, 3), hello_text("Device", "false", 2, 15, 0x81, 1, 2, 20, 4, 8, 3)),
         (packet(2, 0b00101, 0xA5, 0x1234, 0xFFFE, b"\x09abc"), segment + " channel_seq 9 payload [97, 98, 99]"),
         (packet(2, 0b01110, 1, 0, 0, b"\xff"), last + " channel_seq 255 payload []"),

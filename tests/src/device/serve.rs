@@ -1,16 +1,17 @@
 //! The device's loop: ways to it, protocol machine, model, and the state file that the world may look at.
 
+use std::fs::OpenOptions;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::Context as _;
 use autoglm_protocol::{
-    Config, Device, DeviceEvent, Fault, FaultCode, Instant, LinkKind, RequestId, Security, Value,
+    Config, Device, DeviceEvent, Fault, FaultCode, Instant, RequestId, Security, Value,
 };
 use serde_json::json;
 use tokio::signal::unix::{SignalKind, signal};
 
-use super::inbox::Inbox;
+use super::inbox::{self, Inbox};
 use super::model::{Model, read, unknown};
 use super::noise::Noise;
 use super::ways::{Arrival, Ways};
@@ -23,6 +24,8 @@ const TICK: Duration = Duration::from_secs(1);
 pub struct Options {
     /// Where its state is written for the world to see; nowhere when `None`.
     pub state: Option<PathBuf>,
+    /// Where each executed action is noted, a line of JSON each; nowhere when `None`. It outlives the device's power-ups.
+    pub executions: Option<PathBuf>,
     /// Time that each command takes.
     pub delay: Duration,
     /// An action that always fails.
@@ -75,6 +78,7 @@ pub async fn serve(
         || Instant::from_micros(u64::try_from(origin.elapsed().as_micros()).unwrap_or(u64::MAX));
     let config = Config {
         resume_window: options.resume,
+        transfer_bytes_max: inbox::BYTES_MAX,
         ..Config::default()
     };
     let mut device = Device::with_security(
@@ -150,6 +154,7 @@ pub async fn serve(
                 Err(Fault::new(FaultCode::Failed, "the relay is stuck"))
             } else {
                 counts.executed += 1;
+                note_execution(&options, &work)?;
                 model.invoke(&work.action, &work.input)
             };
             // The world sees the new state before the host hears of it: who reads the answer may look at once.
@@ -178,14 +183,11 @@ pub async fn serve(
 
         if ways.has_room() {
             let mut output = Vec::new();
-            match ways.kind() {
-                LinkKind::Stream => {
-                    while output.len() < 4096 && device.poll_transmit(clock(), &mut output) {}
-                    options.noise.spoil(&mut output);
-                }
-                LinkKind::Datagram { .. } => {
-                    device.poll_transmit(clock(), &mut output);
-                }
+            if ways.kind().is_stream() {
+                while output.len() < 4096 && device.poll_transmit(clock(), &mut output) {}
+                options.noise.spoil(&mut output);
+            } else {
+                device.poll_transmit(clock(), &mut output);
             }
             ways.send(output);
         }
@@ -195,7 +197,7 @@ pub async fn serve(
         tokio::select! {
             arrival = ways.turn() => match arrival.context("nobody can reach the device any more")? {
                 Arrival::Bytes(mut bytes) => {
-                    if ways.kind() == LinkKind::Stream {
+                    if ways.kind().is_stream() {
                         options.noise.spoil(&mut bytes);
                     }
                     device.handle_input(clock(), &bytes);
@@ -229,6 +231,36 @@ async fn sleep_until(deadline: Option<tokio::time::Instant>) {
     }
 }
 
+/// Adds a line to the file of executions, so that who asked can be held against what was done, and how often.
+fn note_execution(options: &Options, work: &Working) -> anyhow::Result<()> {
+    let Some(path) = &options.executions else {
+        return Ok(());
+    };
+    let line = json!({"action": work.action, "input": plain(&work.input)});
+    let mut file = OpenOptions::new()
+        .create(true)
+        .append(true)
+        .open(path)
+        .with_context(|| format!("cannot open {}", path.display()))?;
+    std::io::Write::write_all(&mut file, format!("{line}\n").as_bytes())
+        .with_context(|| format!("cannot write {}", path.display()))
+}
+
+/// A value as the world reads it.
+fn plain(value: &Value) -> serde_json::Value {
+    match value {
+        Value::Bool(truth) => json!(truth),
+        Value::Int(number) => json!(number),
+        Value::Float(number) => json!(number),
+        Value::Text(text) => json!(text),
+        Value::Map(members) => members
+            .iter()
+            .map(|(name, value)| (name.clone(), plain(value)))
+            .collect(),
+        other => json!(format!("{other:?}")),
+    }
+}
+
 /// Writes the state file in one step, so that a reader never sees half of it: properties, what was counted since power-up, and
 /// which action is being worked on.
 fn publish(
@@ -242,14 +274,7 @@ fn publish(
     };
     let mut state = serde_json::Map::new();
     for (name, value) in properties {
-        let value = match value {
-            Value::Bool(truth) => json!(truth),
-            Value::Int(number) => json!(number),
-            Value::Float(number) => json!(number),
-            Value::Text(text) => json!(text),
-            other => json!(format!("{other:?}")),
-        };
-        state.insert((*name).to_owned(), value);
+        state.insert((*name).to_owned(), plain(value));
     }
     state.insert("executed".to_owned(), json!(counts.executed));
     state.insert("ticks".to_owned(), json!(counts.ticks));

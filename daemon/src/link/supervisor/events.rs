@@ -32,7 +32,7 @@ impl Supervisor {
                 }
             }
             PortEvent::Resumed { link } => {
-                tracing::info!(link = %self.id(link), "connection goes on");
+                tracing::info!(link = %self.id(link), "device connected again: its connection goes on");
                 self.policy.on_carrying(link, now);
                 self.resume(link).await;
             }
