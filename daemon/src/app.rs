@@ -10,7 +10,8 @@ use std::time::{Duration, SystemTime};
 
 use anyhow::Context as _;
 use autoglm_drivers::backoff::Backoff;
-use autoglm_drivers::link::{LinkAddress, Opener};
+use autoglm_drivers::ble::Radio;
+use autoglm_drivers::link::{LinkAddress, LinkClass, Opener};
 use autoglm_drivers::mqtt::device::{Brokers, End};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -162,10 +163,13 @@ pub async fn run(config: Config, own_uid: u32, stop: CancellationToken) -> anyho
         });
     }
     owner_tasks.spawn(upkeep(store.handle(), ledger, sessions, owners.clone()));
-    // Devices' brokers stop after the devices, who take their leave by them.
+    // Devices' brokers and the radio stop after the devices, who take their leave by them.
     let (broker_tasks, brokers) = (TaskTracker::new(), CancellationToken::new());
     let around = Surroundings {
-        opener: Opener::new(device_brokers(&config, &broker_tasks, &brokers)),
+        opener: Opener::new(
+            device_brokers(&config, &broker_tasks, &brokers),
+            device_radio(&config, &broker_tasks, &brokers),
+        ),
         adapters: Adapters::default(),
         backoff: config.link_backoff,
         registry: registry.clone(),
@@ -197,7 +201,7 @@ pub async fn run(config: Config, own_uid: u32, stop: CancellationToken) -> anyho
         drain("devices and owners", owner_tasks, GRACE).await;
         // Devices take their leave through them.
         brokers.cancel();
-        drain("devices' brokers", broker_tasks, CLOSING).await;
+        drain("devices' brokers and radio", broker_tasks, CLOSING).await;
     };
     let ((), models) = tokio::join!(devices, inference.stop(GRACE + CLOSING));
     if let Err(stragglers) = models {
@@ -227,7 +231,7 @@ fn device_brokers(config: &Config, tasks: &TaskTracker, cancel: &CancellationTok
     let links = config.devices.iter().flat_map(|device| &device.links);
     let places = links.filter_map(|link| match &link.address {
         LinkAddress::Mqtt { broker, topic } => Some((broker.clone(), topic.clone())),
-        LinkAddress::Serial { .. } => None,
+        LinkAddress::Serial { .. } | LinkAddress::Ble(_) => None,
     });
     Brokers::spawn(
         places,
@@ -237,6 +241,14 @@ fn device_brokers(config: &Config, tasks: &TaskTracker, cancel: &CancellationTok
         tasks,
         cancel,
     )
+}
+
+/// Bluetooth, if a device is reached by it: without one, nothing on the box is asked for it.
+fn device_radio(config: &Config, tasks: &TaskTracker, cancel: &CancellationToken) -> Option<Radio> {
+    let mut links = config.devices.iter().flat_map(|device| &device.links);
+    links
+        .any(|link| link.address.class() == LinkClass::Ble)
+        .then(|| Radio::spawn(tasks, cancel.clone()))
 }
 
 fn wording(config: &Config) -> anyhow::Result<Wording> {

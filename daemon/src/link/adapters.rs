@@ -31,7 +31,7 @@ impl Adapters {
     fn limit(&self, address: &LinkAddress) -> Option<Arc<Semaphore>> {
         let at_once = opening_at_once(address.class())?;
         match address {
-            LinkAddress::Serial { .. } => None,
+            LinkAddress::Serial { .. } | LinkAddress::Ble(_) => None,
             LinkAddress::Mqtt { broker, .. } => {
                 let mut limits = self.0.lock().unwrap_or_else(|broken| broken.into_inner());
                 let limit = limits.entry(broker.clone());

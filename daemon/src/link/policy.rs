@@ -57,6 +57,8 @@ pub fn opening_at_once(class: LinkClass) -> Option<usize> {
     match class {
         // Lines have nothing in common.
         LinkClass::Serial => None,
+        // The driver itself connects one device at a time and lets the others wait until they are heard.
+        LinkClass::Ble => None,
         LinkClass::Mqtt => Some(16),
     }
 }
