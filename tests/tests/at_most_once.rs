@@ -309,3 +309,31 @@ async fn a_cable_pulled_and_plugged_in_while_the_lamp_works_costs_nothing() {
 async fn an_answer_that_met_a_pulled_cable_is_given_again_without_a_second_toggle() {
     toggled_over_a_pulled_cable(|state| state["executed"] == 1).await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn doors_that_command_one_device_at_once_are_all_served_and_each_command_is_done_once() {
+    let mut edge_box = EdgeBox::new().unwrap();
+    edge_box
+        .start_device("lamp", &["--delay-ms", "100"])
+        .unwrap();
+    let mut operator = connected(&mut edge_box).await;
+    for round in 0..4 {
+        operator
+            .publish(&format!("fleet-{round}"), &payload("toggle"))
+            .await
+            .unwrap();
+    }
+    // The lamp does one thing at a time, and says that it is busy otherwise.
+    let (one, two) = tokio::join!(
+        edge_box.invoke(LAMP, "toggle", None),
+        edge_box.invoke(LAMP, "toggle", None)
+    );
+    one.unwrap();
+    two.unwrap();
+    for round in 0..4 {
+        let reply = operator.reply_to(&format!("fleet-{round}"), PATIENCE).await;
+        let reply = reply.unwrap();
+        assert_eq!(reply["status"], "SUCCEEDED", "{reply}\n{}", edge_box.log());
+    }
+    assert_eq!(edge_box.device("lamp").unwrap()["executed"], 6);
+}
