@@ -20,6 +20,7 @@ mod durable;
 mod engine;
 mod error;
 mod export;
+mod in_progress;
 pub mod ledger;
 mod queue;
 mod recovery;

@@ -154,7 +154,7 @@ def the_disk_is_full(box: Box, notes: Notes) -> None:
             said = box.machine.run(["autoglmctl", "status"], timeout_s=30).stdout
             notes.saw(next((line for line in said.splitlines() if line.startswith("store")), "no status"))
         finally:
-            box.shell("rm -f /var/lab-ballast /var/lab-crumbs; sync")
+            box.shell("rm -f /var/lab-ballast /var/lab-crumbs /var/lab-dust; sync")
         began = time.monotonic()
         notes.did("made space again")
         notes.obeys_again(operator, since=began, what="from space to the next command done")
