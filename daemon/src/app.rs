@@ -34,7 +34,7 @@ use crate::session::{Retention, Sessions};
 use crate::status::{FleetStatus, StatusSource};
 use crate::store::ledger::Ledger;
 use crate::store::outbox::{LaneQuota, Limits, Outbox};
-use crate::store::{ExportPolicy, Store, StoreConfig, StoreHandle};
+use crate::store::{ExportPolicy, Store, StoreConfig, StoreHandle, StoreHealth};
 use crate::things::registry::registry;
 use crate::understanding::catalogue::Catalogue;
 use crate::understanding::wording::Wording;
@@ -59,6 +59,9 @@ const BROKER_BACKOFF: Backoff = Backoff {
 };
 /// Pace of upkeep: exports, retention, pruning of the ledger.
 const UPKEEP: Duration = Duration::from_secs(60);
+/// Pace at which a store that cannot be used is tried again: no command is carried out until it is back. Each try may copy the whole
+/// store, and what is missing (space, mostly) comes back by hand, so it is not shorter.
+const STORE_RETRY: Duration = Duration::from_secs(5);
 
 /// Runs the daemon until `stop` is cancelled.
 ///
@@ -342,23 +345,32 @@ async fn drain(what: &str, tasks: TaskTracker, grace: Duration) {
 
 /// Exports, retention and pruning, and bringing back a store that could not be used.
 async fn upkeep(store: StoreHandle, ledger: Ledger, sessions: Sessions, cancel: CancellationToken) {
-    let mut tick = tokio::time::interval(UPKEEP);
+    let mut health = store.watch_health();
+    let is_away = |health: &StoreHealth| matches!(health, StoreHealth::Unavailable { .. });
     loop {
+        let now = SystemTime::now();
+        if let Err(error) = store.maintain(now).await {
+            tracing::debug!(%error, "the store needs attention");
+        }
+        let was_away = is_away(&store.health());
+        if !was_away {
+            recover(&ledger).await;
+            if let Err(error) = ledger.settle().await {
+                tracing::debug!(%error, "what a failure of the store left could not be put right yet");
+            }
+            if let Err(error) = ledger.prune(now).await {
+                tracing::debug!(%error, "the ledger was not pruned");
+            }
+            if let Err(error) = sessions.retain(now).await {
+                tracing::debug!(%error, "old conversations were not deleted");
+            }
+        }
+        let rest = if was_away { STORE_RETRY } else { UPKEEP };
         tokio::select! {
             () = cancel.cancelled() => return,
-            _ = tick.tick() => {
-                let now = SystemTime::now();
-                if let Err(error) = store.maintain(now).await {
-                    tracing::warn!(%error, "the store needs attention");
-                }
-                recover(&ledger).await;
-                if let Err(error) = ledger.prune(now).await {
-                    tracing::debug!(%error, "the ledger was not pruned");
-                }
-                if let Err(error) = sessions.retain(now).await {
-                    tracing::debug!(%error, "old conversations were not deleted");
-                }
-            }
+            () = tokio::time::sleep(rest) => {}
+            // It has just failed: it is tried again at once, and then at its own pace.
+            Ok(_) = health.wait_for(is_away), if !was_away => {}
         }
     }
 }

@@ -4,11 +4,12 @@
 
 use std::{
     fs,
-    path::Path,
+    path::PathBuf,
     process::Command,
     time::{Duration, SystemTime},
 };
 
+use autoglm_edge::store::ledger::{Begin, Ledger, LedgerError};
 use autoglm_edge::store::{
     Batch, ExportPolicy, Key, Store, StoreConfig, StoreError, StoreHealth, Tree, Versioned, Write,
 };
@@ -16,45 +17,69 @@ use autoglm_tests::power_cut::missing_requirement;
 use autoglm_tests::stored_records::{Text, record_key, record_text};
 
 /// Size of the disk, and of the file that fills most of it until it is removed.
-const DISK_MIB: usize = 12;
-const BALLAST_MIB: usize = 8;
+const DISK_MIB: usize = 40;
+const BALLAST_MIB: usize = 34;
 
-struct Mounted<'a>(&'a Path);
+struct Mounted(PathBuf);
 
-impl Drop for Mounted<'_> {
+impl Drop for Mounted {
     fn drop(&mut self) {
-        let _ = Command::new("umount").arg(self.0).status();
+        let _ = Command::new("umount").arg(&self.0).status();
     }
 }
 
-#[tokio::test]
-async fn full_disk_refuses_commits_and_freed_space_brings_the_store_back() -> anyhow::Result<()> {
+/// A disk that is nearly full, and a store on it; `None` where no disk can be made.
+struct FullDisk {
+    store: Store,
+    ballast: PathBuf,
+    _mounted: Mounted,
+    _directory: tempfile::TempDir,
+}
+
+fn full_disk() -> anyhow::Result<Option<FullDisk>> {
     if let Some(missing) = missing_requirement() {
         println!("SKIPPED: no disk can be made here: {missing}");
         assert!(
             std::env::var_os("AUTOGLM_REQUIRE_POWER_CUT").is_none(),
             "required, but: {missing}"
         );
-        return Ok(());
+        return Ok(None);
     }
     let directory = tempfile::tempdir()?;
     let size = format!("size={DISK_MIB}m");
-    let mounted = Command::new("mount")
+    let status = Command::new("mount")
         .args(["-t", "tmpfs", "-o", &size, "tmpfs"])
         .arg(directory.path())
         .status()?;
-    assert!(mounted.success());
-    let _mounted = Mounted(directory.path());
+    assert!(status.success());
+    let mounted = Mounted(directory.path().to_owned());
     let ballast = directory.path().join("ballast");
     fs::write(&ballast, vec![0; BALLAST_MIB << 20])?;
-
     let config = StoreConfig {
         state_directory: directory.path().to_owned(),
         export: ExportPolicy {
             interval: Duration::ZERO,
         },
     };
-    let store = Store::open(config, SystemTime::now())?;
+    Ok(Some(FullDisk {
+        store: Store::open(config, SystemTime::now())?,
+        ballast,
+        _mounted: mounted,
+        _directory: directory,
+    }))
+}
+
+#[tokio::test]
+async fn full_disk_refuses_commits_and_freed_space_brings_the_store_back() -> anyhow::Result<()> {
+    let Some(FullDisk {
+        store,
+        ballast,
+        _mounted,
+        _directory,
+    }) = full_disk()?
+    else {
+        return Ok(());
+    };
     let handle = store.handle();
     let mut acknowledged = 0;
     let refused = loop {
@@ -99,6 +124,61 @@ async fn full_disk_refuses_commits_and_freed_space_brings_the_store_back() -> an
         );
     }
     let _ = handle.commit(batch(acknowledged)?).await?;
+    store.shutdown();
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_command_that_met_the_full_disk_does_not_seem_to_run_for_ever() -> anyhow::Result<()> {
+    let Some(FullDisk {
+        store,
+        ballast,
+        _mounted,
+        _directory,
+    }) = full_disk()?
+    else {
+        return Ok(());
+    };
+    let now = SystemTime::now();
+    let expiry = now + Duration::from_secs(600);
+    let (ledger, _) = Ledger::open(store.handle()).await?;
+    // Begun while there is space, and finished with answers that fill the rest of it.
+    let answer = |number: u64| serde_json::json!(format!("{number}:{}", "x".repeat(4_000)));
+    let commands = 4_000;
+    for number in 0..commands {
+        let begun = ledger
+            .begin(&format!("c{number}"), "d", expiry, now)
+            .await?;
+        assert!(matches!(begun, Begin::Fresh(_)), "{begun:?}");
+    }
+    let mut met = None;
+    for number in 0..commands {
+        if let Err(error) = ledger.finish(&format!("c{number}"), answer(number)).await {
+            println!("the answer of command {number}: {error}");
+            met = Some(number);
+            break;
+        }
+    }
+    let met = met.expect("4,000 answers of 4 kB do not fit on the disk");
+    let late = ledger.begin("late", "d", expiry, now).await;
+    assert!(matches!(late, Err(LedgerError::Store(_))), "{late:?}");
+
+    fs::remove_file(ballast)?;
+    assert!(store.handle().maintain(SystemTime::now()).await?.recovered);
+    ledger.settle().await?;
+    let again = |id: String| {
+        let ledger = ledger.clone();
+        async move { ledger.begin(&id, "d", expiry, now).await }
+    };
+    assert_eq!(again(format!("c{met}")).await?, Begin::Done(answer(met)));
+    // Somebody still works on this one.
+    assert_eq!(again(format!("c{}", met + 1)).await?, Begin::Running);
+    // It was refused: it may count as interrupted, and must not seem to run.
+    let late = again("late".to_owned()).await?;
+    assert!(
+        matches!(late, Begin::Fresh(_) | Begin::Interrupted),
+        "{late:?}"
+    );
     store.shutdown();
     Ok(())
 }

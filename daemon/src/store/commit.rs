@@ -279,7 +279,8 @@ impl Owner {
                 true
             }
             Err(error) => {
-                tracing::warn!(error = with_sources(&error), "store is still unavailable");
+                // What ails it was said when it failed, and stands in the status.
+                tracing::debug!(error = with_sources(&error), "store is still unavailable");
                 false
             }
         }

@@ -17,6 +17,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 
+use super::in_progress::InProgress;
 use super::{Batch, Committed, Expect, Key, Scan, StoreError, StoreHandle, Tree, Versioned, Write};
 
 /// Format of [`Entry`].
@@ -91,6 +92,9 @@ pub struct Ledger {
     store: StoreHandle,
     /// Set once the commands of the last run are marked; before that, nothing is begun.
     is_recovered: Arc<AtomicBool>,
+    in_progress: Arc<InProgress>,
+    /// Set by a failure of the store, after which entries may say what is not so.
+    is_unsettled: Arc<AtomicBool>,
 }
 
 impl Ledger {
@@ -100,6 +104,8 @@ impl Ledger {
         Self {
             store,
             is_recovered: Arc::default(),
+            in_progress: Arc::default(),
+            is_unsettled: Arc::default(),
         }
     }
 
@@ -170,14 +176,25 @@ impl Ledger {
             Versioned::encode(FORMAT, &entry)?,
         )])?
         .expecting(Expect::absent(Tree::Ledger, key.clone()));
-        match self.store.commit(batch).await {
+        if !self.in_progress.begin(id) {
+            return Ok(Begin::Running);
+        }
+        let committed = self.store.commit(batch).await;
+        if committed.is_err() {
+            self.in_progress.end(id);
+        }
+        match committed {
             Ok(committed) => Ok(Begin::Fresh(committed)),
             // Somebody else began the same id between the look and the commit.
             Err(StoreError::Conflict { .. }) => Ok(self
                 .entry(&key)
                 .await?
                 .map_or(Begin::Running, |found| judge(found, digest))),
-            Err(error) => Err(error.into()),
+            // It may be found in the store later all the same.
+            Err(error) => {
+                self.is_unsettled.store(true, Ordering::Release);
+                Err(error.into())
+            }
         }
     }
 
@@ -194,9 +211,83 @@ impl Ledger {
     /// fit a value of the store (6 KiB), so callers keep it to a state, a short message and the device's answer.
     ///
     /// # Errors
-    /// [`LedgerError::NotRunning`] unless the command is running; [`LedgerError::Store`]: the outcome is not noted, and after a restart
-    /// the command counts as interrupted.
+    /// [`LedgerError::NotRunning`] unless the command is running; [`LedgerError::Store`]: the outcome is not noted. It is kept until
+    /// [`Ledger::settle`] can note it; after a restart before that the command counts as interrupted.
     pub async fn finish(
+        &self,
+        id: &str,
+        outcome: serde_json::Value,
+    ) -> Result<Committed, LedgerError> {
+        let finished = self.note_outcome(id, outcome.clone()).await;
+        if let Err(LedgerError::Store(StoreError::Unavailable { .. })) = &finished {
+            self.in_progress.keep(id, outcome);
+            self.is_unsettled.store(true, Ordering::Release);
+        } else {
+            self.in_progress.end(id);
+        }
+        finished
+    }
+
+    /// Puts right what a failure of the store left, once the store is back: outcomes that it could not take are noted, and commands
+    /// that only seem to run, because their beginning was found in the store after all, count as interrupted. Does nothing
+    /// when the store has not failed.
+    ///
+    /// # Errors
+    /// [`LedgerError::Store`]; to be tried again when the store is back.
+    pub async fn settle(&self) -> Result<(), LedgerError> {
+        if !self.is_recovered.load(Ordering::Acquire)
+            || !self.is_unsettled.swap(false, Ordering::AcqRel)
+        {
+            return Ok(());
+        }
+        let settled = self.settle_each().await;
+        if settled.is_err() {
+            self.is_unsettled.store(true, Ordering::Release);
+        }
+        settled
+    }
+
+    async fn settle_each(&self) -> Result<(), LedgerError> {
+        for (id, outcome) in self.in_progress.outcomes() {
+            match self.note_outcome(&id, outcome).await {
+                // What the store has of it then is older than the failure, or was the outcome after all.
+                Ok(_) | Err(LedgerError::NotRunning { .. }) => self.in_progress.end(&id),
+                Err(error) => return Err(error),
+            }
+        }
+        let mut scan = Scan::first(Tree::Ledger, "", PAGE);
+        loop {
+            let page = self.store.scan(scan.clone()).await?;
+            let Some((last, _)) = page.last() else {
+                return Ok(());
+            };
+            scan = scan.after(last.clone());
+            for (key, value) in page {
+                let Ok(entry) = decode(&value) else { continue };
+                if entry.progress != Progress::Running || self.in_progress.contains(key.as_str()) {
+                    continue;
+                }
+                let entry = Entry {
+                    progress: Progress::Interrupted,
+                    ..entry
+                };
+                let write = Write::put(
+                    Tree::Ledger,
+                    key.clone(),
+                    Versioned::encode(FORMAT, &entry)?,
+                );
+                // One that has finished since it was looked at is left alone.
+                let batch =
+                    Batch::new(vec![write])?.expecting(Expect::unchanged(Tree::Ledger, key, value));
+                match self.store.commit(batch).await {
+                    Ok(_) | Err(StoreError::Conflict { .. }) => {}
+                    Err(error) => return Err(error.into()),
+                }
+            }
+        }
+    }
+
+    async fn note_outcome(
         &self,
         id: &str,
         outcome: serde_json::Value,

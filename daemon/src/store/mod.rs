@@ -21,6 +21,7 @@ mod durable;
 mod engine;
 mod error;
 mod export;
+mod in_progress;
 pub mod ledger;
 pub mod outbox;
 mod queue;

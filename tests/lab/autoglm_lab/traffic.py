@@ -187,15 +187,25 @@ class _Matched:
 def count(commands: list[Command], executed: list[int]) -> Tally:
     """Holds the device's notes against the operator's commands. Commands and notes are both in the order in which they happened."""
     matched, at = _Matched(), 0
+    # Refused ones are not counted on the way: many may stand between two that were done.
+    live = [index for index, command in enumerate(commands) if command.status != "REJECTED"]
     for level in executed:
         near = [
-            index for index in range(max(at - NEAR, 0), min(at + NEAR, len(commands))) if commands[index].level == level
+            place
+            for place in range(max(at - NEAR, 0), min(at + NEAR, len(live)))
+            if commands[live[place]].level == level
         ]
-        if not near:
-            matched.strangers += 1
-            continue
-        at = min(near, key=lambda index: abs(index - at))
-        matched.executions[at] = matched.executions.get(at, 0) + 1
+        if near:
+            at = min(near, key=lambda place: abs(place - at))
+            index = live[at]
+        else:
+            here = live[at] if live else 0
+            others = [index for index, command in enumerate(commands) if command.level == level]
+            if not others:
+                matched.strangers += 1
+                continue
+            index = min(others, key=lambda index: abs(index - here))
+        matched.executions[index] = matched.executions.get(index, 0) + 1
     lost = doubled = delivered = refused = 0
     faults = [f"{matched.strangers} executions that nobody asked for"] if matched.strangers else []
     for index, command in enumerate(commands):

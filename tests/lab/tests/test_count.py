@@ -50,6 +50,13 @@ class Count(unittest.TestCase):
         tally = count(asked, levels(asked)[:1])
         self.assertEqual((tally.refused, tally.lost, tally.faults), (2, 0, ()))
 
+    def test_many_refusals_between_two_that_were_done_confuse_nobody(self):
+        asked = commands(*["SUCCEEDED"] * 6, *["REJECTED"] * 56, *["SUCCEEDED"] * 60)
+        done = levels([command for command in asked if command.status == "SUCCEEDED"])
+        self.assertEqual((count(asked, done).delivered, count(asked, done).faults), (66, ()))
+        done.insert(20, asked[30].level)
+        self.assertEqual(count(asked, done).doubled, 1)
+
     def test_what_nobody_asked_for_is_a_fault(self):
         asked = commands("SUCCEEDED")
         self.assertEqual(len(count(asked, [*levels(asked), 60]).faults), 1)

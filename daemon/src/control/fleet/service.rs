@@ -17,12 +17,16 @@ use super::topic::Topics;
 use crate::config::FleetConfig;
 use crate::router::Principal;
 use crate::router::command::{Command, Commands};
-use crate::router::outcome::CommandError;
+use crate::router::outcome::{CommandError, Done};
 use crate::store::outbox::{Lane, Message, Outbox};
 use crate::things::registry::{Registry, Report};
 
 /// Commands in progress at a time, the same as the broker's limit on unacknowledged ones.
 const IN_PROGRESS: usize = 16;
+/// A command that the store cannot note is tried again at this pace.
+const STORE_REST: Duration = Duration::from_secs(1);
+/// A command that somebody else runs is looked at again at this pace; commands take tenths of seconds.
+const RUNNING_REST: Duration = Duration::from_millis(100);
 /// The broker waits so long before it declares us gone, so that a restart is no outage.
 const WILL_DELAY: Duration = Duration::from_secs(15);
 /// Full jitter from 1 s to 5 min, after the conventions of large fleets.
@@ -142,8 +146,9 @@ impl FleetDoor {
                 incoming = self.incoming.recv() => {
                     let Some(incoming) = incoming else { return };
                     let (commands, answers) = (commands.clone(), self.answers.clone());
+                    let cancel = cancel.clone();
                     tracker.spawn(async move {
-                        handle(incoming, &commands, answers).await;
+                        handle(incoming, &commands, answers, &cancel).await;
                         drop(permit);
                     });
                 }
@@ -152,69 +157,72 @@ impl FleetDoor {
     }
 }
 
-async fn handle(incoming: Incoming, commands: &Commands, answers: Answers) {
+/// Answers a message and acknowledges it to the broker. On `cancel` one that waits for the store is left to the broker.
+async fn handle(
+    incoming: Incoming,
+    commands: &Commands,
+    answers: Answers,
+    cancel: &CancellationToken,
+) {
     let expiry = incoming.expires_in().map(|left| SystemTime::now() + left);
     let mut id = None;
-    let (reply, is_final): (Value, bool) =
-        match Request::parse(incoming.payload(), incoming.correlation()) {
-            Err(error) => {
-                tracing::warn!(%error, bytes = incoming.payload().len(), "fleet message refused");
-                (message::rejected(&error), true)
-            }
-            // A retained command would run again for every new session: it says a state, and that is not what commands are.
-            Ok(request) if incoming.is_retained() => {
-                let error = Err(CommandError::NotTaken {
-                    reason: "it is a retained message".to_owned(),
-                });
-                (message::reply(&request.id, &error), true)
-            }
-            Ok(request) => {
-                id = Some(request.id.clone());
-                let command = Command {
-                    id: format!("fleet:{}", request.id),
-                    principal: Principal::Fleet,
-                    call: request.call,
-                    deadline: request.deadline,
-                    expiry,
-                };
-                let result = commands.execute(command).await;
-                // The store may be back at the next delivery; running ones are answered by who runs them.
-                let is_final = !matches!(
-                    result,
-                    Err(CommandError::Store { .. } | CommandError::Running { .. })
-                );
-                (message::reply(&request.id, &result), is_final)
-            }
-        };
-    answers.give(incoming, id, reply, is_final).await;
+    let reply: Value = match Request::parse(incoming.payload(), incoming.correlation()) {
+        Err(error) => {
+            tracing::warn!(%error, bytes = incoming.payload().len(), "fleet message refused");
+            message::rejected(&error)
+        }
+        // A retained command would run again for every new session: it says a state, and that is not what commands are.
+        Ok(request) if incoming.is_retained() => {
+            let error = Err(CommandError::NotTaken {
+                reason: "it is a retained message".to_owned(),
+            });
+            message::reply(&request.id, &error)
+        }
+        Ok(request) => {
+            id = Some(request.id.clone());
+            let command = Command {
+                id: format!("fleet:{}", request.id),
+                principal: Principal::Fleet,
+                call: request.call,
+                deadline: request.deadline,
+                expiry,
+            };
+            let Some(result) = cancel
+                .run_until_cancelled(to_its_end(commands, command))
+                .await
+            else {
+                return;
+            };
+            message::reply(&request.id, &result)
+        }
+    };
+    answers.give(incoming, id, reply).await;
 }
 
 impl Answers {
-    /// Gives an answer, and acknowledges a command whose final answer cannot be lost any more: it is durable here, or at the broker.
-    async fn give(self, incoming: Incoming, id: Option<String>, reply: Value, is_final: bool) {
+    /// Gives an answer, and acknowledges the command once the answer cannot be lost any more: it is durable here, or at the broker.
+    async fn give(self, incoming: Incoming, id: Option<String>, reply: Value) {
         let topic = incoming.response_topic().map_or(self.topic, str::to_owned);
         let correlation = incoming.correlation().map(<[u8]>::to_vec);
-        if is_final {
-            let message = Message {
-                lane: Lane::Results,
-                // A command that is delivered and answered again has the same answer under the same id.
-                id: id.map_or_else(
-                    || uuid::Uuid::now_v7().to_string(),
-                    |id| format!("result:{id}"),
-                ),
-                topic: topic.clone(),
-                payload: reply.clone(),
-                retain: false,
-                correlation: correlation.clone(),
-                lifetime: Some(self.lifetime),
-                is_latest_only: false,
-            };
-            match self.outbox.put_waiting(message).await {
-                Ok(_durable) => return incoming.acknowledge().await,
-                // Then the broker keeps the command until it has the answer.
-                Err(error) => {
-                    tracing::warn!(%error, "fleet reply does not go through the outbox")
-                }
+        let message = Message {
+            lane: Lane::Results,
+            // A command that is delivered and answered again has the same answer under the same id.
+            id: id.map_or_else(
+                || uuid::Uuid::now_v7().to_string(),
+                |id| format!("result:{id}"),
+            ),
+            topic: topic.clone(),
+            payload: reply.clone(),
+            retain: false,
+            correlation: correlation.clone(),
+            lifetime: Some(self.lifetime),
+            is_latest_only: false,
+        };
+        match self.outbox.put_waiting(message).await {
+            Ok(_durable) => return incoming.acknowledge().await,
+            // Then the broker keeps the command until it has the answer.
+            Err(error) => {
+                tracing::warn!(%error, "fleet reply does not go through the outbox")
             }
         }
         let published = self
@@ -227,10 +235,25 @@ impl Answers {
             })
             .await;
         match published {
-            Ok(()) if is_final => incoming.acknowledge().await,
-            Ok(()) => {}
+            Ok(()) => incoming.acknowledge().await,
             // Not acknowledged: the broker delivers the command again, and the ledger answers it.
             Err(error) => tracing::warn!(%error, "fleet reply not delivered"),
         }
+    }
+}
+
+/// Carries a command out, waiting for a store that is away and for whoever runs the same command at this moment.
+///
+/// Neither is an answer: the first may become one, and the second is one soon. Nor could the message be left unacknowledged, to be
+/// delivered again: MQTT 5 does that after a reconnection only, and until then it holds one of the few places that the broker has
+/// for us. Sixteen of them were the end of the fleet's door until the next reconnection.
+async fn to_its_end(commands: &Commands, command: Command) -> Result<Done, CommandError> {
+    loop {
+        let rest = match commands.execute(command.clone()).await {
+            Err(CommandError::Store { .. }) => STORE_REST,
+            Err(CommandError::Running { .. }) => RUNNING_REST,
+            result => return result,
+        };
+        tokio::time::sleep(rest).await;
     }
 }

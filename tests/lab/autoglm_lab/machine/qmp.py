@@ -39,6 +39,8 @@ class Monitor:
         raise LabError(f"the machine ended before it answered {command}", "see qemu.log in `lab dir`")
 
     def close(self) -> None:
+        # The stream holds the socket open as well, and qemu serves no second monitor while it does.
+        self._lines.close()
         self._socket.close()
 
     def __enter__(self) -> "Monitor":

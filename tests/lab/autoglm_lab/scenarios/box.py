@@ -118,6 +118,8 @@ class Box:
             began = time.monotonic()
             if not one.wait_for_success(after=began, patience_s=PATIENCE_S):
                 raise LabError(f"the box does not obey after {PATIENCE_S} s", one.describe())
+            # To the end of its command under way, which would be counted in the scenario otherwise.
+            one.stop()
 
     # -- what is done to it
 

@@ -1,9 +1,12 @@
 """Runs scenarios one after the other on one box, and judges."""
 
 import argparse
+import contextlib
+import fcntl
 import random
 import re
 import time
+from collections.abc import Iterator
 
 from ..console import note, say
 from ..errors import EXIT_OK, EXIT_USAGE, EXIT_VERDICT, LabError
@@ -53,13 +56,28 @@ def run(options: argparse.Namespace) -> int:
     note(f"{len(chosen)} scenarios, {WAYS[options.short]}, seed {seed}")
     rows: list[Row] = []
     try:
-        _run_all(chosen, seed, options, rows)
+        with _alone():
+            _run_all(chosen, seed, options, rows)
     finally:
         # Interrupted, it still says what it has seen.
         print(table(rows, options.allow), flush=True)
     failed = [row for row in rows if row.faults(options.allow)]
     say(f"{len(rows) - len(failed)} of {len(rows)} hold; seed {seed}")
     return EXIT_VERDICT if failed else EXIT_OK
+
+
+@contextlib.contextmanager
+def _alone() -> Iterator[None]:
+    """One run of scenarios in a checkout: a second one would take the machine from the first."""
+    machines().mkdir(parents=True, exist_ok=True)
+    with open(machines() / "scenarios.lock", "w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise LabError(
+                "scenarios are running in this checkout already", "wait for their end, or use another worktree"
+            ) from None
+        yield
 
 
 def _is_chosen(one: Scenario, options: argparse.Namespace) -> bool:

@@ -137,7 +137,8 @@ def the_disk_is_full(box: Box, notes: Notes) -> None:
     with box.operator(pause_ms=0) as operator:
         operator.wait_for_count(10)
         box.shell(
-            "dd if=/dev/zero of=/var/lab-ballast bs=1M 2>/dev/null; dd if=/dev/zero of=/var/lab-crumbs bs=4k 2>/dev/null; true"
+            "set -- $(stat -f -c '%f %S' /var); fallocate -l $(($1 * $2 - 4194304)) /var/lab-ballast;"
+            "dd if=/dev/zero of=/var/lab-dust bs=4k 2>/dev/null; true"
         )
         notes.did("filled the disk to the last block")
         try:
@@ -154,7 +155,7 @@ def the_disk_is_full(box: Box, notes: Notes) -> None:
             said = box.machine.run(["autoglmctl", "status"], timeout_s=30).stdout
             notes.saw(next((line for line in said.splitlines() if line.startswith("store")), "no status"))
         finally:
-            box.shell("rm -f /var/lab-ballast /var/lab-crumbs; sync")
+            box.shell("rm -f /var/lab-ballast /var/lab-dust; sync")
         began = time.monotonic()
         notes.did("made space again")
         notes.obeys_again(operator, since=began, what="from space to the next command done")
