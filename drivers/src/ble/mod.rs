@@ -43,7 +43,7 @@ pub use types::{AdapterStatus, Advertisement, BleError, RadioStatus};
 use self::adapter::Wanted;
 use self::address::Target;
 use self::gatt::Purpose;
-use self::radio::{RadioTask, Request};
+use self::radio::{Interest, RadioTask, Request};
 use crate::link::PacketLink;
 
 /// Requests on their way to the radio's task, which only passes them on; more wait.
@@ -159,11 +159,12 @@ impl Radio {
     #[must_use]
     pub fn announcements(&self, address: &BleAddress) -> Arc<Notify> {
         let notify = Arc::new(Notify::new());
-        let request = Request::Interest {
+        let request = Request::Interest(Interest {
             adapter: address.adapter.clone(),
             target: address.target.clone(),
+            service: address.layout.service,
             notify: Arc::downgrade(&notify),
-        };
+        });
         // In a task, for the queue may be full for a moment. An error means that nobody will ever appear.
         let requests = self.requests.clone();
         tokio::spawn(async move { requests.send(request).await });

@@ -47,19 +47,27 @@ pub(super) enum Request {
         adapter: AdapterSelector,
         wanted: Wanted,
     },
-    Interest {
-        adapter: AdapterSelector,
-        target: Target,
-        notify: Weak<Notify>,
-    },
+    Interest(Interest),
     Listeners,
 }
 
+/// A device whose appearance somebody waits for.
 #[derive(Debug)]
-struct Interest {
-    adapter: AdapterSelector,
-    target: Target,
-    notify: Weak<Notify>,
+pub(super) struct Interest {
+    pub(super) adapter: AdapterSelector,
+    pub(super) target: Target,
+    /// The service by which it carries packets.
+    pub(super) service: uuid::Uuid,
+    pub(super) notify: Weak<Notify>,
+}
+
+impl Interest {
+    fn command(&self) -> Command {
+        Command::Interest {
+            target: self.target.clone(),
+            service: self.service,
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -169,25 +177,17 @@ impl RadioTask {
     async fn on_request(&mut self, request: Request) {
         match request {
             Request::Want { adapter, wanted } => self.on_wanted(&adapter, wanted),
-            Request::Interest {
-                adapter,
-                target,
-                notify,
-            } => {
+            Request::Interest(interest) => {
                 for (name, known) in &self.adapters {
                     if let Some(commands) = &known.commands
-                        && selects(&adapter, name, known)
+                        && selects(&interest.adapter, name, known)
                     {
-                        let _ = commands.send(Command::Interest(target.clone())).await;
+                        let _ = commands.send(interest.command()).await;
                     }
                 }
                 self.interests
                     .retain(|interest| interest.notify.strong_count() > 0);
-                self.interests.push(Interest {
-                    adapter,
-                    target,
-                    notify,
-                });
+                self.interests.push(interest);
             }
             Request::Listeners => self.look_after_listeners().await,
         }
@@ -408,7 +408,7 @@ impl RadioTask {
             .interests
             .iter()
             .filter(|interest| selects(&interest.adapter, &name, known))
-            .map(|interest| Command::Interest(interest.target.clone()));
+            .map(Interest::command);
         let greeting: Vec<_> = interests
             .chain([
                 Command::Listeners(self.has_listeners),

@@ -28,7 +28,7 @@ struct Sighting {
 pub(super) struct Sightings(BTreeMap<DeviceAddress, Sighting>);
 
 impl Sightings {
-    /// Notes a device; says whether it has just appeared.
+    /// Notes a device; says whether it has just appeared, or says something new of itself.
     pub(super) fn on_heard(
         &mut self,
         now: Instant,
@@ -48,12 +48,25 @@ impl Sightings {
             services: Vec::new(),
         });
         // An advertisement and its scan response come apart: what one does not say, the other may have.
-        sighting.name = name.or(sighting.name.take());
-        if !services.is_empty() {
+        let mut is_news = false;
+        if name.is_some() && name != sighting.name {
+            sighting.name = name;
+            is_news = true;
+        }
+        if !services.is_empty() && services != sighting.services {
             sighting.services = services;
+            is_news = true;
         }
         let before = sighting.heard_at.replace(now);
-        before.is_none_or(|before| now.saturating_duration_since(before) >= AWAY)
+        is_news || before.is_none_or(|before| now.saturating_duration_since(before) >= AWAY)
+    }
+
+    /// What a device advertised of itself, in all that was heard of it.
+    pub(super) fn advertised(&self, device: DeviceAddress) -> (Option<&str>, &[Uuid]) {
+        match self.0.get(&device) {
+            Some(sighting) => (sighting.name.as_deref(), &sighting.services),
+            None => (None, &[]),
+        }
     }
 
     /// A device that fits and is there; one of which `is_taken` only if its address was asked for.
@@ -158,6 +171,20 @@ mod tests {
         assert_eq!(find(Target::Name("Lamp".into())), Some(device(1)));
         assert_eq!(find(Target::Service(service)), Some(device(1)));
         assert_eq!(find(Target::Name("lamp".into())), None);
+    }
+
+    #[test]
+    fn a_name_that_comes_late_is_worth_a_word() {
+        let mut sightings = Sightings::default();
+        let now = Instant::now();
+        let mut hear = |name: Option<&str>| {
+            sightings.on_heard(now, device(1), name.map(str::to_owned), Vec::new())
+        };
+        assert!(hear(None));
+        assert!(hear(Some("Lamp")));
+        assert!(!hear(None));
+        assert!(!hear(Some("Lamp")));
+        assert_eq!(sightings.advertised(device(1)).0, Some("Lamp"));
     }
 
     #[test]
