@@ -4,6 +4,7 @@ mod support;
 
 use std::time::Duration;
 
+use autoglm_protocol::message::Message;
 use autoglm_protocol::{
     Config, DeliveryState, Device, DeviceEvent, Fault, FaultCode, Host, HostEvent, LinkKind,
     LogLevel, Reply, Request, RequestError, RequestFailure, RequestId, SendError, Value,
@@ -118,6 +119,100 @@ fn a_large_result_is_given_once_and_then_known_as_forgotten() {
         fault(FaultCode::ResultForgotten)
     );
     assert_eq!(invocations(&pair), 1);
+}
+
+#[test]
+fn a_host_that_was_restarted_and_asks_again_gets_the_remembered_result() {
+    let mut pair = Pair::new(DATAGRAM, Faults::NONE, 1);
+    pair.connect();
+    assert_eq!(pair.ask(1, invoke("a")), Ok(Reply::Done("a".into())));
+    let write = || Request::Write {
+        property: "level".into(),
+        value: Value::Int(3),
+    };
+    assert_eq!(pair.ask(2, write()), Ok(Reply::Done(Value::Null)));
+    for boot_id in [0xA0A0_0002, 0xA0A0_0003] {
+        pair.host = Host::new(Config::default(), pair.link, boot_id, 1);
+        pair.cut();
+        pair.host_events.clear();
+        pair.connect();
+        assert_eq!(pair.ask(1, invoke("a")), Ok(Reply::Done("a".into())));
+        assert_eq!(pair.ask(2, write()), Ok(Reply::Done(Value::Null)));
+    }
+    assert!(pair.executed.values().all(|times| *times == 1));
+    assert_eq!(pair.executed.len(), 2);
+    assert_eq!(pair.device.stats().repeated_requests, 4);
+}
+
+#[test]
+fn a_result_of_the_greatest_remembered_size_is_kept_and_one_byte_more_is_not() {
+    let limit = Config::default().remembered_result_bytes;
+    let size = |text: &str| {
+        let (id, value) = (1, text.into());
+        let (code, text) = (0, None);
+        let result = Message::Result {
+            id,
+            code,
+            value,
+            text,
+        };
+        result.to_bytes().len()
+    };
+    let overhead = size(&"x".repeat(500)) - 500;
+    for (bytes, is_kept) in [(limit - overhead, true), (limit - overhead + 1, false)] {
+        let mut pair = Pair::new(DATAGRAM, Faults::NONE, 1);
+        pair.connect();
+        let text = "x".repeat(bytes);
+        assert_eq!(size(&text) <= limit, is_kept);
+        let done = Ok(Reply::Done(text.as_str().into()));
+        assert_eq!(pair.ask(1, invoke(&text)), done);
+        reconnect(&mut pair, 2);
+        let expected = match is_kept {
+            true => Some(done),
+            false => fault(FaultCode::ResultForgotten),
+        };
+        assert_eq!(Some(pair.ask(1, invoke(&text))), expected);
+        assert_eq!(invocations(&pair), 1);
+    }
+}
+
+#[test]
+fn a_memory_full_of_what_nobody_heard_refuses_news_and_still_answers_what_it_has() {
+    let config = Config {
+        request_memory_max: 4,
+        ..Config::default()
+    };
+    let mut pair = Pair::with_config(DATAGRAM, Faults::NONE, 1, config);
+    pair.answers = false;
+    pair.connect();
+    for id in 1..=4 {
+        pair.host
+            .request(pair.now, RequestId(id), invoke("a"), DEADLINE)
+            .expect("taken");
+    }
+    pair.run_until("invoked", DEADLINE, |pair| invocations(pair) == 4);
+    // The host is gone before any answer; then another start of it asks for old and new.
+    pair.cut();
+    pair.host = Host::new(Config::default(), pair.link, 0xA0A0_0002, 1);
+    for id in 1..=4 {
+        pair.device
+            .respond(pair.now, RequestId(id), Ok(Value::Int(id as i64)))
+            .expect("running");
+    }
+    pair.host_events.clear();
+    pair.connect();
+    assert_eq!(Some(pair.ask(5, invoke("a"))), fault(FaultCode::Busy));
+    for id in 1..=4 {
+        let remembered = Ok(Reply::Done(Value::Int(id as i64)));
+        assert_eq!(pair.ask(id, invoke("a")), remembered);
+    }
+    pair.answers = true;
+    assert_eq!(
+        pair.ask(6, invoke("a")),
+        Ok(Reply::Done("a".into())),
+        "heard answers make room"
+    );
+    assert_eq!(invocations(&pair), 5);
 }
 
 #[test]

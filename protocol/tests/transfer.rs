@@ -26,6 +26,13 @@ const BAD: Faults = Faults {
 };
 const LONG: Duration = Duration::from_secs(600);
 
+fn config() -> Config {
+    Config {
+        transfer_bytes_max: 1 << 20,
+        ..Config::default()
+    }
+}
+
 fn image(bytes: usize) -> Vec<u8> {
     (0..bytes).map(|at| (at * at / 7) as u8).collect()
 }
@@ -183,18 +190,24 @@ fn pair_of(host: Config, device: Config, faults: Faults, seed: u64) -> Pair {
 }
 
 fn pair(faults: Faults, seed: u64) -> Pair {
-    pair_of(Config::default(), Config::default(), faults, seed)
+    pair_of(config(), config(), faults, seed)
 }
 
 #[test]
 fn an_image_comes_whole_over_a_bad_line_in_both_directions_even_with_a_small_device() {
     for from in [End::Host, End::Device] {
         for (device, bytes) in [
-            (Config::default(), 600_000),
-            (Config::constrained(), 60_000),
-            (Config::default(), 0),
+            (config(), 600_000),
+            (
+                Config {
+                    transfer_bytes_max: 60_000,
+                    ..Config::constrained()
+                },
+                60_000,
+            ),
+            (config(), 0),
         ] {
-            let mut pair = pair_of(Config::default(), device, BAD, 3);
+            let mut pair = pair_of(config(), device, BAD, 3);
             let mut owners = Owners::new(from, bytes);
             let id = owners.offer(&mut pair);
             owners.run_until_done(&mut pair);
@@ -280,7 +293,7 @@ fn a_resumed_connection_goes_on_with_its_transfer_as_if_nothing_had_happened() {
     for from in [End::Host, End::Device] {
         let config = Config {
             resume_window: Duration::from_secs(60),
-            ..Config::default()
+            ..config()
         };
         let mut pair = pair_of(config.clone(), config, BAD, 4);
         let mut owners = Owners::new(from, 300_000);
@@ -352,7 +365,7 @@ fn an_offer_beyond_the_limit_is_refused_before_its_owner_hears_of_it() {
     for from in [End::Host, End::Device] {
         let config = Config {
             transfer_bytes_max: 9_999,
-            ..Config::default()
+            ..config()
         };
         let mut pair = pair_of(config.clone(), config, Faults::NONE, 5);
         let mut owners = Owners::new(from, 10_000);
@@ -435,7 +448,7 @@ fn calls_at_the_wrong_time_are_refused_by_name() {
         assert_eq!(at.write(now, id, b"fours"), Err(beyond));
         assert_eq!(at.write(now, id, b"four"), Ok(4));
     }
-    let mut alone = Host::new(Config::default(), LinkKind::Stream, 1, 1);
+    let mut alone = Host::new(config(), LinkKind::Stream, 1, 1);
     let offered = alone
         .transfers()
         .offer(autoglm_protocol::Instant::ZERO, &offer_of(b""));
@@ -462,11 +475,24 @@ fn a_taking_owner_that_fetches_nothing_stops_the_transfer_and_loses_nothing() {
             }
         }
         let written = owners.written.expect("wanted") - stored;
-        let limit =
-            Config::default().receive_backlog_bytes + Config::default().send_queue_bytes + 64 * 512;
+        let limit = config().receive_backlog_bytes + config().send_queue_bytes + 64 * 512;
         assert!(written < limit, "{written} bytes on their way");
         owners.run_until_done(&mut pair);
         assert!(owners.flash == owners.image);
+    }
+}
+
+#[test]
+fn an_owner_who_asked_for_no_transfers_gets_none_and_the_other_end_is_told() {
+    for from in [End::Host, End::Device] {
+        let mut pair = pair_of(Config::default(), Config::default(), Faults::NONE, 5);
+        for bytes in [0, 10] {
+            let mut owners = Owners::new(from, bytes);
+            owners.offer(&mut pair);
+            owners.run_until_done(&mut pair);
+            assert_eq!(owners.code(), Some(FaultCode::Unsupported));
+            assert_eq!(owners.heard, []);
+        }
     }
 }
 

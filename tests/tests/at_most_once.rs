@@ -157,6 +157,34 @@ async fn a_finished_command_is_answered_from_memory_even_while_its_device_is_awa
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_was_refused_is_not_carried_out_by_a_duplicate_that_comes_later() {
+    let mut edge_box = EdgeBox::new().unwrap();
+    edge_box.start_device("lamp", &[]).unwrap();
+    let mut operator = connected(&mut edge_box).await;
+    edge_box.pull_device("lamp");
+    edge_box.daemon().unwrap().kill();
+    edge_box.start_daemon().unwrap();
+    // This run of the daemon has never seen the lamp. "Rejected" is a promise that nothing is done.
+    let refused = operator.command("late", &payload("toggle")).await.unwrap();
+    assert_eq!(
+        (&refused["status"], &refused["error"]),
+        (&json!("REJECTED"), &json!("UnknownThing")),
+        "{refused}\n{}",
+        edge_box.log()
+    );
+    edge_box.start_device("lamp", &[]).unwrap();
+    let executed = executed_when_idle(&edge_box, "lamp").await;
+    // An operator that had no answer yet, or a broker that delivers twice, sends it again.
+    let again = operator.command("late", &payload("toggle")).await.unwrap();
+    assert_eq!(again["error"], "UnknownThing", "{again}");
+    assert_eq!(
+        executed_when_idle(&edge_box, "lamp").await,
+        executed + 1,
+        "the second look, and no toggle"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_waited_at_the_broker_is_carried_out_by_the_box_that_comes_back() {
     let mut edge_box = EdgeBox::new().unwrap();
     edge_box.start_device("lamp", &[]).unwrap();

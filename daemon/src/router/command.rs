@@ -111,7 +111,7 @@ impl Commands {
         let started = Instant::now();
         let (thing, request) = match self.prepare(&command) {
             Ok(prepared) => prepared,
-            Err(error) => return self.remembered(&command).await.unwrap_or(Err(error)),
+            Err(error) => return self.refused(&command, error, SystemTime::now()).await,
         };
         let deadline = command.deadline.unwrap_or(self.deadline);
         let id = request_id(&command.id);
@@ -187,6 +187,42 @@ impl Commands {
         permission::check(&command.principal, &thing.description, call)?;
         let request = request(&thing, call)?;
         Ok((thing, request))
+    }
+
+    /// The answer to a command that cannot be begun. A thing that is not known may be known a moment later, when its device has
+    /// introduced itself; a duplicate that comes then must not be carried out, for it was promised that nothing is done. So that
+    /// refusal is noted like any other outcome.
+    async fn refused(
+        &self,
+        command: &Command,
+        error: CommandError,
+        now: SystemTime,
+    ) -> Result<Done, CommandError> {
+        if let Some(known) = self.remembered(command).await {
+            return known;
+        }
+        let is_read = matches!(command.call.operation, Operation::Read { .. });
+        if is_read || !matches!(error, CommandError::UnknownThing { .. }) {
+            return Err(error);
+        }
+        let (id, thing) = (command.id.clone(), command.call.thing.to_string());
+        let expiry = command.expiry.unwrap_or(now + LIFETIME_DEFAULT);
+        match self
+            .ledger
+            .begin(&id, &digest(command), expiry, now)
+            .await
+            .map_err(not_taken)?
+        {
+            Begin::Fresh(_) => {}
+            known => return earlier(known, id, thing),
+        }
+        let refusal = Err(error);
+        let _ = self
+            .ledger
+            .finish(&id, Outcome::of(&refusal).to_json())
+            .await
+            .map_err(not_taken)?;
+        refusal
     }
 
     /// What came of a command that cannot be begun now, if it was begun before: a duplicate that arrives before its device has

@@ -185,6 +185,7 @@ fuzz_target!(|input: (bool, bool, Vec<(u8, u16, Vec<u8>)>)| {
     let (is_secure, resumes, operations) = input;
     let config = Config {
         resume_window: Duration::from_secs(if resumes { 60 } else { 0 }),
+        transfer_bytes_max: u32::MAX,
         ..Config::constrained()
     };
     let link = LinkKind::Stream;

@@ -103,8 +103,8 @@ pub struct Config {
     pub observed_max: usize,
     /// The largest description document that a host fetches, in bytes. Default 1 MiB.
     pub description_bytes_max: usize,
-    /// The longest transfer that is taken, in bytes; a longer one is refused before its owner hears of it. Default 64 MiB, which is
-    /// more than the firmware or the crash log of a microcontroller has. Nothing is allocated for it.
+    /// The longest transfer that is taken, in bytes; a longer one is refused before its owner hears of it. Default 0: none is, so that
+    /// an owner who fetches no [`TransferEvent`](crate::transfer::TransferEvent) has none. Nothing is allocated for it.
     pub transfer_bytes_max: u32,
 }
 
@@ -130,7 +130,7 @@ impl Default for Config {
             remembered_result_bytes: 1024,
             observed_max: 128,
             description_bytes_max: 1024 * 1024,
-            transfer_bytes_max: 64 * 1024 * 1024,
+            transfer_bytes_max: 0,
         }
     }
 }

@@ -1,58 +1,23 @@
 //! The data of a connection while it is established, and its packets in and out.
 
+mod outbound;
+
 use alloc::vec::Vec;
 
 use crate::Instant;
-use crate::frame::crc32c;
 use crate::segment::{ArrivedSegment, Buffers, Channel, MessageToken, ReassemblyError};
 use crate::wire::{
-    AckBody, DATA_HEADER_BYTES, Flags, HEADER_BYTES, Header, Hello, Identity, Kind, Role,
-    SegmentHeader, WireError,
+    AckBody, DATA_HEADER_BYTES, Flags, HEADER_BYTES, Header, Hello, Identity, Kind, SegmentHeader,
+    WireError,
 };
 
+use super::key::ConnectionKey;
 use super::protection::{Opened, Protection};
 use super::receiver::{AckDebt, Arrival, Receiver};
-use super::sender::{Departure, GaveUp, Sender};
+use super::sender::{GaveUp, Sender};
 use super::session::{Resumption, Suspended, Taken};
 use super::timers::{Timer, TimerTable};
 use super::{Config, Delivery, LinkKind, PeerInfo, Stats};
-
-/// What tells one connection's packets from another's: derived from both identities, different in each direction.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct ConnectionKey {
-    role: Role,
-    tag_out: u8,
-    tag_in: u8,
-    first_seq: u16,
-    session: u32,
-}
-
-impl ConnectionKey {
-    pub(crate) fn new(role: Role, ours: Identity, theirs: Identity) -> Self {
-        let (host, device) = match role {
-            Role::Host => (ours, theirs),
-            Role::Device => (theirs, ours),
-        };
-        let mut bytes = [0; 16];
-        let fields = [host.boot_id, host.epoch, device.boot_id, device.epoch];
-        for (chunk, field) in bytes.chunks_exact_mut(4).zip(fields) {
-            chunk.copy_from_slice(&field.to_le_bytes());
-        }
-        let key = crc32c(&bytes);
-        let from_host = (key >> 24) as u8;
-        let (tag_out, tag_in) = match role {
-            Role::Host => (from_host, !from_host),
-            Role::Device => (!from_host, from_host),
-        };
-        Self {
-            role,
-            tag_out,
-            tag_in,
-            first_seq: key as u16,
-            session: key,
-        }
-    }
-}
 
 /// What the connection lends to its parts for the time of a packet.
 pub(crate) struct Turn<'a> {
@@ -364,103 +329,6 @@ impl Established {
 
     pub(crate) fn owe_ack(&mut self, debt: AckDebt) {
         self.receiver.owe(debt);
-    }
-
-    /// Appends the next packet, if there is one; gives the token of a message whose first segment it carries.
-    pub(crate) fn poll_packet(
-        &mut self,
-        credit: Credit,
-        turn: &mut Turn<'_>,
-        out: &mut Vec<u8>,
-    ) -> Option<Option<MessageToken>> {
-        let (now, timers) = (turn.now, &mut *turn.timers);
-        let credit = match credit {
-            Credit::Open => self.window,
-            Credit::Paused => 0,
-        };
-        if let Some(seq) = self.pong_for.take() {
-            self.put_ack(Kind::Pong, seq, credit, timers, out);
-            return Some(None);
-        }
-        if self.receiver.debt() == AckDebt::Selective {
-            self.put_ack(Kind::Ack, 0, credit, timers, out);
-            return Some(None);
-        }
-        if let Some(Departure {
-            seq,
-            segment,
-            is_repeat,
-        }) = self
-            .sender
-            .poll(now, &mut self.protection, timers, turn.buffers)
-        {
-            let ack = self.receiver.ride(timers);
-            let flags = Flags {
-                start: segment.start,
-                end: segment.end,
-                channel: segment.channel,
-            };
-            Header {
-                kind: Kind::Data,
-                flags,
-                tag: self.key.tag_out,
-                seq,
-                ack,
-            }
-            .encode(out);
-            out.push(segment.channel_seq);
-            out.extend_from_slice(&segment.payload);
-            let started = segment.token.filter(|_| segment.start);
-            self.sender.on_written(turn.buffers);
-            if is_repeat {
-                turn.stats.retransmissions += 1;
-                return Some(None);
-            }
-            turn.stats.segments_sent += 1;
-            return Some(started);
-        }
-        if self.receiver.debt() == AckDebt::Cumulative {
-            self.put_ack(Kind::Ack, 0, credit, timers, out);
-            return Some(None);
-        }
-        if core::mem::take(&mut self.ping_wanted) {
-            self.ping_seq = self.ping_seq.wrapping_add(1);
-            self.ping_sent_at = Some(now);
-            self.ping_end = self.sender.next_seq();
-            turn.stats.pings_sent += 1;
-            let ack = self.receiver.ride(timers);
-            Header {
-                kind: Kind::Ping,
-                flags: Flags::NONE,
-                tag: self.key.tag_out,
-                seq: self.ping_seq,
-                ack,
-            }
-            .encode(out);
-            return Some(None);
-        }
-        self.watch_credit(now, timers);
-        None
-    }
-
-    fn put_ack(
-        &mut self,
-        kind: Kind,
-        seq: u16,
-        credit: u8,
-        timers: &mut TimerTable,
-        out: &mut Vec<u8>,
-    ) {
-        let (ack, body) = self.receiver.acknowledge(credit, timers);
-        Header {
-            kind,
-            flags: Flags::NONE,
-            tag: self.key.tag_out,
-            seq,
-            ack,
-        }
-        .encode(out);
-        body.encode(out);
     }
 }
 

@@ -9,6 +9,7 @@
 
 mod config;
 mod established;
+mod key;
 mod loss;
 mod outcome;
 mod pace;

@@ -1,6 +1,9 @@
 //! The connection's states, and the one place where they change.
 
+mod ending;
 mod inbound;
+mod outbound;
+mod sending;
 
 use alloc::boxed::Box;
 use alloc::collections::VecDeque;
@@ -8,20 +11,17 @@ use alloc::vec::Vec;
 use core::time::Duration;
 
 use crate::Instant;
-use crate::frame::{DatagramGate, FrameStats, StreamDecoder, encode_stream};
-use crate::message::Message;
+use crate::frame::{DatagramGate, FrameStats, StreamDecoder};
 use crate::secure::{EphemeralSource, Security};
-use crate::segment::{Buffers, Channel, MESSAGE_OVERHEAD_BYTES, MessageToken, OutgoingQueues};
-use crate::wire::{
-    Close, CloseReason, Hello, Identity, Kind, Role, Token, VersionRange, WINDOW_MAX,
-};
+use crate::segment::{Buffers, MESSAGE_OVERHEAD_BYTES, MessageToken};
+use crate::wire::{Close, Identity, Role, VersionRange, WINDOW_MAX};
 
-use super::established::{Credit, Established, Received, Turn};
+use super::established::{Established, Received};
 use super::peers::KnownPeers;
 use super::receiver::AckDebt;
-use super::session::{Resumption, Suspended};
+use super::session::Suspended;
 use super::timers::{Timer, TimerTable};
-use super::{Config, Delivery, LinkKind, LostReason, PeerInfo, SendError, Standing, Stats};
+use super::{Config, Delivery, LinkKind, LostReason, PeerInfo, Standing, Stats};
 
 /// What a connection tells its owner.
 #[derive(Debug)]
@@ -216,183 +216,6 @@ impl Connection {
         self.events.pop_front()
     }
 
-    pub(crate) fn poll_transmit(&mut self, now: Instant, out: &mut Vec<u8>) -> bool {
-        if matches!(self.framing, Framing::Datagram(_)) {
-            return self.poll_packet(now, out).is_some();
-        }
-        let mut packet = core::mem::take(&mut self.scratch);
-        packet.clear();
-        let kind = self.poll_packet(now, &mut packet);
-        self.scratch = packet;
-        let Some(kind) = kind else {
-            return false;
-        };
-        if kind == Kind::Hello {
-            // Ends whatever noise or half frame the other end holds, so that the Hello itself is not lost to it.
-            out.push(0);
-        }
-        encode_stream(&self.scratch, out);
-        true
-    }
-
-    fn poll_packet(&mut self, now: Instant, out: &mut Vec<u8>) -> Option<Kind> {
-        let kind = self.put_packet(now, out)?;
-        self.stats.packets_sent += 1;
-        Some(kind)
-    }
-
-    fn put_packet(&mut self, now: Instant, out: &mut Vec<u8>) -> Option<Kind> {
-        if let Some(close) = self.close_wanted.take() {
-            close.encode(out);
-            return Some(Kind::Close);
-        }
-        if core::mem::take(&mut self.hello_wanted) {
-            self.put_hello(now, out);
-            return Some(Kind::Hello);
-        }
-        let credit = match self.backlog_bytes > self.config.receive_backlog_bytes {
-            true => Credit::Paused,
-            false => Credit::Open,
-        };
-        let State::Established(established) = &mut self.state else {
-            return None;
-        };
-        let mut turn = Turn {
-            now,
-            config: &self.config,
-            timers: &mut self.timers,
-            stats: &mut self.stats,
-            buffers: &mut self.buffers,
-        };
-        let started = established.poll_packet(credit, &mut turn, out)?;
-        self.events.extend(started.map(ConnectionEvent::Started));
-        Some(Kind::Data)
-    }
-
-    fn put_hello(&mut self, now: Instant, out: &mut Vec<u8>) {
-        let (established, heard) = match &mut self.state {
-            State::Closed => return,
-            State::Established(established) => (true, Some(established.peer_identity)),
-            State::Seeking {
-                heard,
-                interval,
-                hellos_sent,
-                hello_sent_at,
-            } => {
-                self.timers.set(Timer::Hello, now + *interval);
-                *interval = (*interval * 2).min(self.config.hello_interval_max);
-                *hellos_sent += 1;
-                *hello_sent_at = now;
-                (false, *heard)
-            }
-        };
-        self.hello(established, heard).encode(out);
-    }
-
-    fn hello(&self, established: bool, heard: Option<Identity>) -> Hello {
-        let resume = match (&self.state, &self.suspended) {
-            (State::Established(established), _) => established.resumption != Resumption::None,
-            (_, Some(suspended)) => {
-                heard.is_some_and(|heard| heard.boot_id == suspended.peer.boot_id)
-            }
-            _ => false,
-        };
-        Hello {
-            role: self.role,
-            established,
-            resume,
-            reliable: self.link.is_reliable(),
-            versions: VersionRange::OURS,
-            features: self.security.features(),
-            identity: self.identity,
-            mtu: self.config.mtu(self.link),
-            window: self.config.receive_window,
-            max_message_log2: self.config.max_message_log2,
-            heard: heard.map_or(Token::NOBODY, Identity::token),
-        }
-    }
-
-    pub(crate) fn standing(&self) -> Standing {
-        match (&self.state, &self.suspended) {
-            (State::Established(established), _) if established.is_settled() => Standing::Connected,
-            (State::Established(established), _) if established.is_open() => Standing::Interrupted,
-            (State::Seeking { .. }, Some(_)) => Standing::Interrupted,
-            _ => Standing::Absent,
-        }
-    }
-
-    /// The largest message that can be sent on `channel`, by the peer's limit and our queue, while there is somebody to take it.
-    pub(crate) fn message_max(&self, channel: Channel) -> Option<usize> {
-        let peers = match (&self.state, &self.suspended) {
-            (State::Established(established), _) => established.peer.max_message,
-            (_, Some(suspended)) => suspended.peer.max_message,
-            _ => return None,
-        };
-        Some(peers.min(self.queue_max(channel)))
-    }
-
-    fn queue_max(&self, channel: Channel) -> usize {
-        OutgoingQueues::message_max(self.config.send_queue_bytes, channel)
-    }
-
-    /// Encodes and queues a message.
-    pub(crate) fn send(
-        &mut self,
-        now: Instant,
-        message: &Message<'_>,
-        token: Option<MessageToken>,
-    ) -> Result<(), SendError> {
-        let mut bytes = self.buffers.take_roomiest();
-        message.encode_into(&mut bytes);
-        self.send_bytes(now, message.channel(), bytes, token)
-    }
-
-    /// Queues an encoded message.
-    pub(crate) fn send_bytes(
-        &mut self,
-        now: Instant,
-        channel: Channel,
-        message: Vec<u8>,
-        token: Option<MessageToken>,
-    ) -> Result<(), SendError> {
-        let queue_max = self.queue_max(channel);
-        let (queues, limit) = match (&mut self.state, &mut self.suspended) {
-            (State::Established(established), _) if established.is_open() => {
-                (&mut established.sender.queues, established.peer.max_message)
-            }
-            (State::Seeking { .. }, Some(suspended)) => {
-                (&mut suspended.queues, suspended.peer.max_message)
-            }
-            _ => {
-                self.buffers.give(message);
-                return Err(SendError::NotConnected);
-            }
-        };
-        let (size, limit) = (message.len(), limit.min(queue_max));
-        if size > limit {
-            self.buffers.give(message);
-            return Err(SendError::TooLarge { size, limit });
-        }
-        if let Err(message) = queues.push(channel, message, token) {
-            self.buffers.give(message);
-            return Err(SendError::QueueFull);
-        }
-        if let State::Established(established) = &self.state {
-            established.watch_credit(now, &mut self.timers);
-        }
-        self.stats.messages_sent += 1;
-        Ok(())
-    }
-
-    /// Takes a message back if no byte of it was handed out.
-    pub(crate) fn withdraw(&mut self, token: MessageToken) -> bool {
-        match (&mut self.state, &mut self.suspended) {
-            (State::Established(established), _) => established.sender.queues.withdraw(token),
-            (_, Some(suspended)) => suspended.queues.withdraw(token),
-            _ => false,
-        }
-    }
-
     /// Ends the connection for good; one more packet may come out of `poll_transmit`.
     pub(crate) fn close(&mut self) {
         if matches!(self.state, State::Established(_)) {
@@ -447,125 +270,6 @@ impl Connection {
             _ => window * mtu,
         };
         self.backlog_bytes > self.config.receive_backlog_bytes + beyond
-    }
-
-    fn close_packet(&self, reason: CloseReason, to: Identity) -> Close {
-        Close {
-            reason,
-            versions: VersionRange::OURS,
-            from: self.identity.token(),
-            to: to.token(),
-        }
-    }
-
-    /// Goes on to another link; the connection is resumed there, or lost if none is kept.
-    pub(crate) fn change_link(&mut self, now: Instant, link: LinkKind) {
-        if matches!(self.state, State::Closed) {
-            return;
-        }
-        if let State::Seeking {
-            hellos_sent: 1.., ..
-        } = self.state
-        {
-            // A Hello told somebody of the old link's properties.
-            self.identity.epoch = self.identity.epoch.wrapping_add(1);
-        }
-        self.lose(now, LostReason::LinkChanged);
-        self.frame_stats_before = self.frame_stats();
-        self.link = link;
-        self.framing = Framing::new(&self.config, link);
-        // Nobody on the other link has heard us.
-        self.state = State::seeking(&self.config);
-        self.close_wanted = None;
-        self.hello_wanted = true;
-    }
-
-    /// Ends the established connection and seeks the peer anew. Where it ends on our side, our epoch grows, so that
-    /// the peer ends it too and no late packet is taken for a new one. An interrupted connection is kept, if one is to be.
-    fn lose(&mut self, now: Instant, reason: LostReason) {
-        let state = core::mem::replace(&mut self.state, State::seeking(&self.config));
-        let established = match state {
-            State::Established(established) => established,
-            other => {
-                self.state = other;
-                return;
-            }
-        };
-        let farewell = match reason {
-            LostReason::ClosedHere => Some(CloseReason::Goodbye),
-            LostReason::Undeliverable => Some(CloseReason::Undeliverable),
-            LostReason::Violation(_) => Some(CloseReason::ProtocolViolation),
-            LostReason::Unauthenticated => Some(CloseReason::Unauthenticated),
-            LostReason::Silent
-            | LostReason::ClosedByPeer(_)
-            | LostReason::PeerRestarted
-            | LostReason::LinkChanged => None,
-        };
-        self.close_wanted =
-            farewell.map(|reason| self.close_packet(reason, established.peer_identity));
-        if matches!(
-            reason,
-            LostReason::Silent
-                | LostReason::Undeliverable
-                | LostReason::Violation(_)
-                | LostReason::Unauthenticated
-                | LostReason::LinkChanged
-        ) {
-            self.identity.epoch = self.identity.epoch.wrapping_add(1);
-        }
-        self.timers = TimerTable::default();
-        self.hello_wanted = true;
-        let is_interruption = matches!(
-            reason,
-            LostReason::Silent
-                | LostReason::PeerRestarted
-                | LostReason::LinkChanged
-                | LostReason::Undeliverable
-                | LostReason::ClosedByPeer(CloseReason::Undeliverable)
-        );
-        let is_refusal = matches!(
-            reason,
-            LostReason::Unauthenticated | LostReason::ClosedByPeer(CloseReason::Unauthenticated)
-        );
-        if is_interruption && established.is_open() && !self.config.resume_window.is_zero() {
-            self.suspend(now, *established, reason);
-            return;
-        }
-        if is_refusal {
-            self.turn_deaf(now);
-        }
-        if is_refusal || established.is_open() {
-            self.events.push_back(ConnectionEvent::Lost { reason });
-        }
-    }
-
-    fn suspend(&mut self, now: Instant, established: Established, reason: LostReason) {
-        let until = now + self.config.resume_window;
-        let mut queues = established.sender.queues;
-        queues.rewind();
-        self.timers.set(Timer::Resume, until);
-        self.suspended = Some(Box::new(Suspended {
-            peer: established.peer,
-            queues,
-            taken: established.taken,
-            reason,
-        }));
-    }
-
-    /// The interrupted connection will not be resumed.
-    fn forget_suspended(&mut self) {
-        if let Some(suspended) = self.suspended.take() {
-            let reason = suspended.reason;
-            self.events.push_back(ConnectionEvent::Lost { reason });
-        }
-    }
-
-    /// Listens to nobody for a while, and says nothing: two ends that do not trust each other must not argue at line speed.
-    fn turn_deaf(&mut self, now: Instant) {
-        let until = now + self.config.hello_interval_max;
-        self.deaf_until = Some(until);
-        self.hello_wanted = false;
-        self.timers.set(Timer::Hello, until);
     }
 }
 

@@ -5,7 +5,7 @@
 
 use alloc::vec::Vec;
 
-use memchr::{memchr, memchr_iter, memrchr};
+use memchr::{memchr, memrchr};
 
 /// The most bytes of a block: its code is one byte and says their number plus one, zero excluded.
 const BLOCK_BYTES_MAX: usize = 254;
@@ -18,34 +18,42 @@ pub(super) const fn encoded_bytes_max(bytes: usize) -> usize {
     bytes + bytes / BLOCK_BYTES_MAX + 1
 }
 
-/// What [`encode_windows`] leaves is at most as long.
-pub(super) const WINDOW_BYTES: usize = BLOCK_BYTES_MAX;
+/// The most bytes that may follow what is encoded.
+const TAIL_BYTES_MAX: usize = 8;
 
-/// Appends `bytes` to `out` without zeros.
-pub(super) fn encode(bytes: &[u8], out: &mut Vec<u8>) {
-    let rest = encode_windows(bytes, out);
-    match rest.len() == BLOCK_BYTES_MAX && memchr(0, rest).is_none() {
-        // A whole block has no zero behind it, and no empty block follows it.
-        true => put_full(rest, out),
-        false => put_blocks(rest, out),
-    }
-}
-
-/// Appends the blocks of `bytes`, but for the last [`WINDOW_BYTES`] or fewer; gives what is left.
+/// Appends `bytes` and then `tail`, of at most eight bytes, to `out` without zeros.
 ///
 /// A zero is replaced by its distance to the next, so that all up to the last zero of a window stays as it is and is
 /// copied at once; a byte comes in between only where a window has no zero.
-pub(super) fn encode_windows<'a>(mut bytes: &'a [u8], out: &mut Vec<u8>) -> &'a [u8] {
-    while bytes.len() > WINDOW_BYTES {
-        let window = &bytes[..WINDOW_BYTES];
+pub(super) fn encode(bytes: &[u8], tail: &[u8], out: &mut Vec<u8>) {
+    let rest = put_windows(bytes, out);
+    if rest.len() + tail.len() < BLOCK_BYTES_MAX {
+        return put_blocks(rest, tail, out);
+    }
+    let mut last = [0; BLOCK_BYTES_MAX + TAIL_BYTES_MAX];
+    let end = rest.len() + tail.len();
+    last[..rest.len()].copy_from_slice(rest);
+    last[rest.len()..end].copy_from_slice(tail);
+    let rest = put_windows(&last[..end], out);
+    match rest.len() == BLOCK_BYTES_MAX && memchr(0, rest).is_none() {
+        // A whole block has no zero behind it, and no empty block follows it.
+        true => put_full(rest, out),
+        false => put_blocks(rest, &[], out),
+    }
+}
+
+/// Appends the blocks of `bytes` as far as more than a block's bytes are left; gives what is left.
+fn put_windows<'a>(mut bytes: &'a [u8], out: &mut Vec<u8>) -> &'a [u8] {
+    while bytes.len() > BLOCK_BYTES_MAX {
+        let window = &bytes[..BLOCK_BYTES_MAX];
         match memrchr(0, window) {
             Some(last) => {
-                put_blocks(&window[..last], out);
+                put_blocks(&window[..last], &[], out);
                 bytes = &bytes[last + 1..];
             }
             None => {
                 put_full(window, out);
-                bytes = &bytes[WINDOW_BYTES..];
+                bytes = &bytes[BLOCK_BYTES_MAX..];
             }
         }
     }
@@ -57,19 +65,24 @@ fn put_full(block: &[u8], out: &mut Vec<u8>) {
     out.extend_from_slice(block);
 }
 
-/// Appends the blocks of fewer than 254 bytes that `bytes` and a zero behind them make, the zero itself left out.
-fn put_blocks(bytes: &[u8], out: &mut Vec<u8>) {
+/// Appends the blocks of fewer than 254 bytes that `bytes`, `tail` and a zero behind them make, the zero itself left out.
+fn put_blocks(bytes: &[u8], tail: &[u8], out: &mut Vec<u8>) {
     let from = out.len();
     out.push(0);
     out.extend_from_slice(bytes);
-    let encoded = &mut out[from..];
+    out.extend_from_slice(tail);
+    set_codes(&mut out[from..]);
+}
+
+/// Writes the codes into blocks whose zeros, and first byte, stand where they are to be.
+fn set_codes(blocks: &mut [u8]) {
     let mut code_at = 0;
-    for zero in memchr_iter(0, bytes) {
+    while let Some(length) = memchr(0, &blocks[code_at + 1..]) {
         // At most 254 bytes are looked at.
-        encoded[code_at] = (zero + 1 - code_at) as u8;
-        code_at = zero + 1;
+        blocks[code_at] = (length + 1) as u8;
+        code_at += length + 1;
     }
-    encoded[code_at] = (encoded.len() - code_at) as u8;
+    blocks[code_at] = (blocks.len() - code_at) as u8;
 }
 
 /// Bytes that no encoder makes.

@@ -16,13 +16,7 @@ const CRC_BYTES: usize = 4;
 /// Appends `packet` as one frame.
 pub fn encode_stream(packet: &[u8], out: &mut Vec<u8>) {
     out.reserve(encoded_bytes_max(packet.len() + CRC_BYTES) + 1);
-    let rest = cobs::encode_windows(packet, out);
-    // What is left fits beside the checksum, so that both are encoded as one.
-    let mut tail = [0; cobs::WINDOW_BYTES + CRC_BYTES];
-    let end = rest.len() + CRC_BYTES;
-    tail[..rest.len()].copy_from_slice(rest);
-    tail[rest.len()..end].copy_from_slice(&crc32c(packet).to_le_bytes());
-    cobs::encode(&tail[..end], out);
+    cobs::encode(packet, &crc32c(packet).to_le_bytes(), out);
     out.push(DELIMITER);
 }
 

@@ -91,21 +91,6 @@ impl<'a> Message<'a> {
             None => Ok(message),
         }
     }
-
-    /// Whether a peer will take the message: names, texts and values keep their bounds.
-    #[must_use]
-    pub fn is_within_bounds(&self) -> bool {
-        let value_fits = match self {
-            Self::Write { value, .. }
-            | Self::Invoke { input: value, .. }
-            | Self::Result { value, .. }
-            | Self::Progress { value, .. }
-            | Self::PropertyChanged { value, .. }
-            | Self::Event { data: value, .. } => value.is_encodable(),
-            _ => true,
-        };
-        value_fits && self.text_excess().is_none()
-    }
 }
 
 /// The kinds under whose key 0 there is something else than a request id.

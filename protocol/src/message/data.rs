@@ -76,6 +76,24 @@ impl<'a> From<&'a Value> for Data<'a> {
     }
 }
 
+impl From<i64> for Data<'_> {
+    fn from(number: i64) -> Self {
+        Value::Int(number).into()
+    }
+}
+
+impl From<f64> for Data<'_> {
+    fn from(number: f64) -> Self {
+        Value::Float(number).into()
+    }
+}
+
+impl From<bool> for Data<'_> {
+    fn from(truth: bool) -> Self {
+        Value::Bool(truth).into()
+    }
+}
+
 impl<'a> From<&'a str> for Data<'a> {
     fn from(text: &'a str) -> Self {
         Self::Text(text)

@@ -3,15 +3,19 @@
 //! An unknown key is skipped and an absent optional field has its default, so both ends may grow apart by a version.
 //! Of an unknown kind only the request id (key 0) is read, to be able to refuse it.
 
+mod bounds;
 mod codec;
 mod data;
 mod fault;
+mod log_level;
 mod value;
 
+pub use bounds::{LOG_BYTES_MAX, NAME_BYTES_MAX};
 pub use codec::MessageError;
 pub use data::Data;
 pub(crate) use data::give_back;
 pub use fault::{FAULT_MESSAGE_BYTES_MAX, Fault, FaultCode};
+pub use log_level::LogLevel;
 pub use value::{VALUE_DEPTH_MAX, VALUE_ITEMS_MAX, Value};
 
 use alloc::borrow::Cow;
@@ -21,30 +25,6 @@ use minicbor::bytes::{ByteArray, ByteVec};
 use minicbor::{Decode, Encode};
 
 use crate::segment::Channel;
-
-/// The longest name of a property, action or event, in bytes of UTF-8.
-pub const NAME_BYTES_MAX: usize = 128;
-
-/// The longest log line, in bytes of UTF-8; a longer one is cut by the sender.
-pub const LOG_BYTES_MAX: usize = 1024;
-
-/// How grave a log line is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, Decode)]
-#[cbor(index_only)]
-pub enum LogLevel {
-    /// Somebody must act.
-    #[n(0)]
-    Error,
-    /// Degraded.
-    #[n(1)]
-    Warn,
-    /// A change of state.
-    #[n(2)]
-    Info,
-    /// For developers.
-    #[n(3)]
-    Debug,
-}
 
 /// A message. Names, texts and values are borrowed: from what the sender has, or from the bytes that they were read from.
 #[derive(Debug, Clone, PartialEq, Encode, Decode)]
@@ -360,28 +340,5 @@ impl Message<'_> {
             | Self::TransferPart { .. }
             | Self::TransferAbort { .. } => Channel::Bulk,
         }
-    }
-
-    /// The limit that a name or text breaks.
-    fn text_excess(&self) -> Option<usize> {
-        let (bytes, limit) = match self {
-            Self::Read { property: name, .. }
-            | Self::Write { property: name, .. }
-            | Self::Observe { property: name, .. }
-            | Self::Unobserve { property: name, .. }
-            | Self::Invoke { action: name, .. }
-            | Self::PropertyChanged { property: name, .. }
-            | Self::Event { name, .. }
-            | Self::TransferOffer { name, .. } => (name.len(), NAME_BYTES_MAX),
-            Self::Log { text, .. } => (text.len(), LOG_BYTES_MAX),
-            Self::Result {
-                text: Some(text), ..
-            }
-            | Self::TransferDone {
-                text: Some(text), ..
-            } => (text.len(), FAULT_MESSAGE_BYTES_MAX),
-            _ => return None,
-        };
-        (bytes > limit).then_some(limit)
     }
 }

@@ -31,8 +31,10 @@ impl TransferDigest {
         self.length
     }
 
-    pub(super) fn matches(&self, hash: &[u8; 32]) -> bool {
-        <[u8; 32]>::from(self.hasher.clone().finalize()) == *hash
+    /// The SHA-256 of what it has seen, as an [`Offer`](super::Offer) wants it.
+    #[must_use]
+    pub fn hash(&self) -> [u8; 32] {
+        self.hasher.clone().finalize().into()
     }
 }
 

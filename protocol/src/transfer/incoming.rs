@@ -101,11 +101,14 @@ impl Transfers<'_> {
     }
 
     pub(super) fn on_offer(&mut self, id: TransferId, offer: Offer, cost: usize) {
-        if self.state.incoming.is_some() {
-            return self.reply_fault(id, Fault::new(FaultCode::Busy, ""));
-        }
-        if offer.length > self.connection.config().transfer_bytes_max {
-            return self.reply_fault(id, Fault::new(FaultCode::TransferTooLarge, ""));
+        let refusal = match self.connection.config().transfer_bytes_max {
+            0 => Some(FaultCode::Unsupported),
+            _ if self.state.incoming.is_some() => Some(FaultCode::Busy),
+            limit if offer.length > limit => Some(FaultCode::TransferTooLarge),
+            _ => None,
+        };
+        if let Some(code) = refusal {
+            return self.reply_fault(id, Fault::new(code, ""));
         }
         self.state.incoming = Some(Box::new(Incoming {
             id,
@@ -167,7 +170,7 @@ impl Transfers<'_> {
         if digest.length() < incoming.offer.length {
             return;
         }
-        if digest.matches(&incoming.offer.hash) {
+        if digest.hash() == incoming.offer.hash {
             incoming.stage = Stage::Complete;
             self.tell(TransferEvent::Complete { id }, 0);
         } else {

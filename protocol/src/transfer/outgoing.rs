@@ -138,8 +138,7 @@ impl Transfers<'_> {
             offset: *next,
             bytes: part.to_vec().into(),
         };
-        let sent = self.connection.send(now, &message, None);
-        if sent.is_err() {
+        if self.connection.send(now, &message, None).is_err() {
             return Ok(0);
         }
         // A part is shorter than what is left, which is a u32.

@@ -90,16 +90,8 @@ impl<'a> Transfers<'a> {
                 length,
                 hash,
             } => {
-                let hash = *hash;
-                self.on_offer(
-                    TransferId(id),
-                    Offer {
-                        name: name.into_owned(),
-                        length,
-                        hash,
-                    },
-                    cost,
-                );
+                let (name, hash) = (name.into_owned(), *hash);
+                self.on_offer(TransferId(id), Offer { name, length, hash }, cost);
             }
             Message::TransferWanted { id, offset } => self.on_wanted(TransferId(id), offset),
             Message::TransferPart { id, offset, bytes } => {

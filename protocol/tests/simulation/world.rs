@@ -158,6 +158,7 @@ impl World {
             stream_mtu: mtu,
             receive_window: *[4, 8, 32, 64].choose(&mut rng).expect("some"),
             max_message_log2: rng.random_range(9..=13),
+            transfer_bytes_max: 8_000,
             ..Config::default()
         };
         let document = document(&mut rng);

@@ -80,6 +80,9 @@ struct Arguments {
     /// Write the device's state to this file, as JSON, on every change.
     #[arg(long)]
     state: Option<PathBuf>,
+    /// Add a line of JSON to this file for each action that is carried out.
+    #[arg(long)]
+    executions: Option<PathBuf>,
     /// Serve this Thing Description instead of the kind's own.
     #[arg(long)]
     description: Option<PathBuf>,
@@ -143,6 +146,7 @@ async fn main() -> anyhow::Result<()> {
     }
     let options = Options {
         state: arguments.state,
+        executions: arguments.executions,
         delay: Duration::from_millis(arguments.delay_ms),
         fails: arguments.fails,
         noise: Noise::new(arguments.garbled, arguments.lost, arguments.seed),

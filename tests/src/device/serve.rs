@@ -1,5 +1,6 @@
 //! The device's loop: ways to it, protocol machine, model, and the state file that the world may look at.
 
+use std::fs::OpenOptions;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -22,6 +23,8 @@ const TICK: Duration = Duration::from_secs(1);
 pub struct Options {
     /// Where its state is written for the world to see; nowhere when `None`.
     pub state: Option<PathBuf>,
+    /// Where each executed action is noted, a line of JSON each; nowhere when `None`. It outlives the device's power-ups.
+    pub executions: Option<PathBuf>,
     /// Time that each command takes.
     pub delay: Duration,
     /// An action that always fails.
@@ -137,6 +140,7 @@ pub async fn serve(
                 Err(Fault::new(FaultCode::Failed, "the relay is stuck"))
             } else {
                 counts.executed += 1;
+                note_execution(&options, &work)?;
                 model.invoke(&work.action, &work.input)
             };
             // The world sees the new state before the host hears of it: who reads the answer may look at once.
@@ -213,6 +217,36 @@ async fn sleep_until(deadline: Option<tokio::time::Instant>) {
     }
 }
 
+/// Adds a line to the file of executions, so that who asked can be held against what was done, and how often.
+fn note_execution(options: &Options, work: &Working) -> anyhow::Result<()> {
+    let Some(path) = &options.executions else {
+        return Ok(());
+    };
+    let line = json!({"action": work.action, "input": plain(&work.input)});
+    let mut file = OpenOptions::new()
+        .create(true)
+        .append(true)
+        .open(path)
+        .with_context(|| format!("cannot open {}", path.display()))?;
+    std::io::Write::write_all(&mut file, format!("{line}\n").as_bytes())
+        .with_context(|| format!("cannot write {}", path.display()))
+}
+
+/// A value as the world reads it.
+fn plain(value: &Value) -> serde_json::Value {
+    match value {
+        Value::Bool(truth) => json!(truth),
+        Value::Int(number) => json!(number),
+        Value::Float(number) => json!(number),
+        Value::Text(text) => json!(text),
+        Value::Map(members) => members
+            .iter()
+            .map(|(name, value)| (name.clone(), plain(value)))
+            .collect(),
+        other => json!(format!("{other:?}")),
+    }
+}
+
 /// Writes the state file in one step, so that a reader never sees half of it: properties, what was counted since power-up, and
 /// which action is being worked on.
 fn publish(
@@ -226,14 +260,7 @@ fn publish(
     };
     let mut state = serde_json::Map::new();
     for (name, value) in properties {
-        let value = match value {
-            Value::Bool(truth) => json!(truth),
-            Value::Int(number) => json!(number),
-            Value::Float(number) => json!(number),
-            Value::Text(text) => json!(text),
-            other => json!(format!("{other:?}")),
-        };
-        state.insert((*name).to_owned(), value);
+        state.insert((*name).to_owned(), plain(value));
     }
     state.insert("executed".to_owned(), json!(counts.executed));
     state.insert("ticks".to_owned(), json!(counts.ticks));

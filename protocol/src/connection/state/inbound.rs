@@ -11,7 +11,8 @@ use crate::wire::{
     Close, CloseReason, HELLO_OFFER, Hello, Kind, Role, Token, VersionRange, WireError,
 };
 
-use super::super::established::{ConnectionKey, Established, Refusal, Turn};
+use super::super::established::{Established, Refusal, Turn};
+use super::super::key::ConnectionKey;
 use super::super::protection::Protection;
 use super::super::session::Suspended;
 use super::super::timers::{Timer, TimerTable};
