@@ -26,6 +26,7 @@ mod listener;
 mod machine;
 mod pairing;
 mod radio;
+mod session;
 mod tap;
 pub mod types;
 

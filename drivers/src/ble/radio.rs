@@ -7,7 +7,6 @@ use std::collections::BTreeMap;
 use std::sync::Weak;
 use std::time::Duration;
 
-use btleplug::api::{Central as _, Manager as _};
 use btleplug::platform::{Adapter, Manager};
 use tokio::sync::{Notify, broadcast, mpsc, watch};
 use tokio_util::sync::CancellationToken;
@@ -18,28 +17,17 @@ use super::address::{AdapterSelector, DeviceAddress, Target};
 use super::bluez::{Bluez, Presence};
 use super::fits;
 use super::machine::Power;
+use super::session::{News, Opened, PRESENCES, keep_watching, open};
 use super::types::{AdapterStatus, Advertisement, BleError, RadioStatus};
-use crate::backoff::Backoff;
 
 /// Appearances that wait for the task; more are dropped, and their links try by themselves.
 const APPEARANCES: usize = 64;
-/// What BlueZ told, on its way to the task; more wait.
-const PRESENCES: usize = 16;
 /// Devices whose adapter is remembered; above, all are learnt anew.
 const HEARD_AT_MAX: usize = 512;
 /// Requests that wait for adapters to be opened; more are refused.
 const PENDING_MAX: usize = 32;
 /// How often it is looked whether listeners and interests are still there, and adapters that could not be opened are tried.
 const TICK: Duration = Duration::from_secs(5);
-/// The most that taking a session or finding an adapter in it may take.
-const SESSION: Duration = Duration::from_secs(5);
-/// How the bus is tried again: it is there on every box that works, so the pauses are short.
-const BUS: Backoff = Backoff {
-    min: Duration::from_millis(500),
-    max: Duration::from_secs(30),
-    healthy_after: Duration::from_secs(60),
-};
-
 /// What is asked of the radio.
 #[derive(Debug)]
 pub(super) enum Request {
@@ -79,18 +67,6 @@ struct Known {
     /// Somebody asked for just this one.
     is_wanted: bool,
 }
-
-/// What the connection to the bus tells.
-#[derive(Debug)]
-enum News {
-    Bus(Bluez),
-    /// In order; the first tells of bluetoothd and all its adapters.
-    Presences(Vec<Presence>),
-    BusLost,
-}
-
-/// An adapter's handle, or why there is none.
-type Opened = (String, Result<(Manager, Adapter), String>);
 
 /// The task's state.
 #[derive(Debug)]
@@ -470,75 +446,4 @@ fn selects(selector: &AdapterSelector, name: &str, known: &Known) -> bool {
         AdapterSelector::Name(wanted) => wanted == name,
         AdapterSelector::Address(address) => *address == known.address,
     }
-}
-
-/// Watches the bus for ever, across its restarts.
-async fn keep_watching(news: mpsc::Sender<News>) {
-    let mut attempt = 0;
-    loop {
-        let began = tokio::time::Instant::now();
-        let error = watch_once(&news).await.err();
-        if news.send(News::BusLost).await.is_err() {
-            return;
-        }
-        // The first time is worth a word; the system bus is there on every box that works.
-        if attempt == 0 {
-            tracing::warn!(
-                error = error.map(|error| error.to_string()),
-                "no system bus: BLE links wait for it"
-            );
-        }
-        attempt = BUS.attempt_after(attempt, began.elapsed());
-        tokio::time::sleep(BUS.delay(attempt, rand::random())).await;
-    }
-}
-
-async fn watch_once(news: &mpsc::Sender<News>) -> zbus::Result<()> {
-    let bluez = Bluez::connect().await?;
-    let (presences, mut told) = mpsc::channel(PRESENCES);
-    if news.send(News::Bus(bluez.clone())).await.is_err() {
-        return Ok(());
-    }
-    let pass_on = async {
-        while let Some(presences) = told.recv().await {
-            if news.send(News::Presences(presences)).await.is_err() {
-                return;
-            }
-        }
-    };
-    tokio::select! {
-        result = bluez.watch(&presences) => result,
-        () = pass_on => Ok(()),
-    }
-}
-
-/// Takes an adapter's handle, in a session that is made if there is none.
-async fn open(name: &str, session: Option<Manager>) -> Result<(Manager, Adapter), String> {
-    let opening = async {
-        let session = match session {
-            Some(session) => session,
-            None => {
-                // libdbus connects with blocking calls.
-                let runtime = tokio::runtime::Handle::current();
-                tokio::task::spawn_blocking(move || runtime.block_on(Manager::new()))
-                    .await
-                    .map_err(|error| error.to_string())?
-                    .map_err(|error| error.to_string())?
-            }
-        };
-        for adapter in session
-            .adapters()
-            .await
-            .map_err(|error| error.to_string())?
-        {
-            let info = adapter.adapter_info().await.unwrap_or_default();
-            if info.split(' ').next() == Some(name) {
-                return Ok((session, adapter));
-            }
-        }
-        Err("BlueZ does not list it".to_owned())
-    };
-    tokio::time::timeout(SESSION, opening)
-        .await
-        .unwrap_or_else(|_| Err("BlueZ does not answer".to_owned()))
 }
