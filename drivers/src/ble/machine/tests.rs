@@ -367,6 +367,28 @@ fn a_device_left_connected_is_taken_by_its_address_and_else_made_to_advertise() 
     assert_eq!(bench.tell(left(3, 2)), []);
 }
 
+#[test]
+fn eight_devices_that_appear_at_once_are_connected_one_after_the_other() {
+    let mut bench = Bench::scanning();
+    for number in 1..=8 {
+        bench.hear(number);
+    }
+    let mut actions = Vec::new();
+    for number in 1..=8 {
+        actions.extend(bench.ask(u64::from(number), number));
+    }
+    assert_eq!(actions, [Action::StopScan]);
+    actions = bench.tell(Input::ScanChanged(Ok(())));
+    for number in 1..=8 {
+        let ticket = u64::from(number);
+        assert_eq!(actions.pop(), Some(connecting(ticket, number)));
+        actions = bench.tell(Input::Done(Ok(())));
+        assert_eq!(actions.remove(0), granted(ticket, number));
+    }
+    assert_eq!(actions, [Action::StartScan]);
+    assert_eq!(bench.machine.connected(), 8);
+}
+
 /// What happens in a random life.
 #[derive(Debug, Clone)]
 enum Event {
