@@ -153,6 +153,8 @@ impl Listener {
         let asked = async { self.adapter.peripheral(id).await?.is_connected().await };
         let is_back = matches!(tokio::time::timeout(PROPERTIES, asked).await, Ok(Ok(true)));
         if !is_back {
+            // What it advertises from now on may be something else.
+            self.known.remove(&device);
             // An error means that the adapter's task has ended.
             let _ = self.heard.send(Heard::Disconnected(device)).await;
         }

@@ -42,7 +42,6 @@ pub use pairing::Credential;
 pub use types::{AdapterStatus, Advertisement, BleError, RadioStatus};
 
 use self::adapter::Wanted;
-use self::address::Target;
 use self::gatt::Purpose;
 use self::radio::{Interest, RadioTask, Request};
 use crate::link::PacketLink;
@@ -187,19 +186,5 @@ impl Radio {
             .await
             .map_err(|_| BleError::Stopped)?;
         answer.await.unwrap_or(Err(BleError::Stopped))
-    }
-}
-
-/// Whether what a device says of itself is what was asked for.
-fn fits(
-    target: &Target,
-    device: DeviceAddress,
-    name: Option<&str>,
-    services: &[uuid::Uuid],
-) -> bool {
-    match target {
-        Target::Address(address) => *address == device,
-        Target::Name(wanted) => name == Some(wanted),
-        Target::Service(service) => services.contains(service),
     }
 }

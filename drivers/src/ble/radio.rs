@@ -15,7 +15,6 @@ use tokio_util::task::TaskTracker;
 use super::adapter::{self, Appearance, Command, Parts, Wanted};
 use super::address::{AdapterSelector, DeviceAddress, Target};
 use super::bluez::{Bluez, Presence};
-use super::fits;
 use super::machine::Power;
 use super::session::{News, Opened, PRESENCES, keep_watching, open};
 use super::types::{AdapterStatus, Advertisement, BleError, RadioStatus};
@@ -407,12 +406,7 @@ impl RadioTask {
         };
         for interest in &self.interests {
             let is_meant = selects(&interest.adapter, &appearance.adapter, known)
-                && fits(
-                    &interest.target,
-                    appearance.device,
-                    appearance.name.as_deref(),
-                    &appearance.services,
-                );
+                && appearance.awaited.contains(&interest.target);
             if is_meant && let Some(notify) = interest.notify.upgrade() {
                 notify.notify_one();
             }

@@ -115,8 +115,8 @@ pub(super) enum Command {
 pub(super) struct Appearance {
     pub(super) adapter: String,
     pub(super) device: DeviceAddress,
-    pub(super) name: Option<String>,
-    pub(super) services: Vec<uuid::Uuid>,
+    /// Whom it may be, of those who are waited for.
+    pub(super) awaited: Vec<Target>,
 }
 
 /// What came of a piece of work.
@@ -437,12 +437,10 @@ impl AdapterTask {
     }
 
     fn announce(&self, device: DeviceAddress) {
-        let (name, services) = self.machine.advertised(device);
         let appearance = Appearance {
             adapter: self.parts.name.clone(),
             device,
-            name: name.map(str::to_owned),
-            services: services.to_vec(),
+            awaited: self.machine.awaited(device),
         };
         // Full: the device is announced again when it was away, and its link tries by itself.
         let _ = self.parts.appearances.try_send(appearance);

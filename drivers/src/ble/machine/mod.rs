@@ -167,9 +167,10 @@ impl Machine {
         self.scan == Scan::On
     }
 
-    /// What a device advertised of itself: its name and its services.
-    pub(super) fn advertised(&self, device: DeviceAddress) -> (Option<&str>, &[Uuid]) {
-        self.sightings.advertised(device)
+    /// Those who are waited for and may be this device.
+    pub(super) fn awaited(&self, device: DeviceAddress) -> Vec<Target> {
+        let fits = |target: &&Target| self.sightings.fits(device, target);
+        self.interests.iter().filter(fits).cloned().collect()
     }
 
     /// Devices that are held connected.
