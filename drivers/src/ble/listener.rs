@@ -35,6 +35,12 @@ pub(super) enum Heard {
         services: Vec<Uuid>,
     },
     Disconnected(DeviceAddress),
+    /// It is connected, and was so before this process was.
+    LeftConnected {
+        device: DeviceAddress,
+        name: Option<String>,
+        services: Vec<Uuid>,
+    },
 }
 
 #[derive(Debug, Clone, Default)]
@@ -81,6 +87,27 @@ impl Listener {
         Ok(())
     }
 
+    /// Tells of the devices that are connected from before: the daemon was killed, and BlueZ keeps connections.
+    pub(super) async fn tell_of_left_connected(&self) {
+        let asked = tokio::time::timeout(PROPERTIES, self.adapter.peripherals()).await;
+        for peripheral in asked.ok().and_then(Result::ok).unwrap_or_default() {
+            let looked = async {
+                let is_connected = peripheral.is_connected().await?;
+                Ok::<_, btleplug::Error>((is_connected, peripheral.properties().await?))
+            };
+            let looked = tokio::time::timeout(PROPERTIES, looked).await;
+            if let Ok(Ok((true, Some(properties)))) = looked {
+                let left = Heard::LeftConnected {
+                    device: properties.address,
+                    name: properties.advertisement_name,
+                    services: properties.services,
+                };
+                // An error means that the adapter's task has ended.
+                let _ = self.heard.send(left).await;
+            }
+        }
+    }
+
     async fn on_event(&mut self, event: CentralEvent) {
         match event {
             CentralEvent::DeviceDiscovered(id) | CentralEvent::ServicesAdvertisement { id, .. } => {
@@ -110,15 +137,9 @@ impl Listener {
                 .await;
             }
             CentralEvent::DeviceDisconnected(id) => self.on_disconnected(&id).await,
-            // A device that is still connected from before (the daemon was killed, and BlueZ keeps connections) does not
-            // advertise, but is there.
-            CentralEvent::DeviceConnected(id) => {
-                if let Some((device, _)) = self.learn(&id).await {
-                    self.tell_task(device);
-                }
-            }
-            // Power is believed from org.bluez itself.
-            CentralEvent::StateUpdate(_)
+            // Connections are believed from the operation that made them, power from org.bluez itself.
+            CentralEvent::DeviceConnected(_)
+            | CentralEvent::StateUpdate(_)
             | CentralEvent::DeviceUpdated(_)
             | CentralEvent::DeviceServicesModified(_) => {}
         }
@@ -132,6 +153,8 @@ impl Listener {
         let asked = async { self.adapter.peripheral(id).await?.is_connected().await };
         let is_back = matches!(tokio::time::timeout(PROPERTIES, asked).await, Ok(Ok(true)));
         if !is_back {
+            // What it advertises from now on may be something else.
+            self.known.remove(&device);
             // An error means that the adapter's task has ended.
             let _ = self.heard.send(Heard::Disconnected(device)).await;
         }

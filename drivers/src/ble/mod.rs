@@ -26,6 +26,7 @@ mod listener;
 mod machine;
 mod pairing;
 mod radio;
+mod session;
 mod tap;
 pub mod types;
 
@@ -41,9 +42,8 @@ pub use pairing::Credential;
 pub use types::{AdapterStatus, Advertisement, BleError, RadioStatus};
 
 use self::adapter::Wanted;
-use self::address::Target;
 use self::gatt::Purpose;
-use self::radio::{RadioTask, Request};
+use self::radio::{Interest, RadioTask, Request};
 use crate::link::PacketLink;
 
 /// Requests on their way to the radio's task, which only passes them on; more wait.
@@ -159,11 +159,12 @@ impl Radio {
     #[must_use]
     pub fn announcements(&self, address: &BleAddress) -> Arc<Notify> {
         let notify = Arc::new(Notify::new());
-        let request = Request::Interest {
+        let request = Request::Interest(Interest {
             adapter: address.adapter.clone(),
             target: address.target.clone(),
+            service: address.layout.service,
             notify: Arc::downgrade(&notify),
-        };
+        });
         // In a task, for the queue may be full for a moment. An error means that nobody will ever appear.
         let requests = self.requests.clone();
         tokio::spawn(async move { requests.send(request).await });
@@ -185,19 +186,5 @@ impl Radio {
             .await
             .map_err(|_| BleError::Stopped)?;
         answer.await.unwrap_or(Err(BleError::Stopped))
-    }
-}
-
-/// Whether what a device says of itself is what was asked for.
-fn fits(
-    target: &Target,
-    device: DeviceAddress,
-    name: Option<&str>,
-    services: &[uuid::Uuid],
-) -> bool {
-    match target {
-        Target::Address(address) => *address == device,
-        Target::Name(wanted) => name == Some(wanted),
-        Target::Service(service) => services.contains(service),
     }
 }

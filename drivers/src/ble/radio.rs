@@ -7,7 +7,6 @@ use std::collections::BTreeMap;
 use std::sync::Weak;
 use std::time::Duration;
 
-use btleplug::api::{Central as _, Manager as _};
 use btleplug::platform::{Adapter, Manager};
 use tokio::sync::{Notify, broadcast, mpsc, watch};
 use tokio_util::sync::CancellationToken;
@@ -16,30 +15,18 @@ use tokio_util::task::TaskTracker;
 use super::adapter::{self, Appearance, Command, Parts, Wanted};
 use super::address::{AdapterSelector, DeviceAddress, Target};
 use super::bluez::{Bluez, Presence};
-use super::fits;
 use super::machine::Power;
+use super::session::{News, Opened, PRESENCES, keep_watching, open};
 use super::types::{AdapterStatus, Advertisement, BleError, RadioStatus};
-use crate::backoff::Backoff;
 
 /// Appearances that wait for the task; more are dropped, and their links try by themselves.
 const APPEARANCES: usize = 64;
-/// What BlueZ told, on its way to the task; more wait.
-const PRESENCES: usize = 16;
 /// Devices whose adapter is remembered; above, all are learnt anew.
 const HEARD_AT_MAX: usize = 512;
 /// Requests that wait for adapters to be opened; more are refused.
 const PENDING_MAX: usize = 32;
 /// How often it is looked whether listeners and interests are still there, and adapters that could not be opened are tried.
 const TICK: Duration = Duration::from_secs(5);
-/// The most that taking a session or finding an adapter in it may take.
-const SESSION: Duration = Duration::from_secs(5);
-/// How the bus is tried again: it is there on every box that works, so the pauses are short.
-const BUS: Backoff = Backoff {
-    min: Duration::from_millis(500),
-    max: Duration::from_secs(30),
-    healthy_after: Duration::from_secs(60),
-};
-
 /// What is asked of the radio.
 #[derive(Debug)]
 pub(super) enum Request {
@@ -47,19 +34,27 @@ pub(super) enum Request {
         adapter: AdapterSelector,
         wanted: Wanted,
     },
-    Interest {
-        adapter: AdapterSelector,
-        target: Target,
-        notify: Weak<Notify>,
-    },
+    Interest(Interest),
     Listeners,
 }
 
+/// A device whose appearance somebody waits for.
 #[derive(Debug)]
-struct Interest {
-    adapter: AdapterSelector,
-    target: Target,
-    notify: Weak<Notify>,
+pub(super) struct Interest {
+    pub(super) adapter: AdapterSelector,
+    pub(super) target: Target,
+    /// The service by which it carries packets.
+    pub(super) service: uuid::Uuid,
+    pub(super) notify: Weak<Notify>,
+}
+
+impl Interest {
+    fn command(&self) -> Command {
+        Command::Interest {
+            target: self.target.clone(),
+            service: self.service,
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -71,18 +66,6 @@ struct Known {
     /// Somebody asked for just this one.
     is_wanted: bool,
 }
-
-/// What the connection to the bus tells.
-#[derive(Debug)]
-enum News {
-    Bus(Bluez),
-    /// In order; the first tells of bluetoothd and all its adapters.
-    Presences(Vec<Presence>),
-    BusLost,
-}
-
-/// An adapter's handle, or why there is none.
-type Opened = (String, Result<(Manager, Adapter), String>);
 
 /// The task's state.
 #[derive(Debug)]
@@ -169,25 +152,17 @@ impl RadioTask {
     async fn on_request(&mut self, request: Request) {
         match request {
             Request::Want { adapter, wanted } => self.on_wanted(&adapter, wanted),
-            Request::Interest {
-                adapter,
-                target,
-                notify,
-            } => {
+            Request::Interest(interest) => {
                 for (name, known) in &self.adapters {
                     if let Some(commands) = &known.commands
-                        && selects(&adapter, name, known)
+                        && selects(&interest.adapter, name, known)
                     {
-                        let _ = commands.send(Command::Interest(target.clone())).await;
+                        let _ = commands.send(interest.command()).await;
                     }
                 }
                 self.interests
                     .retain(|interest| interest.notify.strong_count() > 0);
-                self.interests.push(Interest {
-                    adapter,
-                    target,
-                    notify,
-                });
+                self.interests.push(interest);
             }
             Request::Listeners => self.look_after_listeners().await,
         }
@@ -408,7 +383,7 @@ impl RadioTask {
             .interests
             .iter()
             .filter(|interest| selects(&interest.adapter, &name, known))
-            .map(|interest| Command::Interest(interest.target.clone()));
+            .map(Interest::command);
         let greeting: Vec<_> = interests
             .chain([
                 Command::Listeners(self.has_listeners),
@@ -431,12 +406,7 @@ impl RadioTask {
         };
         for interest in &self.interests {
             let is_meant = selects(&interest.adapter, &appearance.adapter, known)
-                && fits(
-                    &interest.target,
-                    appearance.device,
-                    appearance.name.as_deref(),
-                    &appearance.services,
-                );
+                && appearance.awaited.contains(&interest.target);
             if is_meant && let Some(notify) = interest.notify.upgrade() {
                 notify.notify_one();
             }
@@ -470,75 +440,4 @@ fn selects(selector: &AdapterSelector, name: &str, known: &Known) -> bool {
         AdapterSelector::Name(wanted) => wanted == name,
         AdapterSelector::Address(address) => *address == known.address,
     }
-}
-
-/// Watches the bus for ever, across its restarts.
-async fn keep_watching(news: mpsc::Sender<News>) {
-    let mut attempt = 0;
-    loop {
-        let began = tokio::time::Instant::now();
-        let error = watch_once(&news).await.err();
-        if news.send(News::BusLost).await.is_err() {
-            return;
-        }
-        // The first time is worth a word; the system bus is there on every box that works.
-        if attempt == 0 {
-            tracing::warn!(
-                error = error.map(|error| error.to_string()),
-                "no system bus: BLE links wait for it"
-            );
-        }
-        attempt = BUS.attempt_after(attempt, began.elapsed());
-        tokio::time::sleep(BUS.delay(attempt, rand::random())).await;
-    }
-}
-
-async fn watch_once(news: &mpsc::Sender<News>) -> zbus::Result<()> {
-    let bluez = Bluez::connect().await?;
-    let (presences, mut told) = mpsc::channel(PRESENCES);
-    if news.send(News::Bus(bluez.clone())).await.is_err() {
-        return Ok(());
-    }
-    let pass_on = async {
-        while let Some(presences) = told.recv().await {
-            if news.send(News::Presences(presences)).await.is_err() {
-                return;
-            }
-        }
-    };
-    tokio::select! {
-        result = bluez.watch(&presences) => result,
-        () = pass_on => Ok(()),
-    }
-}
-
-/// Takes an adapter's handle, in a session that is made if there is none.
-async fn open(name: &str, session: Option<Manager>) -> Result<(Manager, Adapter), String> {
-    let opening = async {
-        let session = match session {
-            Some(session) => session,
-            None => {
-                // libdbus connects with blocking calls.
-                let runtime = tokio::runtime::Handle::current();
-                tokio::task::spawn_blocking(move || runtime.block_on(Manager::new()))
-                    .await
-                    .map_err(|error| error.to_string())?
-                    .map_err(|error| error.to_string())?
-            }
-        };
-        for adapter in session
-            .adapters()
-            .await
-            .map_err(|error| error.to_string())?
-        {
-            let info = adapter.adapter_info().await.unwrap_or_default();
-            if info.split(' ').next() == Some(name) {
-                return Ok((session, adapter));
-            }
-        }
-        Err("BlueZ does not list it".to_owned())
-    };
-    tokio::time::timeout(SESSION, opening)
-        .await
-        .unwrap_or_else(|_| Err("BlueZ does not answer".to_owned()))
 }

@@ -63,6 +63,7 @@ impl Peripheral {
         };
         server.serve().await?;
         server.advertise().await?;
+        eprintln!("advertising as {name}");
         tokio::spawn(async move {
             if let Err(error) = server.run().await {
                 eprintln!("the peripheral failed: {error:#}");

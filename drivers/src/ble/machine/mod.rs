@@ -14,8 +14,10 @@
 //!
 //! The machine is given one input, then drained by [`Machine::poll_action`]; each action that starts work ends with
 //! [`Input::Done`] or [`Input::ScanChanged`], whatever happens: deadlines of single calls are the shell's. `now` is an argument.
-//! Read [`sightings`] for what "heard" means and [`watchdog`] for silent scans.
+//! Read
+//! [`mod@advance`] for what comes first, [`sightings`] for what "heard" means and [`watchdog`] for silent scans.
 
+mod advance;
 mod sightings;
 #[cfg(test)]
 mod tests;
@@ -25,9 +27,11 @@ mod watchdog;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::{Duration, Instant};
 
+use uuid::Uuid;
+
 use self::sightings::Sightings;
 pub(super) use self::vocabulary::{Action, Fault, Input, Job, Loss, Power, Refusal, Ticket};
-use self::watchdog::{Rescue, Watchdog};
+use self::watchdog::Watchdog;
 use super::address::{DeviceAddress, Target};
 
 /// How long a wanted device is listened for before its asker is told that it is not there, and may take another link. Most
@@ -104,6 +108,7 @@ pub(super) struct Machine {
     sightings: Sightings,
     has_listeners: bool,
     interests: BTreeSet<Target>,
+    packet_services: BTreeSet<Uuid>,
     waiting: VecDeque<Waiting>,
     operation: Option<Operation>,
     held: BTreeMap<Ticket, Held>,
@@ -125,6 +130,7 @@ impl Machine {
             sightings: Sightings::default(),
             has_listeners: false,
             interests: BTreeSet::new(),
+            packet_services: BTreeSet::new(),
             waiting: VecDeque::new(),
             operation: None,
             held: BTreeMap::new(),
@@ -161,6 +167,12 @@ impl Machine {
         self.scan == Scan::On
     }
 
+    /// Those who are waited for and may be this device.
+    pub(super) fn awaited(&self, device: DeviceAddress) -> Vec<Target> {
+        let fits = |target: &&Target| self.sightings.fits(device, target);
+        self.interests.iter().filter(fits).cloned().collect()
+    }
+
     /// Devices that are held connected.
     pub(super) fn connected(&self) -> usize {
         let devices: BTreeSet<_> = self.held.values().map(|held| held.device).collect();
@@ -187,9 +199,15 @@ impl Machine {
                 }
             }
             Input::Listeners(has_listeners) => self.has_listeners = has_listeners,
-            Input::Interest(target) => {
+            Input::Interest { target, service } => {
                 self.interests.insert(target);
+                self.packet_services.insert(service);
             }
+            Input::LeftConnected {
+                device,
+                name,
+                services,
+            } => self.on_left_connected(now, device, name, services),
             Input::Ask { ticket, job } => self.on_ask(now, ticket, job),
             Input::GiveBack(ticket) => self.on_give_back(ticket),
             Input::ScanChanged(result) => self.on_scan_changed(now, result),
@@ -252,6 +270,33 @@ impl Machine {
             && !self.is_held(held.device)
         {
             self.leaving.insert(held.device);
+        }
+    }
+
+    /// It does not advertise, so it is taken as heard if it is known by its address. The name that a connected device has in BlueZ
+    /// is that of its GAP service, often another than it advertises: one that carries packets of ours and is
+    /// nobody's is disconnected, and advertises again.
+    fn on_left_connected(
+        &mut self,
+        now: Instant,
+        device: DeviceAddress,
+        name: Option<String>,
+        services: Vec<Uuid>,
+    ) {
+        let is_ours = services
+            .iter()
+            .any(|service| self.packet_services.contains(service));
+        if self.interests.contains(&Target::Address(device)) {
+            self.handle_input(
+                now,
+                Input::Heard {
+                    device,
+                    name,
+                    services,
+                },
+            );
+        } else if is_ours && self.power == Power::On && !self.is_held(device) {
+            self.leaving.insert(device);
         }
     }
 
@@ -404,130 +449,6 @@ impl Machine {
 
     fn is_held(&self, device: DeviceAddress) -> bool {
         self.held.values().any(|held| held.device == device)
-    }
-
-    /// Starts what can be started now.
-    fn advance(&mut self, now: Instant) {
-        if self.power != Power::On || self.operation.is_some() {
-            return;
-        }
-        if self.scan == Scan::On {
-            self.refuse_those_unheard(now, |waiting| {
-                (waiting.expires <= now).then_some(Refusal::NotHeard)
-            });
-        }
-        if let Some(device) = self.leaving.pop_first() {
-            self.operation = Some(Operation::Clearing(Then::Rest));
-            return self.actions.push_back(Action::Disconnect(device));
-        }
-        if let Some((at, device)) = self.next_job(now) {
-            return self.begin(at, device);
-        }
-        if self.scan == Scan::On && self.watchdog.due().is_some_and(|due| due <= now) {
-            return self.rescue(now);
-        }
-        match (self.scan, self.is_scan_wanted()) {
-            (Scan::Idle, true) if self.scan_retry_at.is_none_or(|at| at <= now) => {
-                self.scan = Scan::Starting;
-                self.actions.push_back(Action::StartScan);
-            }
-            (Scan::On, false) => self.stop_scan(),
-            _ => {}
-        }
-    }
-
-    fn is_scan_wanted(&self) -> bool {
-        let is_met = |target: &Target| self.held.values().any(|held| held.target == *target);
-        self.has_listeners || !self.waiting.is_empty() || !self.interests.iter().all(is_met)
-    }
-
-    fn stop_scan(&mut self) {
-        self.scan = Scan::Stopping;
-        self.actions.push_back(Action::StopScan);
-    }
-
-    fn refuse_those_unheard(&mut self, now: Instant, why: impl Fn(&Waiting) -> Option<Refusal>) {
-        let refused: Vec<_> = self
-            .waiting
-            .iter()
-            .filter(|waiting| self.device_for(now, &waiting.job).is_none())
-            .filter_map(|waiting| Some((waiting.ticket, why(waiting)?)))
-            .collect();
-        for (ticket, why) in refused {
-            self.waiting.retain(|waiting| waiting.ticket != ticket);
-            self.refuse(ticket, why);
-        }
-    }
-
-    /// The device that a job is about, if it can be worked on now.
-    fn device_for(&self, now: Instant, job: &Job) -> Option<DeviceAddress> {
-        match job {
-            Job::Forget(device) => Some(*device),
-            Job::Connect(Target::Address(device)) if self.is_held(*device) => Some(*device),
-            Job::Connect(target) | Job::Pair(target) => {
-                self.sightings
-                    .find(now, target, |device| self.is_held(device))
-            }
-        }
-    }
-
-    /// The first job in the queue that can be done; those whose device is silent do not block it.
-    fn next_job(&self, now: Instant) -> Option<(usize, DeviceAddress)> {
-        self.waiting
-            .iter()
-            .enumerate()
-            .find_map(|(at, waiting)| Some((at, self.device_for(now, &waiting.job)?)))
-    }
-
-    fn begin(&mut self, at: usize, device: DeviceAddress) {
-        let is_forgetting = matches!(self.waiting[at].job, Job::Forget(_));
-        if !is_forgetting && self.scan != Scan::Idle {
-            // The radio must be quiet first.
-            if self.scan == Scan::On {
-                self.stop_scan();
-            }
-            return;
-        }
-        let Some(waiting) = self.waiting.remove(at) else {
-            return;
-        };
-        let ticket = waiting.ticket;
-        self.leaving.remove(&device);
-        match waiting.job {
-            Job::Forget(_) => {
-                self.on_disconnected(device);
-                self.operation = Some(Operation::Clearing(Then::Answer(ticket, device)));
-                return self.actions.push_back(Action::Forget(device));
-            }
-            Job::Connect(_) => self.actions.push_back(Action::Connect {
-                ticket,
-                device,
-                within: CONNECT,
-            }),
-            Job::Pair(_) => self.actions.push_back(Action::Pair {
-                ticket,
-                device,
-                within: PAIR,
-            }),
-        }
-        self.operation = Some(Operation::Reaching {
-            waiting,
-            device,
-            is_wanted: true,
-        });
-    }
-
-    fn rescue(&mut self, now: Instant) {
-        match self.watchdog.rescue(now, self.held.is_empty()) {
-            Rescue::Restart => {}
-            Rescue::ListenAnew => self.actions.push_back(Action::ListenAnew),
-            Rescue::PowerCycle => {
-                self.operation = Some(Operation::Cycling);
-                self.scan = Scan::Idle;
-                return self.actions.push_back(Action::PowerCycle);
-            }
-        }
-        self.stop_scan();
     }
 }
 

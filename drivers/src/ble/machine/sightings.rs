@@ -2,7 +2,7 @@
 //!
 //! BlueZ lists devices of its cache beside those that are present; only an advertisement that arrives proves presence.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
 
 use uuid::Uuid;
@@ -15,11 +15,15 @@ const FRESH: Duration = Duration::from_secs(30);
 const AWAY: Duration = Duration::from_secs(10);
 /// Devices remembered; the one silent for longest makes room. A busy place has some hundred.
 pub(super) const DEVICES_MAX: usize = 256;
+/// Names remembered of one device; the oldest makes room. A device has two; one that changes its name has more.
+const NAMES_MAX: usize = 4;
 
 #[derive(Debug)]
 struct Sighting {
     heard_at: Option<Instant>,
-    name: Option<String>,
+    /// All that it was called: BlueZ tells the advertised name and, once it was connected, that of its GAP service, which is
+    /// often another, in one place.
+    names: VecDeque<String>,
     services: Vec<Uuid>,
 }
 
@@ -28,7 +32,7 @@ struct Sighting {
 pub(super) struct Sightings(BTreeMap<DeviceAddress, Sighting>);
 
 impl Sightings {
-    /// Notes a device; says whether it has just appeared.
+    /// Notes a device; says whether it has just appeared, or says something new of itself.
     pub(super) fn on_heard(
         &mut self,
         now: Instant,
@@ -44,16 +48,33 @@ impl Sightings {
         }
         let sighting = self.0.entry(device).or_insert(Sighting {
             heard_at: None,
-            name: None,
+            names: VecDeque::new(),
             services: Vec::new(),
         });
         // An advertisement and its scan response come apart: what one does not say, the other may have.
-        sighting.name = name.or(sighting.name.take());
-        if !services.is_empty() {
+        let mut is_news = false;
+        if let Some(name) = name.filter(|name| !sighting.names.contains(name)) {
+            sighting.names.push_back(name);
+            if sighting.names.len() > NAMES_MAX {
+                sighting.names.pop_front();
+            }
+            is_news = true;
+        }
+        if !services.is_empty() && services != sighting.services {
             sighting.services = services;
+            is_news = true;
         }
         let before = sighting.heard_at.replace(now);
-        before.is_none_or(|before| now.saturating_duration_since(before) >= AWAY)
+        is_news || before.is_none_or(|before| now.saturating_duration_since(before) >= AWAY)
+    }
+
+    /// Whether a device is what is looked for.
+    pub(super) fn fits(&self, device: DeviceAddress, target: &Target) -> bool {
+        *target == Target::Address(device)
+            || self
+                .0
+                .get(&device)
+                .is_some_and(|sighting| fits(sighting, target))
     }
 
     /// A device that fits and is there; one of which `is_taken` only if its address was asked for.
@@ -102,7 +123,7 @@ impl Sightings {
 fn fits(sighting: &Sighting, target: &Target) -> bool {
     match target {
         Target::Address(_) => false,
-        Target::Name(name) => sighting.name.as_ref() == Some(name),
+        Target::Name(name) => sighting.names.contains(name),
         Target::Service(service) => sighting.services.contains(service),
     }
 }
@@ -158,6 +179,33 @@ mod tests {
         assert_eq!(find(Target::Name("Lamp".into())), Some(device(1)));
         assert_eq!(find(Target::Service(service)), Some(device(1)));
         assert_eq!(find(Target::Name("lamp".into())), None);
+    }
+
+    #[test]
+    fn a_name_that_comes_late_is_worth_a_word() {
+        let mut sightings = Sightings::default();
+        let now = Instant::now();
+        let mut hear = |name: Option<&str>| {
+            sightings.on_heard(now, device(1), name.map(str::to_owned), Vec::new())
+        };
+        assert!(hear(None));
+        assert!(hear(Some("Lamp")));
+        assert!(!hear(None));
+        assert!(!hear(Some("Lamp")));
+        assert!(sightings.fits(device(1), &Target::Name("Lamp".into())));
+    }
+
+    #[test]
+    fn a_device_is_found_by_its_advertised_name_after_bluez_has_learnt_another() {
+        let mut sightings = Sightings::default();
+        let now = Instant::now();
+        for name in ["Lamp", "nRF52840", "Lamp"] {
+            sightings.on_heard(now, device(1), Some(name.to_owned()), Vec::new());
+        }
+        for name in ["Lamp", "nRF52840"] {
+            let target = Target::Name(name.to_owned());
+            assert_eq!(sightings.find(now, &target, |_| false), Some(device(1)));
+        }
     }
 
     #[test]

@@ -4,7 +4,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use proptest::prelude::*;
-use uuid::Uuid;
 
 use super::*;
 
@@ -269,7 +268,11 @@ fn the_scan_rests_when_all_who_are_awaited_are_connected() {
     };
     assert_eq!(bench.tell(Input::Power(Power::On)), []);
     let target = Target::Address(device(1));
-    assert_eq!(bench.tell(Input::Interest(target)), [Action::StartScan]);
+    let service = Uuid::from_u128(1);
+    assert_eq!(
+        bench.tell(Input::Interest { target, service }),
+        [Action::StartScan]
+    );
     bench.tell(Input::ScanChanged(Ok(())));
     bench.hear(1);
     bench.ask(1, 1);
@@ -343,6 +346,47 @@ fn a_full_queue_refuses_at_once() {
         assert_eq!(bench.ask(ticket, 1), []);
     }
     assert_eq!(bench.ask(99, 1), [refused(99, Refusal::QueueFull)]);
+}
+
+#[test]
+fn a_device_left_connected_is_taken_by_its_address_and_else_made_to_advertise() {
+    let mut bench = Bench::scanning();
+    let left = |number, service| Input::LeftConnected {
+        device: device(number),
+        name: Some("GAP name".into()),
+        services: vec![Uuid::from_u128(service)],
+    };
+    let service = Uuid::from_u128(1);
+    for target in [Target::Address(device(1)), Target::Name("Lamp".into())] {
+        bench.tell(Input::Interest { target, service });
+    }
+    assert_eq!(bench.tell(left(1, 1)), [Action::Announce(device(1))]);
+    assert_eq!(bench.tell(left(2, 1)), [Action::Disconnect(device(2))]);
+    bench.tell(Input::Done(Ok(())));
+    // Somebody else's headphones.
+    assert_eq!(bench.tell(left(3, 2)), []);
+}
+
+#[test]
+fn eight_devices_that_appear_at_once_are_connected_one_after_the_other() {
+    let mut bench = Bench::scanning();
+    for number in 1..=8 {
+        bench.hear(number);
+    }
+    let mut actions = Vec::new();
+    for number in 1..=8 {
+        actions.extend(bench.ask(u64::from(number), number));
+    }
+    assert_eq!(actions, [Action::StopScan]);
+    actions = bench.tell(Input::ScanChanged(Ok(())));
+    for number in 1..=8 {
+        let ticket = u64::from(number);
+        assert_eq!(actions.pop(), Some(connecting(ticket, number)));
+        actions = bench.tell(Input::Done(Ok(())));
+        assert_eq!(actions.remove(0), granted(ticket, number));
+    }
+    assert_eq!(actions, [Action::StartScan]);
+    assert_eq!(bench.machine.connected(), 8);
 }
 
 /// What happens in a random life.

@@ -90,8 +90,14 @@ pub(in crate::ble) enum Input {
     },
     /// Somebody listens to advertisements, or nobody any more.
     Listeners(bool),
-    /// A device whose appearance somebody waits for.
-    Interest(Target),
+    /// A device whose appearance somebody waits for, and the service by which it carries packets.
+    Interest { target: Target, service: Uuid },
+    /// A device that was connected before this process was, with the name and services that BlueZ has of it.
+    LeftConnected {
+        device: DeviceAddress,
+        name: Option<String>,
+        services: Vec<Uuid>,
+    },
     /// A job.
     Ask { ticket: Ticket, job: Job },
     /// A ticket's owner no longer wants it, in whatever state it is.

@@ -1,7 +1,7 @@
 """Faults that are done to the box, each a function whose first line of documentation is a claim.
 
 A scenario is registered with `@scenario(bound_s=...)`; runner.py puts a healthy box before it and traffic through it, report.py prints
-what came of it. Scenarios of one kind share a file: service.py, serial.py, broker.py, power.py.
+what came of it. Scenarios of one kind share a file: service.py, serial.py, radio.py, broker.py, power.py.
 """
 
 from collections.abc import Callable

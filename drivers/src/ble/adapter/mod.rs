@@ -2,13 +2,15 @@
 //!
 //! It lives as long as the process, also while the adapter is unplugged or bluetoothd is gone; the [radio](super::radio) tells it
 //! which. Its loop is one select over commands, devices heard, tickets given back, finished work and the machine's deadline; it
-//! drains the machine fully after each. Each piece of work runs in a task of its own and always ends, within its time limit.
+//! drains the machine fully after each. [`work`] is what it starts; it always ends, within its time limit.
+
+mod work;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
-use btleplug::api::{Central as _, Peripheral as _};
-use btleplug::platform::{Adapter, PeripheralId};
+use btleplug::api::Peripheral as _;
+use btleplug::platform::Adapter;
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
@@ -17,14 +19,14 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::address::{AdapterSelector, DeviceAddress, Target};
-use super::bluez::{Bluez, device_id};
+use super::bluez::Bluez;
 use super::fault::OperationError;
-use super::gatt::{DISCONNECT, GattClient, Lease, Purpose, Reached, reach};
+use super::gatt::{GattClient, Lease, Purpose, Reached};
 use super::listener::{Heard, Listener};
 use super::machine::{Action, Fault, Input, Job, Loss, Machine, Power, Refusal, SEEK, Ticket};
-use super::pairing::{Credential, pair};
+use super::pairing::Credential;
 use super::tap::Tap;
-use super::types::{Advertisement, BleError, RadioStatus, Step};
+use super::types::{Advertisement, BleError, RadioStatus};
 use crate::link::PacketLink;
 
 /// Commands that wait for the task; more are refused at once.
@@ -35,8 +37,6 @@ const HEARD: usize = 256;
 const LISTENERS_MAX: u32 = 8;
 /// The most that disconnecting everybody at the end may take.
 const GOODBYE: Duration = Duration::from_secs(1);
-/// How long an adapter stays off when it is switched off and on.
-const OFF_PAUSE: Duration = Duration::from_secs(1);
 
 /// What is wanted, and where the answer goes.
 #[derive(Debug)]
@@ -106,7 +106,7 @@ impl Wanted {
 pub(super) enum Command {
     Power(Power),
     Listeners(bool),
-    Interest(Target),
+    Interest { target: Target, service: uuid::Uuid },
     Want(Wanted),
 }
 
@@ -115,8 +115,8 @@ pub(super) enum Command {
 pub(super) struct Appearance {
     pub(super) adapter: String,
     pub(super) device: DeviceAddress,
-    pub(super) name: Option<String>,
-    pub(super) services: Vec<uuid::Uuid>,
+    /// Whom it may be, of those who are waited for.
+    pub(super) awaited: Vec<Target>,
 }
 
 /// What came of a piece of work.
@@ -149,7 +149,6 @@ struct AdapterTask {
     reached: Option<(Ticket, Reached)>,
     failed: Option<(Ticket, BleError)>,
     taps: BTreeMap<DeviceAddress, Tap>,
-    names: BTreeMap<DeviceAddress, (Option<String>, Vec<uuid::Uuid>)>,
     listeners: u32,
     heard: mpsc::Sender<Heard>,
     returns: mpsc::UnboundedSender<Ticket>,
@@ -182,7 +181,6 @@ pub(super) fn spawn(
         reached: None,
         failed: None,
         taps: BTreeMap::new(),
-        names: BTreeMap::new(),
         listeners: 0,
         heard,
         returns,
@@ -214,7 +212,9 @@ impl AdapterTask {
                 command = commands.recv() => match command {
                     Some(Command::Power(power)) => Input::Power(power),
                     Some(Command::Listeners(any)) => Input::Listeners(any),
-                    Some(Command::Interest(target)) => Input::Interest(target),
+                    Some(Command::Interest { target, service }) => {
+                        Input::Interest { target, service }
+                    }
                     Some(Command::Want(wanted)) => self.on_wanted(wanted),
                     None => return,
                 },
@@ -250,18 +250,21 @@ impl AdapterTask {
                 device,
                 name,
                 services,
-            } => {
-                if self.names.len() >= HEARD {
-                    self.names.clear();
-                }
-                self.names.insert(device, (name.clone(), services.clone()));
-                Input::Heard {
-                    device,
-                    name,
-                    services,
-                }
-            }
+            } => Input::Heard {
+                device,
+                name,
+                services,
+            },
             Heard::Disconnected(device) => Input::Disconnected(device),
+            Heard::LeftConnected {
+                device,
+                name,
+                services,
+            } => Input::LeftConnected {
+                device,
+                name,
+                services,
+            },
         }
     }
 
@@ -350,127 +353,15 @@ impl AdapterTask {
             self.heard.clone(),
             self.parts.advertisements.clone(),
         );
+        let is_first = self.listeners == 1;
         // Beside this task, which a BlueZ that does not answer must not hold up.
         tokio::spawn(async move {
+            if is_first {
+                listener.tell_of_left_connected().await;
+            }
             if let Err(error) = listener.start().await {
                 tracing::warn!(%error, "no event stream from BlueZ; it is asked for again when the scan stays silent");
             }
-        });
-    }
-
-    fn start(&mut self, word: DyingWord, work: impl Future<Output = Outcome> + Send + 'static) {
-        self.dying.push(word);
-        self.work.push(tokio::spawn(work));
-    }
-
-    fn start_scan(&mut self) {
-        let (bluez, name) = (self.parts.bluez.clone(), self.parts.name.clone());
-        self.start(DyingWord::Scan, async move {
-            let mut started = bluez.start_scan(&name).await;
-            if started.is_err() {
-                // A scan of ours that was thought to be over.
-                let _ = bluez.stop_scan(&name).await;
-                started = bluez.start_scan(&name).await;
-            }
-            Outcome::Scan(started.map_err(|error| {
-                tracing::warn!(%error, "the scan could not be started; it is tried again");
-            }))
-        });
-    }
-
-    fn stop_scan(&mut self) {
-        let (bluez, name) = (self.parts.bluez.clone(), self.parts.name.clone());
-        self.start(DyingWord::Scan, async move {
-            let stopped = bluez.stop_scan(&name).await;
-            Outcome::Scan(stopped.map_err(|error| tracing::debug!(%error, "stopping the scan")))
-        });
-    }
-
-    fn connect(&mut self, ticket: Ticket, device: DeviceAddress, within: Duration) {
-        let purpose = match self.asked.get(&ticket) {
-            Some(Wanted::Packets { purpose, .. }) => *purpose,
-            _ => Purpose::Gatt,
-        };
-        let tap = self.taps.get(&device).cloned();
-        let (adapter, name) = (self.parts.adapter.clone(), self.parts.name.clone());
-        self.start(DyingWord::Operation, async move {
-            let tapped = async {
-                match tap {
-                    Some(tap) => Ok(tap),
-                    None => {
-                        Tap::open(adapter.peripheral(&peripheral_id(&name, device)?).await?).await
-                    }
-                }
-            };
-            let reached = match tokio::time::timeout(within, tapped).await {
-                Ok(Ok(tap)) => reach(tap, device, purpose, within).await,
-                Ok(Err(error)) => Err(OperationError::from_btleplug(device, Step::Connect, error)),
-                Err(_) => Err(OperationError::timed_out(device, Step::Connect, within)),
-            };
-            Outcome::Reached(ticket, reached)
-        });
-    }
-
-    fn pair(&mut self, ticket: Ticket, device: DeviceAddress, within: Duration) {
-        let credential = match self.asked.get(&ticket) {
-            Some(Wanted::Pair { credential, .. }) => credential.clone(),
-            _ => Credential::None,
-        };
-        let (bluez, name) = (self.parts.bluez.clone(), self.parts.name.clone());
-        self.start(DyingWord::Operation, async move {
-            Outcome::Paired(
-                ticket,
-                pair(&bluez, &name, device, credential, within).await,
-            )
-        });
-    }
-
-    /// Through btleplug, whose connection asked for it; BlueZ also takes it as the end of an attempt that goes on.
-    fn disconnect(&mut self, device: DeviceAddress) {
-        let tap = self.taps.get(&device).cloned();
-        let (adapter, name) = (self.parts.adapter.clone(), self.parts.name.clone());
-        self.start(DyingWord::Operation, async move {
-            let work = async {
-                match tap {
-                    Some(tap) => tap.peripheral.disconnect().await,
-                    None => {
-                        let id = peripheral_id(&name, device)?;
-                        adapter.peripheral(&id).await?.disconnect().await
-                    }
-                }
-            };
-            Outcome::Done(match tokio::time::timeout(DISCONNECT, work).await {
-                Ok(Ok(())) => Ok(()),
-                Ok(Err(error)) => {
-                    Err(OperationError::from_btleplug(device, Step::Connect, error).fault)
-                }
-                Err(_) => Err(Fault::TimedOut),
-            })
-        });
-    }
-
-    fn forget(&mut self, device: DeviceAddress) {
-        let (bluez, name) = (self.parts.bluez.clone(), self.parts.name.clone());
-        self.start(DyingWord::Operation, async move {
-            let removed = bluez.remove_device(&name, device).await;
-            Outcome::Done(
-                removed
-                    .map_err(|error| OperationError::from_zbus(device, Step::Forget, error).fault),
-            )
-        });
-    }
-
-    fn power_cycle(&mut self) {
-        tracing::warn!("nobody was heard for long: the adapter is switched off and on");
-        let (bluez, name) = (self.parts.bluez.clone(), self.parts.name.clone());
-        self.start(DyingWord::Operation, async move {
-            let off = bluez.switch_off(&name).await;
-            tokio::time::sleep(OFF_PAUSE).await;
-            let on = bluez.switch_on(&name).await;
-            Outcome::Done(off.and(on).map_err(|error| {
-                tracing::warn!(%error, "switching the adapter");
-                Fault::Failed
-            }))
         });
     }
 
@@ -546,12 +437,10 @@ impl AdapterTask {
     }
 
     fn announce(&self, device: DeviceAddress) {
-        let (name, services) = self.names.get(&device).cloned().unwrap_or_default();
         let appearance = Appearance {
             adapter: self.parts.name.clone(),
             device,
-            name,
-            services,
+            awaited: self.machine.awaited(device),
         };
         // Full: the device is announced again when it was away, and its link tries by itself.
         let _ = self.parts.appearances.try_send(appearance);
@@ -580,13 +469,6 @@ impl AdapterTask {
             is_new
         });
     }
-}
-
-fn peripheral_id(adapter: &str, device: DeviceAddress) -> btleplug::Result<PeripheralId> {
-    let id: bluez_async::DeviceId = device_id(adapter, device)
-        .parse()
-        .map_err(|error| btleplug::Error::Other(Box::new(error) as Box<_>))?;
-    Ok(id.into())
 }
 
 async fn sleep_until(deadline: Option<Instant>) {
