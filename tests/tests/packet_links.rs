@@ -124,7 +124,10 @@ async fn a_device_that_vanishes_is_offline_and_announces_itself_when_it_is_back(
     };
     let mut device = start("first.json");
     let host = ends.brokers(End::Box);
-    drop(ends.attached(&host).await);
+    // Its first packet shows that it is at the broker, which alone can speak for it afterwards.
+    let mut link = ends.attached(&host).await;
+    received(&mut link).await.unwrap();
+    drop(link);
     device.kill();
     // The broker speaks for it after the last will's delay.
     let until = tokio::time::Instant::now() + PATIENCE;
