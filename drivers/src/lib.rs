@@ -11,6 +11,7 @@
 
 pub mod backoff;
 pub mod link;
+pub mod modbus;
 pub mod mqtt;
 pub mod port;
 pub mod serial;

@@ -115,11 +115,24 @@ pub enum PortEnd {
     },
 }
 
-struct Command {
-    id: RequestId,
-    request: Request,
-    deadline: Duration,
-    reply: oneshot::Sender<Result<Answer, PortError>>,
+/// A request as whoever serves a [`Port`] takes it: a [`PortTask`], or the binding of a device that does not speak our protocol.
+#[derive(Debug)]
+pub struct Command {
+    /// The request's identity.
+    pub id: RequestId,
+    /// What is asked.
+    pub request: Request,
+    /// How long the device may take, counted from [`Port::request`].
+    pub deadline: Duration,
+    /// Where the answer goes. Dropped without one, the caller hears [`PortError::NotConnected`]: only right when nothing left.
+    pub reply: oneshot::Sender<Result<Answer, PortError>>,
+}
+
+/// Makes a handle whose requests the caller serves by itself. When the receiver is dropped the port is closed.
+#[must_use]
+pub fn requests() -> (Port, mpsc::Receiver<Command>) {
+    let (down, commands) = mpsc::channel(DOWN_CAPACITY);
+    (Port { down }, commands)
 }
 
 /// Handle to a running port. Cheap to clone.
@@ -182,8 +195,8 @@ pub struct PortTask {
 /// Makes a port: the handle, and the task to run. `up` is where events go.
 #[must_use]
 pub fn port(up: mpsc::Sender<PortEvent>) -> (Port, PortTask) {
-    let (down, commands) = mpsc::channel(DOWN_CAPACITY);
-    (Port { down }, PortTask { down: commands, up })
+    let (port, down) = requests();
+    (port, PortTask { down, up })
 }
 
 struct InFlight {
