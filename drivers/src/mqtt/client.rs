@@ -11,6 +11,9 @@
 //!
 //! [`Backoff`]: crate::backoff::Backoff
 
+use std::collections::BTreeSet;
+use std::time::Instant;
+
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -29,11 +32,21 @@ pub(super) const RECEIVE_MAXIMUM: u16 = 16;
 
 pub(super) type Receipt = oneshot::Sender<Result<(), PublishError>>;
 
+/// A publication on its way to the owner task.
+#[derive(Debug)]
+pub(super) struct Order {
+    pub(super) publication: Publication,
+    /// Not to be sent, and not to be sent again, after this moment.
+    pub(super) until: Option<Instant>,
+    pub(super) receipt: Receipt,
+}
+
 /// Handle to the broker connection. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Client {
-    out: mpsc::Sender<(Publication, Receipt)>,
+    out: mpsc::Sender<Order>,
     state: watch::Receiver<BrokerState>,
+    wanted: watch::Sender<BTreeSet<String>>,
 }
 
 impl Client {
@@ -44,14 +57,48 @@ impl Client {
     /// # Errors
     /// [`PublishError::Busy`] when the queue is full, [`PublishError::Stopped`] after shut-down.
     pub async fn publish(&self, publication: Publication) -> Result<(), PublishError> {
+        self.order(publication, None).await
+    }
+
+    /// As [`Client::publish`], but the message never leaves after `until`: what nobody waits for any more must not be done later, when the
+    /// broker returns.
+    ///
+    /// # Errors
+    /// As [`Client::publish`], and [`PublishError::Expired`].
+    pub async fn publish_until(
+        &self,
+        publication: Publication,
+        until: Instant,
+    ) -> Result<(), PublishError> {
+        self.order(publication, Some(until)).await
+    }
+
+    async fn order(
+        &self,
+        publication: Publication,
+        until: Option<Instant>,
+    ) -> Result<(), PublishError> {
         let (receipt, acknowledged) = oneshot::channel();
-        self.out
-            .try_send((publication, receipt))
-            .map_err(|error| match error {
-                mpsc::error::TrySendError::Full(_) => PublishError::Busy,
-                mpsc::error::TrySendError::Closed(_) => PublishError::Stopped,
-            })?;
+        let order = Order {
+            publication,
+            until,
+            receipt,
+        };
+        self.out.try_send(order).map_err(|error| match error {
+            mpsc::error::TrySendError::Full(_) => PublishError::Busy,
+            mpsc::error::TrySendError::Closed(_) => PublishError::Stopped,
+        })?;
         acknowledged.await.unwrap_or(Err(PublishError::Stopped))
+    }
+
+    /// Which topic filters are subscribed to beside those of the configuration, from now on and after every connection. The broker then
+    /// sends what it keeps of the new ones. One that it refuses is logged and left out.
+    pub fn want(&self, filters: BTreeSet<String>) {
+        self.wanted.send_if_modified(|wanted| {
+            let is_new = *wanted != filters;
+            *wanted = filters;
+            is_new
+        });
     }
 
     /// The state of the connection, as a snapshot to watch.
@@ -68,14 +115,27 @@ pub fn spawn(
     tracker: &TaskTracker,
     cancel: CancellationToken,
 ) -> (Client, mpsc::Receiver<Incoming>) {
+    spawn_with_queue(config, UP_CAPACITY, tracker, cancel)
+}
+
+/// As [`spawn`], with another capacity for messages on their way up: what the broker keeps of many topics comes all at once, at QoS 0.
+#[must_use]
+pub fn spawn_with_queue(
+    config: ClientConfig,
+    up_capacity: usize,
+    tracker: &TaskTracker,
+    cancel: CancellationToken,
+) -> (Client, mpsc::Receiver<Incoming>) {
     let (out, out_queue) = mpsc::channel(OUT_CAPACITY);
-    let (up, up_queue) = mpsc::channel(UP_CAPACITY);
+    let (up, up_queue) = mpsc::channel(up_capacity);
     let (state, watched) = watch::channel(BrokerState::Starting);
-    tracker.spawn(Pump::new(config, out_queue, up, state).run(cancel));
+    let (wanted, filters) = watch::channel(BTreeSet::new());
+    tracker.spawn(Pump::new(config, out_queue, up, state, filters).run(cancel));
     (
         Client {
             out,
             state: watched,
+            wanted,
         },
         up_queue,
     )

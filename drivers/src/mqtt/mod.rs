@@ -7,5 +7,5 @@ pub mod client;
 mod pump;
 pub mod types;
 
-pub use client::{Client, spawn};
+pub use client::{Client, spawn, spawn_with_queue};
 pub use types::{Broker, BrokerState, ClientConfig, Incoming, Publication, PublishError, Will};

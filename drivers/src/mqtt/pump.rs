@@ -3,7 +3,7 @@
 //! Holds the window of unacknowledged publications; a connection is a loop over four sources: the event
 //! loop's events, acknowledgements to hand on, publications, and cancellation. See [`super::client`].
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::time::{Duration, Instant};
 
 use rumqttc::NetworkOptions;
@@ -17,7 +17,7 @@ use rumqttc::v5::{AsyncClient, ConnectionError, Event, EventLoop, MqttOptions};
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
-use super::client::{RECEIVE_MAXIMUM, Receipt};
+use super::client::{Order, RECEIVE_MAXIMUM, Receipt};
 use super::types::{BrokerState, ClientConfig, Incoming, Publication, PublishError};
 
 /// Unacknowledged publications at the broker. Well below rumqttc's own limit, where its collision handling starts.
@@ -29,6 +29,8 @@ const REQUESTS: usize = 64;
 const PACKET_BYTES_MAX: u32 = 256 * 1024;
 /// A half-open connection is noticed after one and a half of these (MQTT 5 §3.1.2.10).
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
+/// Topic filters in one SUBSCRIBE packet. Chosen to stay far below the packet sizes that brokers take.
+const FILTERS_AT_ONCE: usize = 32;
 /// Time for the broker to take our clean disconnect.
 const GOODBYE: Duration = Duration::from_millis(500);
 
@@ -37,6 +39,7 @@ struct Pending {
     /// None for our own birth message, which nobody waits for.
     receipt: Option<Receipt>,
     progress: Progress,
+    until: Option<Instant>,
 }
 
 /// How far a publication has come on the present connection.
@@ -49,9 +52,10 @@ enum Progress {
 
 pub(super) struct Pump {
     config: ClientConfig,
-    out: mpsc::Receiver<(Publication, Receipt)>,
+    out: mpsc::Receiver<Order>,
     up: mpsc::Sender<Incoming>,
     state: watch::Sender<BrokerState>,
+    wanted: watch::Receiver<BTreeSet<String>>,
     window: VecDeque<Pending>,
     dropped: u64,
 }
@@ -65,15 +69,17 @@ enum Ended {
 impl Pump {
     pub(super) fn new(
         config: ClientConfig,
-        out: mpsc::Receiver<(Publication, Receipt)>,
+        out: mpsc::Receiver<Order>,
         up: mpsc::Sender<Incoming>,
         state: watch::Sender<BrokerState>,
+        wanted: watch::Receiver<BTreeSet<String>>,
     ) -> Self {
         Self {
             config,
             out,
             up,
             state,
+            wanted,
             window: VecDeque::new(),
             dropped: 0,
         }
@@ -168,12 +174,17 @@ impl Pump {
             pending.progress = Progress::Unsent;
         }
         let mut connected: Option<Instant> = None;
+        // Beside those of the configuration, on this connection.
+        let mut subscribed: BTreeSet<String> = BTreeSet::new();
+        let mut has_no_client = false;
         let lived =
             |connected: Option<Instant>| connected.map_or(Duration::ZERO, |since| since.elapsed());
 
         loop {
             let is_ready = *self.state.borrow() == BrokerState::Connected && connected.is_some();
             if is_ready {
+                self.subscribe_wanted(&client, &mut subscribed);
+                self.drop_expired();
                 // What an earlier connection left unacknowledged goes first, in order.
                 for pending in self
                     .window
@@ -209,8 +220,12 @@ impl Pump {
                 Some(publish) = acks.recv() => {
                     let _ = client.try_ack(&publish);
                 }
-                Some((publication, receipt)) = self.out.recv(), if is_ready && self.window.len() < WINDOW => {
-                    self.window.push_back(Pending { publication, receipt: Some(receipt), progress: Progress::Unsent });
+                Some(order) = self.out.recv(), if is_ready && self.window.len() < WINDOW => {
+                    let Order { publication, until, receipt } = order;
+                    self.window.push_back(Pending { publication, receipt: Some(receipt), progress: Progress::Unsent, until });
+                }
+                changed = self.wanted.changed(), if is_ready && !has_no_client => {
+                    has_no_client = changed.is_err();
                 }
             }
         }
@@ -239,6 +254,18 @@ impl Pump {
             }
             Event::Incoming(Packet::SubAck(ack)) => {
                 use rumqttc::v5::mqttbytes::v5::SubscribeReasonCode::Success;
+                // The first is for the configuration's filters, without which the connection is of no use.
+                if *self.state.borrow() == BrokerState::Connected {
+                    let refused = ack
+                        .return_codes
+                        .iter()
+                        .filter(|code| !matches!(code, Success(_)));
+                    let count = refused.count();
+                    if count > 0 {
+                        tracing::warn!(broker = %self.config.broker, count, "the broker refused subscriptions; nothing comes from those topics");
+                    }
+                    return Ok(());
+                }
                 if let Some(refused) = ack
                     .return_codes
                     .iter()
@@ -299,6 +326,45 @@ impl Pump {
         Ok(())
     }
 
+    /// Brings the broker's idea of what we want up to date; what does not fit into rumqttc's queue follows at the next turn.
+    fn subscribe_wanted(&mut self, client: &AsyncClient, subscribed: &mut BTreeSet<String>) {
+        let wanted = self.wanted.borrow_and_update().clone();
+        let new: Vec<String> = wanted.difference(subscribed).cloned().collect();
+        for some in new.chunks(FILTERS_AT_ONCE) {
+            let filters = some.iter().map(|filter| {
+                rumqttc::v5::mqttbytes::v5::Filter::new(filter.clone(), QoS::AtLeastOnce)
+            });
+            if client.try_subscribe_many(filters).is_err() {
+                return;
+            }
+            subscribed.extend(some.iter().cloned());
+        }
+        let old: Vec<String> = subscribed.difference(&wanted).cloned().collect();
+        for filter in old {
+            if client.try_unsubscribe(filter.as_str()).is_err() {
+                return;
+            }
+            subscribed.remove(&filter);
+        }
+    }
+
+    /// What nobody waits for any more is not sent.
+    fn drop_expired(&mut self) {
+        let now = Instant::now();
+        let mut kept = VecDeque::with_capacity(self.window.len());
+        for mut pending in self.window.drain(..) {
+            let is_over = pending.progress == Progress::Unsent
+                && pending.until.is_some_and(|until| until <= now);
+            match pending.receipt.take_if(|_| is_over) {
+                Some(receipt) => {
+                    let _ = receipt.send(Err(PublishError::Expired));
+                }
+                None => kept.push_back(pending),
+            }
+        }
+        self.window = kept;
+    }
+
     /// Connected and subscribed: says so to the broker and to our observers.
     fn on_ready(&mut self) {
         self.window.retain(|pending| pending.receipt.is_some());
@@ -307,6 +373,7 @@ impl Pump {
                 publication,
                 receipt: None,
                 progress: Progress::Unsent,
+                until: None,
             });
         }
         tracing::info!(broker = %self.config.broker, "broker connected");

@@ -199,6 +199,9 @@ pub enum PublishError {
     /// The client was stopped.
     #[error("the broker connection is shut down")]
     Stopped,
+    /// Its time was over before the broker had it. An earlier connection may have carried it all the same.
+    #[error("the broker was away until the message's time was over")]
+    Expired,
     /// The broker refused it.
     #[error("the broker refused the message: {0}")]
     Refused(&'static str),
