@@ -15,6 +15,7 @@ mod line;
 
 use std::fmt;
 use std::io;
+use std::path::Path;
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -22,6 +23,7 @@ use tokio_modbus::client::{self, Client as _, Context};
 use tokio_modbus::slave::{Slave, SlaveContext as _};
 use tokio_modbus::{Error, ProtocolError, Request, Response};
 
+use crate::serial::{self, OpenError, Parity, StopBits};
 use line::Line;
 
 /// Above 19,200 baud the silence between frames is fixed (MODBUS over Serial Line V1.02 §2.5.1.1).
@@ -99,14 +101,37 @@ impl BusError {
         matches!(self, Self::Line(_))
     }
 
-    /// Whether the unit may be away: it did not answer in a way that only a living unit can.
+    /// Whether the unit may be away: it did not answer in a way that only a living unit can. A gateway that says that it cannot reach
+    /// the unit (exceptions 10 and 11) says just that.
     #[must_use]
     pub fn is_silence(&self) -> bool {
         matches!(
             self,
-            Self::Silent(_) | Self::Garbled { .. } | Self::Mismatch
+            Self::Silent(_) | Self::Garbled { .. } | Self::Mismatch | Self::Exception(10 | 11)
         )
     }
+
+    /// Whether the unit itself refused, and so is there.
+    #[must_use]
+    pub fn is_refusal(&self) -> bool {
+        matches!(self, Self::Exception(_)) && !self.is_silence()
+    }
+}
+
+/// A bus on a real serial line.
+pub type SerialBus = Bus<tokio_serial::SerialStream>;
+
+/// Opens a serial line exclusively as a bus, eight data bits.
+///
+/// # Errors
+/// As [`serial::open`].
+pub fn open(
+    path: &Path,
+    baud: u32,
+    parity: Parity,
+    stop_bits: StopBits,
+) -> Result<SerialBus, OpenError> {
+    serial::open_as(path, baud, parity, stop_bits).map(|line| Bus::new(line, baud))
 }
 
 /// A serial line with units on it. It is owned by one task: requests cannot overlap, since each borrows it.
