@@ -16,6 +16,7 @@ use tokio_util::task::TaskTracker;
 use crate::config::{Bus, Config};
 use crate::control::dbus::service::{Door, DoorState};
 use crate::control::fleet::service::FleetDoor;
+use crate::foreign;
 use crate::inference::{Inference, InferenceConfig};
 use crate::link::supervisor::{LinkBoard, Supervisor, all_tried};
 use crate::notify;
@@ -106,6 +107,14 @@ pub async fn run(config: Config, own_uid: u32, stop: CancellationToken) -> anyho
     let fleet = config.fleet.as_ref().map(|fleet| {
         FleetDoor::connect(fleet, &config.box_id, boot_id, &owner_tasks, owners.clone())
     });
+    // Foreign devices serve what is still running, as links do, so they stop after it has drained.
+    let foreign = foreign::start(
+        &config.foreign,
+        &config.box_id,
+        &registry,
+        &owner_tasks,
+        &owners,
+    );
     let status = StatusSource::new(
         &config.box_id,
         store.handle(),
@@ -114,6 +123,7 @@ pub async fn run(config: Config, own_uid: u32, stop: CancellationToken) -> anyho
         registry.clone(),
         understood,
         fleet.as_ref().map(FleetDoor::state),
+        foreign,
     );
     let (door_state, mut door) = watch::channel(DoorState::Starting);
     if config.bus == Bus::Off {

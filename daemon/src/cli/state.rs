@@ -118,6 +118,16 @@ fn status_text(status: &Json, width: Option<u16>) -> String {
     text.push_str(&format!("store    {}\n", state(&status["store"])));
     text.push_str(&format!("runtime  {}\n", word(&status["runtime"])));
     text.push_str(&format!("fleet    {}\n", state(&status["fleet"])));
+    for (name, source) in status["foreign"].as_object().into_iter().flatten() {
+        text.push_str(&format!(
+            "foreign  {}: {}, {} things, {} online, {} errors\n",
+            plain(name),
+            state(source),
+            source["things"],
+            source["online"],
+            source["errors"]
+        ));
+    }
     text.push_str(&format!(
         "things   {} known, {} online\n",
         status["things"]["known"], status["things"]["online"]

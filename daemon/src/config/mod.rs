@@ -2,8 +2,9 @@
 //!
 //! The raw form mirrors the file and refuses unknown keys; [`Config`] holds checked types and is the only
 //! form that leaves this module. Every error names the file, the key, the value and what is allowed. All
-//! defaults stand in `raw.rs`, each with its unit and reason. Secrets never stand in the file, only paths to them.
+//! defaults stand in `raw.rs` (those of foreign devices in `foreign.rs`), each with its unit and reason. Secrets never stand in the file, only paths to them.
 
+pub mod foreign;
 mod raw;
 mod validate;
 
@@ -38,6 +39,8 @@ pub struct Config {
     pub link_backoff: Backoff,
     /// Models and runtime.
     pub inference: InferenceSettings,
+    /// Devices that do not speak our protocol.
+    pub foreign: foreign::ForeignConfig,
     /// Fleet connection, if one is wanted.
     pub fleet: Option<FleetConfig>,
     /// Conversations.

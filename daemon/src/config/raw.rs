@@ -25,6 +25,8 @@ pub struct RawConfig {
     pub understanding: RawUnderstanding,
     /// `[sessions]`
     pub sessions: RawSessions,
+    /// `[foreign]`
+    pub foreign: super::foreign::RawForeign,
     /// `[fleet]`
     pub fleet: Option<RawFleet>,
     /// `[[link]]`

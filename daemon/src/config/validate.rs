@@ -45,10 +45,10 @@ pub enum ConfigError {
 }
 
 /// Reports a value of one file.
-struct Reject<'a>(&'a Path);
+pub(super) struct Reject<'a>(&'a Path);
 
 impl Reject<'_> {
-    fn value(
+    pub(super) fn value(
         &self,
         key: impl Into<String>,
         value: impl ToString,
@@ -63,7 +63,13 @@ impl Reject<'_> {
     }
 
     /// A whole number within its range.
-    fn within(&self, key: &str, value: u64, min: u64, max: u64) -> Result<u64, ConfigError> {
+    pub(super) fn within(
+        &self,
+        key: &str,
+        value: u64,
+        min: u64,
+        max: u64,
+    ) -> Result<u64, ConfigError> {
         if (min..=max).contains(&value) {
             Ok(value)
         } else {
@@ -169,6 +175,7 @@ pub(super) fn validate(raw: RawConfig, path: &Path) -> Result<Config, ConfigErro
                 4096,
             )?,
         },
+        foreign: super::foreign::validate(&reject, raw.foreign)?,
         fleet: raw
             .fleet
             .map(|fleet| self::fleet(&reject, fleet))
@@ -261,7 +268,7 @@ fn fleet(reject: &Reject<'_>, raw: RawFleet) -> Result<FleetConfig, ConfigError>
 }
 
 /// A name that is safe in topics, object paths and file names.
-fn name(reject: &Reject<'_>, key: &str, name: String) -> Result<String, ConfigError> {
+pub(super) fn name(reject: &Reject<'_>, key: &str, name: String) -> Result<String, ConfigError> {
     let is_fit = (1..=63).contains(&name.len())
         && name
             .bytes()
@@ -273,7 +280,7 @@ fn name(reject: &Reject<'_>, key: &str, name: String) -> Result<String, ConfigEr
     }
 }
 
-fn absolute(reject: &Reject<'_>, key: &str, path: &str) -> Result<PathBuf, ConfigError> {
+pub(super) fn absolute(reject: &Reject<'_>, key: &str, path: &str) -> Result<PathBuf, ConfigError> {
     if path.starts_with('/') {
         Ok(PathBuf::from(path))
     } else {
