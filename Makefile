@@ -6,6 +6,8 @@ CARGO ?= cargo
 # Extra arguments: make test TEST='--test doors', make bench BENCH=--short
 TEST ?=
 BENCH ?=
+LAB ?=
+FUZZ ?=
 # Speed is measured on what users run; everything else is built to be built fast.
 BENCH_PROFILE ?= release
 
@@ -17,7 +19,7 @@ ifdef CI
 export CARGO_TARGET_DIR ?= $(CACHE)/target
 endif
 
-.PHONY: help demo test bench models build lint man clean-cache
+.PHONY: help demo test bench fuzz lab models build deb lint man clean-cache
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -25,6 +27,7 @@ help: ## list the targets
 	@echo
 	@echo "  make test TEST='--test doors'   one test file"
 	@echo "  make bench BENCH=--short        a short run"
+	@echo "  make lab LAB='replug reboot'    scenarios with one of these words in their names; LAB=--list names them"
 	@echo "  models and build tools are kept in $(CACHE)"
 
 demo: ## talk to simulated devices through the real daemon (on a terminal it is yours afterwards)
@@ -45,6 +48,16 @@ bench: ## measure, with peers in the same run, and print the README's tables
 	@$(SETUP) all
 	@$(CARGO) build --workspace --bins --profile $(BENCH_PROFILE)
 	@$(CARGO) run --quiet --profile $(BENCH_PROFILE) --package autoglm-tests --bin bench -- $(BENCH)
+	@$(CARGO) bench --quiet --profile $(BENCH_PROFILE) --package autoglm-protocol --bench wire -- $(BENCH)
+
+fuzz: ## fuzz the protocol, SECONDS_EACH=20 for each target (FUZZ=pair for one of them)
+	@$(SETUP) system --groups build
+	@CARGO_TARGET_DIR=$(or $(CARGO_TARGET_DIR),$(CURDIR)/target)/fuzz protocol/fuzz/run.sh $(FUZZ)
+
+lab: ## run the box in an emulator, pull its plugs, and print what became of it (LAB=--short, LAB='replug reboot')
+	@$(SETUP) system --groups build demo lab
+	@$(CARGO) build --workspace --bins
+	@tests/lab/lab scenarios $(LAB)
 
 models: ## fetch ONNX Runtime and build the model bundles
 	@$(SETUP) runtime
@@ -53,6 +66,9 @@ models: ## fetch ONNX Runtime and build the model bundles
 build: ## build the daemon and the command line for use (release)
 	@$(SETUP) system --groups build
 	$(CARGO) build --release --package autoglm-edge
+
+deb: build models ## make the Debian packages of the daemon and of the models, in target/deb
+	@python3 systemd/debian/make_deb.py --binaries $(or $(CARGO_TARGET_DIR),target)/release --into $(or $(CARGO_TARGET_DIR),target)/deb --models $(CACHE)
 
 lint: ## formatting, clippy, documentation and (where it is installed) licences
 	$(CARGO) fmt --check

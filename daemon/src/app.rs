@@ -9,6 +9,9 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use anyhow::Context as _;
+use autoglm_drivers::backoff::Backoff;
+use autoglm_drivers::link::{LinkAddress, Opener};
+use autoglm_drivers::mqtt::device::{Brokers, End};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -18,7 +21,8 @@ use crate::control::dbus::service::{Door, DoorState};
 use crate::control::fleet::service::FleetDoor;
 use crate::foreign;
 use crate::inference::{Inference, InferenceConfig};
-use crate::link::supervisor::{LinkBoard, Supervisor, all_tried};
+use crate::link::board::{LinkBoard, all_tried};
+use crate::link::supervisor::{Adapters, Supervisor, Surroundings};
 use crate::notify;
 use crate::router::command::Commands;
 use crate::router::comprehension::comprehension;
@@ -37,10 +41,19 @@ const BUS_PATIENCE: Duration = Duration::from_secs(10);
 /// Fleet commands wait so long for the links to be tried for the first time: a device on a slow line introduces itself within a
 /// second, and one that is silent must not hold up the others.
 const FIRST_TRY: Duration = Duration::from_secs(5);
+/// The doors get so long to stop taking in. The limits on stopping add up to 4.5 s, so that a stop takes under 5 s with the store's last commit.
+const CLOSING: Duration = Duration::from_millis(500);
 /// Commands and answers in progress get so long to end.
-const DRAIN: Duration = Duration::from_secs(3);
-/// Everything else gets so long.
-const GRACE: Duration = Duration::from_millis(1500);
+const DRAIN: Duration = Duration::from_millis(2500);
+/// Devices and owners get so long; beside them and the devices' brokers, models stop.
+const GRACE: Duration = Duration::from_millis(1000);
+/// Rests between connections to a broker by which devices are reached: short at first, since devices wait, and jittered, since all
+/// boxes of a broker that restarts come back at once.
+const BROKER_BACKOFF: Backoff = Backoff {
+    min: Duration::from_millis(250),
+    max: Duration::from_secs(30),
+    healthy_after: Duration::from_secs(60),
+};
 /// Pace of upkeep: exports, retention, pruning of the ledger.
 const UPKEEP: Duration = Duration::from_secs(60);
 
@@ -146,8 +159,10 @@ pub async fn run(config: Config, own_uid: u32, stop: CancellationToken) -> anyho
     }
     if let Some(fleet) = fleet {
         // What waited at the broker while we were away comes at once, and would find no device.
-        let tried =
-            tokio::time::timeout(FIRST_TRY, all_tried(board.subscribe(), config.links.len()));
+        let tried = tokio::time::timeout(
+            FIRST_TRY,
+            all_tried(board.subscribe(), config.devices.len()),
+        );
         let (running, sources) = (running.clone(), sources.clone());
         source_tasks.spawn(async move {
             if sources.run_until_cancelled(tried).await.is_some() {
@@ -156,15 +171,18 @@ pub async fn run(config: Config, own_uid: u32, stop: CancellationToken) -> anyho
         });
     }
     owner_tasks.spawn(upkeep(store.handle(), ledger, sessions, owners.clone()));
-    for link in config.links {
-        let supervisor = Supervisor::new(
-            link,
-            config.link_backoff,
-            boot_id,
-            registry.clone(),
-            board.clone(),
-        );
-        // Links serve what is still running, so they stop after it has drained.
+    // Devices' brokers stop after the devices, who take their leave by them.
+    let (broker_tasks, brokers) = (TaskTracker::new(), CancellationToken::new());
+    let around = Surroundings {
+        opener: Opener::new(device_brokers(&config, &broker_tasks, &brokers)),
+        adapters: Adapters::default(),
+        backoff: config.link_backoff,
+        registry: registry.clone(),
+        board: board.clone(),
+    };
+    for device in config.devices {
+        let supervisor = Supervisor::new(device, around.clone());
+        // Devices serve what is still running, so they stop after it has drained.
         owner_tasks.spawn(supervisor.run(owners.clone()));
     }
 
@@ -181,11 +199,17 @@ pub async fn run(config: Config, own_uid: u32, stop: CancellationToken) -> anyho
     tracing::info!("stopping");
     notify::stopping();
     sources.cancel();
-    drain("doors", source_tasks, GRACE).await;
+    drain("doors", source_tasks, CLOSING).await;
     drain("commands and answers in progress", running, DRAIN).await;
     owners.cancel();
-    drain("links and owners", owner_tasks, GRACE).await;
-    if let Err(stragglers) = inference.stop(GRACE).await {
+    let devices = async {
+        drain("devices and owners", owner_tasks, GRACE).await;
+        // Devices take their leave through them.
+        brokers.cancel();
+        drain("devices' brokers", broker_tasks, CLOSING).await;
+    };
+    let ((), models) = tokio::join!(devices, inference.stop(GRACE + CLOSING));
+    if let Err(stragglers) = models {
         tracing::warn!(?stragglers, "models did not stop in time");
     }
     tokio::task::spawn_blocking(move || store.shutdown())
@@ -205,6 +229,23 @@ async fn recover(ledger: &Ledger) {
         ),
         Err(error) => tracing::error!(%error, "no command is carried out until the store is back"),
     }
+}
+
+/// One connection for each broker by which devices are reached.
+fn device_brokers(config: &Config, tasks: &TaskTracker, cancel: &CancellationToken) -> Brokers {
+    let links = config.devices.iter().flat_map(|device| &device.links);
+    let places = links.filter_map(|link| match &link.address {
+        LinkAddress::Mqtt { broker, topic } => Some((broker.clone(), topic.clone())),
+        LinkAddress::Serial { .. } => None,
+    });
+    Brokers::spawn(
+        places,
+        End::Box,
+        &config.box_id,
+        BROKER_BACKOFF,
+        tasks,
+        cancel,
+    )
 }
 
 fn wording(config: &Config) -> anyhow::Result<Wording> {

@@ -10,7 +10,7 @@ use tokio::sync::watch;
 use crate::foreign::{SourceStatus, Sources};
 use crate::inference::InferenceHandle;
 use crate::inference::status::ModelState;
-use crate::link::supervisor::Links;
+use crate::link::board::{LinkSnapshot, Links};
 use crate::store::{Origin, StoreHandle, StoreHealth};
 use crate::things::registry::{Presence, Registry};
 
@@ -75,10 +75,7 @@ impl StatusSource {
             .links
             .borrow()
             .values()
-            .map(|link| {
-                let detail = link.state.cause().unwrap_or_default();
-                (link.id.0.clone(), json!({"address": link.address.to_string(), "state": link.state.name(), "detail": detail}))
-            })
+            .map(|link| (link.id.0.clone(), self::link(link)))
             .collect();
         let things = self.registry.things();
         let online = things
@@ -151,6 +148,26 @@ pub fn model_state(state: &ModelState) -> &'static str {
         ModelState::Disabled { .. } => "disabled",
         ModelState::Stopped => "stopped",
     }
+}
+
+fn link(link: &LinkSnapshot) -> Value {
+    let mut told = json!({
+        "device": link.device,
+        "address": link.address.to_string(),
+        "state": link.state.name(),
+        "detail": link.state.cause().unwrap_or_default(),
+        "security": link.privacy.name(),
+        "bytes_sent": link.quality.bytes_sent,
+        "bytes_received": link.quality.bytes_received,
+    });
+    // What is not known yet is left out.
+    if let Some(rtt) = link.quality.rtt {
+        told["rtt_us"] = json!(u64::try_from(rtt.as_micros()).unwrap_or(u64::MAX));
+    }
+    if let Some(loss) = link.quality.loss {
+        told["loss"] = json!(loss);
+    }
+    told
 }
 
 fn store(health: &StoreHealth) -> Value {

@@ -1,13 +1,13 @@
 //! Links: what moves bytes between this machine and its devices and brokers.
 //!
-//! A *link* is one way to reach one peer (a serial line now; BLE and MQTT links follow). A *port*
-//! pumps one protocol connection over one link and turns it into typed requests and events. The
-//! MQTT *client* is the one broker connection that every user of MQTT shares.
+//! A *link* is one way to reach one device: a serial line, or topics at an MQTT broker (BLE follows). A *port* is the host's end
+//! of one device's connection; links come and go below it. The MQTT *client* is the one way to a broker that every
+//! user of MQTT takes.
 //!
-//! Nothing here knows what a Thing is, decides when to reconnect a link, or keeps anything on
-//! disk: policy belongs to the daemon's supervisor, durability to its store.
+//! Nothing here knows what a Thing is, decides when to open a link or which of several to use, or keeps anything on disk: policy
+//! belongs to the daemon's supervisor, durability to its store.
 //!
-//! Read first: [`link`] (addresses and errors), then [`port`] (the task that owns the machine).
+//! Read first: [`link`] (addresses, and what a link is), then [`port`] (the task that owns the machine).
 
 pub mod backoff;
 pub mod link;

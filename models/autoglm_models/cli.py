@@ -22,7 +22,7 @@ from .inspection import Finding, State, inspect_all, table
 from .lock import LockInvalid, Package, read_lock
 from .progress import Reporter
 from .runtime import ensure_runtime
-from .system import GROUPS, install, missing_of, read_wanted
+from .system import DEFAULT_GROUPS, GROUPS, install, missing_of, read_wanted
 
 OUTPUT_FORMAT = 1
 
@@ -75,7 +75,11 @@ def _parser() -> argparse.ArgumentParser:
     shared.add_argument("--json", action="store_true", help="print the result on stdout as JSON")
     grouped = argparse.ArgumentParser(add_help=False)
     grouped.add_argument(
-        "--groups", nargs="+", choices=GROUPS, default=list(GROUPS), help="which Debian packages (default: all)"
+        "--groups",
+        nargs="+",
+        choices=GROUPS,
+        default=list(DEFAULT_GROUPS),
+        help=f"which Debian packages (default: {' '.join(DEFAULT_GROUPS)})",
     )
     grouped.add_argument("--no-install", action="store_true", help="only say which Debian packages are missing")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")

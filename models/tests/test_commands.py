@@ -46,10 +46,18 @@ class Commands(unittest.TestCase):
         )
 
     def start_and_signal_at_work(self, number: int) -> int:
-        """Signals the whole process group, as a terminal does, once the recipe is at work; gives the exit status."""
+        """Signals the whole process group, as a terminal does, once the recipe is at work; gives the exit status.
+
+        A shell without job control starts its background jobs deaf to SIGINT, and whoever runs the tests may be one: the command gets its ears back.
+        """
         command = [sys.executable, str(SETUP), "bundles", CHAT]
         with subprocess.Popen(
-            command, env=self.environment(), stderr=subprocess.PIPE, text=True, start_new_session=True
+            command,
+            env=self.environment(),
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         ) as process:
             for line in process.stderr:
                 if "unpacking" in line:

@@ -1,15 +1,17 @@
 //! A lamp on standard input and output: what firmware does, with a thread where firmware has an interrupt.
 //!
 //! `device [KEY]` speaks in the clear, or by a pre-shared key of 64 hexadecimal digits. Connect it to anything that carries
-//! bytes both ways; `tests/python` runs it on a pseudo-terminal. It never reads the protocol's bytes itself.
+//! bytes both ways; `tests/python` runs it on a pseudo-terminal. It never reads the protocol's bytes itself. `recorder` beside it is
+//! the one to read for transfers, time and going on to another line.
 
-use std::io::{Read, Write};
+mod terminal;
+
+use std::io::Write;
 use std::sync::mpsc;
 use std::time::Duration;
 
 use autoglm_protocol::{
-    Config, Device, DeviceEvent, Fault, FaultCode, Instant, LinkKind, RequestId, SecretKey,
-    Security, Value,
+    Config, Device, DeviceEvent, Fault, FaultCode, Instant, LinkKind, RequestId, Value,
 };
 
 const DESCRIPTION: &[u8] = br#"{"@context":"https://www.w3.org/2022/wot/td/v1.1","id":"urn:dev:example-lamp","title":"Lamp","securityDefinitions":{"none":{"scheme":"nosec"}},"security":"none","properties":{"brightness":{"type":"integer","minimum":0,"maximum":100,"forms":[{"href":"brightness"}]}},"actions":{"fade":{"input":{"type":"integer"},"forms":[{"href":"fade"}]},"echo":{"forms":[{"href":"echo"}]}},"events":{"overheated":{"forms":[{"href":"overheated"}]}}}"#;
@@ -35,13 +37,13 @@ fn main() -> std::io::Result<()> {
     let mut device = Device::with_security(
         Config::default(),
         LinkKind::Stream,
-        u32::from_le_bytes(random()?),
+        u32::from_le_bytes(terminal::random()?),
         0,
         DESCRIPTION,
-        security(key.as_deref())?,
+        terminal::security(key.as_deref())?,
     );
     let mut lamp = Lamp { brightness: 0 };
-    let bytes = bytes_of_standard_input();
+    let bytes = terminal::bytes_of(std::io::stdin());
     let origin = std::time::Instant::now();
     let now = || Instant::from_micros(origin.elapsed().as_micros() as u64);
     let mut frames = Vec::new();
@@ -88,7 +90,7 @@ fn serve(device: &mut Device, lamp: &mut Lamp, now: Instant, event: DeviceEvent)
         }
         DeviceEvent::Connected { .. }
         | DeviceEvent::Cancel { .. }
-        | DeviceEvent::TimeSync { .. }
+        | DeviceEvent::TimeSync(_)
         | DeviceEvent::IncompatibleVersion { .. } => return,
         DeviceEvent::Lost { reason } => return eprintln!("the host is gone: {reason}"),
     };
@@ -116,41 +118,4 @@ fn invoke(
         "echo" => Ok(input),
         _ => Err(Fault::new(FaultCode::UnknownAffordance, "fade or echo")),
     }
-}
-
-fn security(key: Option<&str>) -> std::io::Result<Security> {
-    let Some(hex) = key else {
-        return Ok(Security::None);
-    };
-    let wrong = || std::io::Error::other("the key is 64 hexadecimal digits");
-    if hex.len() != 64 || !hex.is_ascii() {
-        return Err(wrong());
-    }
-    let mut key = [0; 32];
-    for (byte, at) in key.iter_mut().zip((0..64).step_by(2)) {
-        *byte = u8::from_str_radix(&hex[at..at + 2], 16).map_err(|_| wrong())?;
-    }
-    Ok(Security::Psk {
-        key: SecretKey::new(key),
-        seed: SecretKey::new(random()?),
-    })
-}
-
-fn random<const BYTES: usize>() -> std::io::Result<[u8; BYTES]> {
-    let mut bytes = [0; BYTES];
-    std::fs::File::open("/dev/urandom")?.read_exact(&mut bytes)?;
-    Ok(bytes)
-}
-
-fn bytes_of_standard_input() -> mpsc::Receiver<Vec<u8>> {
-    let (sender, receiver) = mpsc::sync_channel(16);
-    std::thread::spawn(move || {
-        let mut buffer = [0; 1024];
-        while let Ok(count @ 1..) = std::io::stdin().read(&mut buffer) {
-            if sender.send(buffer[..count].to_vec()).is_err() {
-                return;
-            }
-        }
-    });
-    receiver
 }

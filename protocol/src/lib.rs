@@ -17,16 +17,19 @@ extern crate alloc;
 
 pub mod connection;
 pub mod device;
+mod endpoint;
+mod event_queue;
 pub mod frame;
 pub mod host;
 pub mod message;
 pub mod secure;
 pub mod segment;
 mod time;
+mod time_sync;
 pub mod transfer;
 pub mod wire;
 
-pub use connection::{Config, LinkKind, LostReason, PeerInfo, SendError, Stats};
+pub use connection::{Config, LinkKind, LostReason, PeerInfo, SendError, Standing, Stats};
 pub use device::{Device, DeviceEvent};
 pub use host::{
     DeliveryState, Host, HostEvent, Reply, Request, RequestError, RequestFailure, RequestId,
@@ -36,3 +39,4 @@ pub use message::{Fault, FaultCode, LogLevel, Value};
 pub use secure::SecretKey;
 pub use secure::Security;
 pub use time::Instant;
+pub use time_sync::{TIME_SYNC_INTERVAL, TimeSample};

@@ -225,6 +225,7 @@ fn an_unknown_version_is_told_once_and_answered_by_a_close_that_names_ours() {
         role: Role::Device,
         established: false,
         resume: false,
+        reliable: false,
         versions: theirs,
         features: 0xff,
         identity: Identity {

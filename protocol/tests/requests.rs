@@ -4,6 +4,7 @@ mod support;
 
 use std::time::Duration;
 
+use autoglm_protocol::message::Message;
 use autoglm_protocol::{
     Config, DeliveryState, Device, DeviceEvent, Fault, FaultCode, Host, HostEvent, LinkKind,
     LogLevel, Reply, Request, RequestError, RequestFailure, RequestId, SendError, Value,
@@ -118,6 +119,100 @@ fn a_large_result_is_given_once_and_then_known_as_forgotten() {
         fault(FaultCode::ResultForgotten)
     );
     assert_eq!(invocations(&pair), 1);
+}
+
+#[test]
+fn a_host_that_was_restarted_and_asks_again_gets_the_remembered_result() {
+    let mut pair = Pair::new(DATAGRAM, Faults::NONE, 1);
+    pair.connect();
+    assert_eq!(pair.ask(1, invoke("a")), Ok(Reply::Done("a".into())));
+    let write = || Request::Write {
+        property: "level".into(),
+        value: Value::Int(3),
+    };
+    assert_eq!(pair.ask(2, write()), Ok(Reply::Done(Value::Null)));
+    for boot_id in [0xA0A0_0002, 0xA0A0_0003] {
+        pair.host = Host::new(Config::default(), pair.link, boot_id, 1);
+        pair.cut();
+        pair.host_events.clear();
+        pair.connect();
+        assert_eq!(pair.ask(1, invoke("a")), Ok(Reply::Done("a".into())));
+        assert_eq!(pair.ask(2, write()), Ok(Reply::Done(Value::Null)));
+    }
+    assert!(pair.executed.values().all(|times| *times == 1));
+    assert_eq!(pair.executed.len(), 2);
+    assert_eq!(pair.device.stats().repeated_requests, 4);
+}
+
+#[test]
+fn a_result_of_the_greatest_remembered_size_is_kept_and_one_byte_more_is_not() {
+    let limit = Config::default().remembered_result_bytes;
+    let size = |text: &str| {
+        let (id, value) = (1, text.into());
+        let (code, text) = (0, None);
+        let result = Message::Result {
+            id,
+            code,
+            value,
+            text,
+        };
+        result.to_bytes().len()
+    };
+    let overhead = size(&"x".repeat(500)) - 500;
+    for (bytes, is_kept) in [(limit - overhead, true), (limit - overhead + 1, false)] {
+        let mut pair = Pair::new(DATAGRAM, Faults::NONE, 1);
+        pair.connect();
+        let text = "x".repeat(bytes);
+        assert_eq!(size(&text) <= limit, is_kept);
+        let done = Ok(Reply::Done(text.as_str().into()));
+        assert_eq!(pair.ask(1, invoke(&text)), done);
+        reconnect(&mut pair, 2);
+        let expected = match is_kept {
+            true => Some(done),
+            false => fault(FaultCode::ResultForgotten),
+        };
+        assert_eq!(Some(pair.ask(1, invoke(&text))), expected);
+        assert_eq!(invocations(&pair), 1);
+    }
+}
+
+#[test]
+fn a_memory_full_of_what_nobody_heard_refuses_news_and_still_answers_what_it_has() {
+    let config = Config {
+        request_memory_max: 4,
+        ..Config::default()
+    };
+    let mut pair = Pair::with_config(DATAGRAM, Faults::NONE, 1, config);
+    pair.answers = false;
+    pair.connect();
+    for id in 1..=4 {
+        pair.host
+            .request(pair.now, RequestId(id), invoke("a"), DEADLINE)
+            .expect("taken");
+    }
+    pair.run_until("invoked", DEADLINE, |pair| invocations(pair) == 4);
+    // The host is gone before any answer; then another start of it asks for old and new.
+    pair.cut();
+    pair.host = Host::new(Config::default(), pair.link, 0xA0A0_0002, 1);
+    for id in 1..=4 {
+        pair.device
+            .respond(pair.now, RequestId(id), Ok(Value::Int(id as i64)))
+            .expect("running");
+    }
+    pair.host_events.clear();
+    pair.connect();
+    assert_eq!(Some(pair.ask(5, invoke("a"))), fault(FaultCode::Busy));
+    for id in 1..=4 {
+        let remembered = Ok(Reply::Done(Value::Int(id as i64)));
+        assert_eq!(pair.ask(id, invoke("a")), remembered);
+    }
+    pair.answers = true;
+    assert_eq!(
+        pair.ask(6, invoke("a")),
+        Ok(Reply::Done("a".into())),
+        "heard answers make room"
+    );
+    assert_eq!(invocations(&pair), 5);
 }
 
 #[test]
@@ -432,6 +527,41 @@ fn a_description_above_the_hosts_limit_is_refused_by_name() {
 }
 
 #[test]
+fn a_device_sends_what_its_small_queue_can_hold_and_says_so_of_what_it_cannot() {
+    let document = vec![b'd'; 20_000];
+    let host_takes = Config {
+        description_bytes_max: 20_000,
+        ..Config::default()
+    };
+    let link = LinkKind::Stream;
+    let host = Host::new(host_takes, link, 7, 1);
+    let device = Device::new(Config::constrained(), link, 9, 1, &document);
+    let mut pair = Pair::with_machines(host, device, link, Faults::NONE, 1);
+    pair.connect();
+    let described = pair.ask(1, Request::Describe);
+    assert!(
+        matches!(&described, Ok(Reply::Description { document: seen, .. }) if *seen == document),
+        "the host would take it in one part, the device has no room for that: {described:?}"
+    );
+    pair.answers = false;
+    let (now, id) = (pair.now, RequestId(2));
+    pair.host
+        .request(now, id, invoke("x"), Duration::from_secs(60))
+        .expect("taken");
+    pair.run_until("invoked", Duration::from_secs(5), |pair| {
+        invocations(pair) > 0
+    });
+    let (now, long) = (pair.now, Value::Text("r".repeat(5_000)));
+    let raised = pair.device.event(now, "e", long.clone());
+    assert!(matches!(raised, Err(SendError::TooLarge { .. })));
+    pair.device.respond(now, id, Ok(long)).expect("running");
+    pair.run_until("answered", Duration::from_secs(5), |pair| {
+        pair.reply(id).is_some()
+    });
+    assert_eq!(pair.reply(id), fault(FaultCode::ResultTooLarge));
+}
+
+#[test]
 fn a_result_above_the_hosts_message_limit_becomes_a_fault() {
     let small = Config {
         max_message_log2: 8,
@@ -483,20 +613,6 @@ fn what_cannot_be_asked_is_refused_at_once() {
         Err(RequestError::DuplicateId(RequestId(1)))
     );
     assert_eq!(ask(&mut pair, 2, invoke("a")), Err(RequestError::Busy));
-}
-
-#[test]
-fn the_hosts_time_reaches_the_device() {
-    let mut pair = Pair::new(DATAGRAM, Faults::NONE, 1);
-    pair.connect();
-    pair.host
-        .time_sync(pair.now, 1_800_000_000_000_000)
-        .expect("room");
-    pair.run_for(Duration::from_secs(1));
-    let sync = DeviceEvent::TimeSync {
-        unix_micros: 1_800_000_000_000_000,
-    };
-    assert_eq!(pair.device_events.last(), Some(&sync));
 }
 
 #[test]

@@ -21,6 +21,11 @@ fn messages_mean_what_the_vectors_say_and_encode_to_them() {
 }
 
 #[test]
+fn bytes_that_are_no_message_are_refused_as_the_vectors_say() {
+    check::rejected_messages();
+}
+
+#[test]
 fn frames_hold_what_the_vectors_say_and_encode_to_them() {
     check::frames();
 }

@@ -2,7 +2,7 @@
 
 use autoglm_protocol::frame::crc32c;
 use autoglm_protocol::message::{Message, Value};
-use autoglm_protocol::segment::{Channel, Reassembly, ReassemblyError};
+use autoglm_protocol::segment::{ArrivedSegment, Buffers, Channel, Reassembly, ReassemblyError};
 use autoglm_protocol::wire::{
     AckBody, Close, CloseReason, Flags, Header, Hello, Identity, Kind, Role, Token, VersionRange,
 };
@@ -51,6 +51,7 @@ impl ByHand {
             role: Role::Host,
             established: true,
             resume: false,
+            reliable: false,
             versions: VersionRange::OURS,
             features: 0,
             identity: host,
@@ -246,15 +247,16 @@ fn messages_that_a_device_does_not_expect_are_counted_and_answered_where_they_na
         let data = packets
             .iter()
             .find(|packet| Kind::of(packet) == Ok(Kind::Data))?;
-        Message::from_bytes(&data[8..]).ok()
+        Some(data[8..].to_vec())
     };
     let fault = |id, code| {
-        Some(Message::Result {
+        let answer = Message::Result {
             id,
             code,
-            value: Value::Null,
+            value: Value::Null.into(),
             text: None,
-        })
+        };
+        Some(answer.to_bytes())
     };
     by_hand.data(0, 0, (true, true), &[0x82, 0x18, 99, 0xa1, 0, 9]);
     assert_eq!(
@@ -274,16 +276,11 @@ fn messages_that_a_device_does_not_expect_are_counted_and_answered_where_they_na
         id: 3,
         property: "p".into(),
         deadline_ms: 0,
-        value: Value::Null,
+        value: Value::Null.into(),
     };
     by_hand.data(3, 3, (true, true), &write.to_bytes());
     assert_eq!(answer(&mut by_hand), fault(3, 9), "a deadline of zero");
-    by_hand.data(
-        4,
-        4,
-        (true, true),
-        &fault(1, 0).expect("made above").to_bytes(),
-    );
+    by_hand.data(4, 4, (true, true), &fault(1, 0).expect("made above"));
     assert_eq!(answer(&mut by_hand), None, "a host does not answer");
     assert_eq!(by_hand.device.poll_event(), None);
     let stats = by_hand.device.stats();
@@ -301,19 +298,22 @@ fn messages_that_a_device_does_not_expect_are_counted_and_answered_where_they_na
 #[test]
 fn a_segment_twice_on_one_channel_number_is_refused() {
     let mut channel = Reassembly::new(256);
-    let mut messages = Vec::new();
-    assert_eq!(
-        channel.on_segment(1, true, true, b"b", &mut messages),
-        Ok(())
-    );
-    let twice = channel.on_segment(1, true, true, b"b", &mut messages);
+    let (mut messages, mut buffers) = (Vec::new(), Buffers::new(256));
+    let mut take = |channel_seq, payload| {
+        let segment = ArrivedSegment {
+            channel_seq,
+            start: true,
+            end: true,
+            payload,
+        };
+        channel.on_segment(&segment, &mut messages, &mut buffers)
+    };
+    assert_eq!(take(1, b"b"), Ok(()));
+    let twice = take(1, b"b");
     assert_eq!(
         twice,
         Err(ReassemblyError::BadChannelSeq { channel_seq: 1 })
     );
-    assert_eq!(
-        channel.on_segment(0, true, true, b"a", &mut messages),
-        Ok(())
-    );
+    assert_eq!(take(0, b"a"), Ok(()));
     assert_eq!(messages, [b"a".to_vec(), b"b".to_vec()]);
 }

@@ -35,6 +35,12 @@ class Vectors(unittest.TestCase):
             self.assertEqual(messages.meaning(name, fields), meaning)
             self.assertEqual(messages.encode(name, **fields), data, meaning)
 
+    def test_bytes_that_are_no_message_are_refused_as_the_vectors_say(self):
+        for data, error in rows("rejected_messages.txt"):
+            with self.assertRaises(messages.Refused, msg=error) as caught:
+                messages.decode(data)
+            self.assertEqual(str(caught.exception), error)
+
     def test_frames_hold_what_the_vectors_say_and_encode_to_them(self):
         for data, packet in rows("frames.txt"):
             packet = bytes.fromhex(packet)

@@ -261,12 +261,12 @@ runtime = {runtime:?}
 model_dirs = [{models:?}]
 [fleet]
 broker = "mqtt://127.0.0.1:{port}"
-[[link]]
+[[device]]
 name = "lamp"
-address = "serial://{lamp}"
-[[link]]
+links = ["serial://{lamp}"]
+[[device]]
 name = "thermometer"
-address = "serial://{thermometer}"
+links = ["serial://{thermometer}"]
 {more}
 "#,
             state = self.path("state"),

@@ -11,3 +11,4 @@ pub mod fleet;
 pub mod power_cut;
 pub mod process;
 pub mod sentences;
+pub mod stored_records;

@@ -16,38 +16,6 @@ use std::{
 
 use anyhow::{Context as _, bail};
 
-/// Records that the writer keeps; an older one is removed when a new one is written.
-pub const RECORDS_KEPT: u64 = 2_000;
-
-/// Which of the two values of a record is meant.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Text {
-    /// The record's own.
-    Record,
-    /// That of what belongs to it in another tree.
-    Index,
-}
-
-/// The key of record `number`; the order of keys is the order of numbers.
-pub fn record_key(number: u64) -> String {
-    format!("{number:020}")
-}
-
-/// The value of record `number`: 20 to 600 characters that follow from the number (one in 64: up to 5,000), so that a torn or foreign one is noticed.
-pub fn record_text(number: u64, which: Text) -> String {
-    let mut state = number.wrapping_mul(0x9E37_79B9_7F4A_7C15) ^ which as u64 ^ 0x5DEE_CE66;
-    let mut next = || {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        state
-    };
-    let longest = if number % 64 == 63 { 5_000 } else { 600 };
-    let length = 20 + next() % (longest - 20);
-    let letters = (0..length).map(|_| char::from(b'a' + (next() % 26) as u8));
-    format!("{number}:{}", letters.collect::<String>())
-}
-
 /// What becomes of writes that were not flushed when the power goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Unflushed {

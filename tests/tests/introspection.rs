@@ -33,7 +33,7 @@ async fn the_interfaces_are_those_that_are_shipped() {
     for (object, name) in [
         (ROOT.to_owned(), "Manager"),
         (path("things", LAMP).to_string(), "Thing"),
-        (path("links", "lamp").to_string(), "Link"),
+        (path("links", "lamp-serial").to_string(), "Link"),
         (path("models", model).to_string(), "Model"),
     ] {
         let name = format!("org.openautoglm.Edge1.{name}");

@@ -4,10 +4,10 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
-use autoglm_drivers::link::LinkAddress;
-use autoglm_drivers::port::{Identity, Port, PortEnd, PortError, PortEvent, port};
+use autoglm_drivers::link::{LinkAddress, Opener};
+use autoglm_drivers::port::{LinkControl, LinkIndex, Port, PortError, PortEvent, port};
 use autoglm_protocol::{
-    Config, FaultCode, PeerInfo, Reply, Request, RequestFailure, RequestId, Value,
+    Config, FaultCode, PeerInfo, Reply, Request, RequestFailure, RequestId, Security, Value,
 };
 use autoglm_tests::process::{Process, program, state, wait_for};
 use tokio::sync::mpsc;
@@ -15,13 +15,22 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 const PATIENCE: Duration = Duration::from_secs(20);
+const LINK: LinkIndex = LinkIndex(0);
 
 struct Line {
     port: Port,
+    control: LinkControl,
     events: mpsc::Receiver<PortEvent>,
-    end: JoinHandle<PortEnd>,
+    end: JoinHandle<()>,
     cancel: CancellationToken,
     peer: PeerInfo,
+}
+
+impl Line {
+    async fn next(&mut self) -> PortEvent {
+        let event = tokio::time::timeout(PATIENCE, self.events.recv()).await;
+        event.expect("something happens").expect("the port lives")
+    }
 }
 
 fn device(directory: &Path, options: &[&str]) -> Process {
@@ -41,38 +50,40 @@ fn device(directory: &Path, options: &[&str]) -> Process {
     process
 }
 
-async fn connect(directory: &Path, epoch: u32) -> Line {
-    let address = LinkAddress::Serial {
-        path: directory.join("lamp"),
-        baud: 115_200,
-    };
+async fn connect(directory: &Path, boot_id: u32, resume: Duration) -> Line {
     let (up, mut events) = mpsc::channel(16);
-    let (port, task) = port(up);
+    let (control, task) = port(up);
     let cancel = CancellationToken::new();
-    let stream = address.open().unwrap();
-    let end = tokio::spawn(task.run(
-        stream,
-        Config::default(),
-        Identity { boot_id: 7, epoch },
-        cancel.clone(),
-    ));
-    let peer = loop {
-        match tokio::time::timeout(PATIENCE, events.recv())
-            .await
-            .expect("the device answers")
-            .expect("the port lives")
-        {
-            PortEvent::Connected(peer) => break peer,
+    let config = Config {
+        resume_window: resume,
+        ..Config::default()
+    };
+    let end = tokio::spawn(task.run(config, Security::None, boot_id, cancel.clone()));
+    control.use_link(LINK, open(directory).await).await;
+    let (peer, port) = loop {
+        let event = tokio::time::timeout(PATIENCE, events.recv()).await;
+        match event.expect("the device answers").expect("the port lives") {
+            PortEvent::Connected { peer, port } => break (peer, port),
             _ => continue,
         }
     };
     Line {
         port,
+        control,
         events,
         end,
         cancel,
         peer,
     }
+}
+
+async fn open(directory: &Path) -> autoglm_drivers::link::Link {
+    let path = directory.join("lamp");
+    let address = LinkAddress::Serial {
+        path,
+        baud: 115_200,
+    };
+    Opener::default().open(&address).await.unwrap()
 }
 
 fn level(percent: i64) -> Request {
@@ -86,7 +97,7 @@ fn level(percent: i64) -> Request {
 async fn a_command_moves_the_device_and_its_answer_comes_back() {
     let directory = tempfile::tempdir().unwrap();
     let _device = device(directory.path(), &[]);
-    let mut line = connect(directory.path(), 1).await;
+    let mut line = connect(directory.path(), 1, Duration::ZERO).await;
 
     let answer = line
         .port
@@ -122,26 +133,21 @@ async fn a_command_moves_the_device_and_its_answer_comes_back() {
         state(&directory.path().join("lamp.json")).unwrap()["brightness"],
         40
     );
-    let changed = tokio::time::timeout(PATIENCE, line.events.recv())
-        .await
-        .unwrap();
-    assert_eq!(
-        changed,
-        Some(PortEvent::PropertyChanged {
-            property: "brightness".into(),
-            value: Value::Int(40)
-        })
+    let changed = line.next().await;
+    assert!(
+        matches!(&changed, PortEvent::PropertyChanged { property, value: Value::Int(40) } if property == "brightness"),
+        "{changed:?}"
     );
 
     line.cancel.cancel();
-    assert!(matches!(line.end.await.unwrap(), PortEnd::Cancelled));
+    line.end.await.unwrap();
 }
 
 #[tokio::test]
 async fn a_repeated_request_is_executed_once_even_over_a_new_connection() {
     let directory = tempfile::tempdir().unwrap();
     let _device = device(directory.path(), &[]);
-    let line = connect(directory.path(), 1).await;
+    let line = connect(directory.path(), 1, Duration::ZERO).await;
     let toggle = || Request::Invoke {
         action: "toggle".into(),
         input: Value::Null,
@@ -153,7 +159,7 @@ async fn a_repeated_request_is_executed_once_even_over_a_new_connection() {
     line.cancel.cancel();
     line.end.await.unwrap();
 
-    let line = connect(directory.path(), 2).await;
+    let line = connect(directory.path(), 2, Duration::ZERO).await;
     line.port
         .request(RequestId(99), toggle(), PATIENCE)
         .await
@@ -175,7 +181,7 @@ async fn a_noisy_line_loses_and_doubles_nothing() {
         directory.path(),
         &["--garbled", "0.002", "--lost", "0.001", "--seed", &seed],
     );
-    let line = connect(directory.path(), 1).await;
+    let line = connect(directory.path(), 1, Duration::ZERO).await;
     for number in 1..=40 {
         let answer = line
             .port
@@ -206,32 +212,26 @@ async fn a_noisy_line_loses_and_doubles_nothing() {
 }
 
 #[tokio::test]
-async fn a_device_that_dies_ends_the_port_and_says_so_to_who_waits() {
+async fn a_device_that_dies_takes_the_link_and_whoever_waits_is_told() {
     let directory = tempfile::tempdir().unwrap();
     let mut device = device(directory.path(), &["--delay-ms", "60000"]);
-    let line = connect(directory.path(), 1).await;
+    let mut line = connect(directory.path(), 1, Duration::ZERO).await;
     let port = line.port.clone();
     let waiting =
         tokio::spawn(async move { port.request(RequestId(1), level(40), PATIENCE).await });
     // The device has the command when it has acknowledged a later one; reading is answered at once.
+    let on = || Request::Read {
+        property: "on".into(),
+    };
     line.port
-        .request(
-            RequestId(2),
-            Request::Read {
-                property: "on".into(),
-            },
-            PATIENCE,
-        )
+        .request(RequestId(2), on(), PATIENCE)
         .await
         .unwrap();
     device.kill();
-    let end = tokio::time::timeout(PATIENCE, line.end)
-        .await
-        .unwrap()
-        .unwrap();
+    let lost = line.next().await;
     assert!(
-        matches!(end, PortEnd::LinkClosed | PortEnd::Link(_)),
-        "{end}"
+        matches!(lost, PortEvent::LinkLost { link: LINK, .. }),
+        "{lost:?}"
     );
     let failure = waiting.await.unwrap().unwrap_err();
     assert!(
@@ -248,11 +248,104 @@ async fn a_device_that_dies_ends_the_port_and_says_so_to_who_waits() {
     );
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_and_an_observer_outlive_a_link_that_is_closed_and_opened_again() {
+    let directory = tempfile::tempdir().unwrap();
+    let _device = device(directory.path(), &["--delay-ms", "300"]);
+    let mut line = connect(directory.path(), 1, Duration::from_secs(60)).await;
+    let observe = Request::Observe {
+        property: "brightness".into(),
+    };
+    line.port
+        .request(RequestId(1), observe, PATIENCE)
+        .await
+        .unwrap();
+    let port = line.port.clone();
+    let waiting =
+        tokio::spawn(async move { port.request(RequestId(2), level(40), PATIENCE).await });
+    wait_for("the lamp to work", PATIENCE, || {
+        state(&directory.path().join("lamp.json"))
+            .is_ok_and(|state| state["working"] == "set_brightness")
+    })
+    .unwrap();
+    line.control.leave_link().await;
+    assert!(matches!(
+        line.next().await,
+        PortEvent::Interrupted { link: None }
+    ));
+    // Taken although no link is there.
+    let port = line.port.clone();
+    let on = Request::Read {
+        property: "on".into(),
+    };
+    let asked = tokio::spawn(async move { port.request(RequestId(3), on, PATIENCE).await });
+    wait_for("the lamp to have done it", PATIENCE, || {
+        state(&directory.path().join("lamp.json")).is_ok_and(|state| state["executed"] == 1)
+    })
+    .unwrap();
+    line.control
+        .use_link(LINK, open(directory.path()).await)
+        .await;
+    assert!(matches!(
+        waiting.await.unwrap().unwrap().reply,
+        Reply::Done(_)
+    ));
+    assert_eq!(
+        asked.await.unwrap().unwrap().reply,
+        Reply::Value(Value::Bool(true))
+    );
+    // The change may have come with the packet that resumed the connection, and is told first then.
+    let (first, second) = (line.next().await, line.next().await);
+    for event in [&first, &second] {
+        let is_one_of_them = matches!(
+            event,
+            PortEvent::Resumed { link: LINK }
+                | PortEvent::PropertyChanged {
+                    value: Value::Int(40),
+                    ..
+                }
+        );
+        assert!(is_one_of_them, "{event:?}");
+    }
+    assert_ne!(
+        std::mem::discriminant(&first),
+        std::mem::discriminant(&second)
+    );
+    let shown = state(&directory.path().join("lamp.json")).unwrap();
+    assert_eq!(
+        (&shown["executed"], &shown["connections"]),
+        (&1.into(), &1.into())
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_link_that_stays_away_ends_the_connection_when_its_time_has_passed_and_not_before() {
+    let directory = tempfile::tempdir().unwrap();
+    let _device = device(directory.path(), &["--delay-ms", "60000"]);
+    let mut line = connect(directory.path(), 1, Duration::from_millis(500)).await;
+    let port = line.port.clone();
+    let waiting =
+        tokio::spawn(async move { port.request(RequestId(1), level(40), PATIENCE).await });
+    wait_for("the lamp to work", PATIENCE, || {
+        state(&directory.path().join("lamp.json"))
+            .is_ok_and(|state| state["working"] == "set_brightness")
+    })
+    .unwrap();
+    line.control.leave_link().await;
+    assert!(matches!(line.next().await, PortEvent::Interrupted { .. }));
+    assert!(!line.port.is_closed());
+    assert!(matches!(line.next().await, PortEvent::Lost { .. }));
+    assert!(matches!(
+        waiting.await.unwrap(),
+        Err(PortError::Failed(RequestFailure::ConnectionLost { .. }))
+    ));
+}
+
 #[tokio::test]
 async fn the_device_has_the_last_word() {
     let directory = tempfile::tempdir().unwrap();
     let _device = device(directory.path(), &["--fails", "turn_on"]);
-    let line = connect(directory.path(), 1).await;
+    let line = connect(directory.path(), 1, Duration::ZERO).await;
     let code = async |id, request| match line.port.request(RequestId(id), request, PATIENCE).await {
         Err(PortError::Failed(RequestFailure::Fault(fault))) => fault.code,
         other => panic!("{other:?}"),
@@ -279,20 +372,18 @@ async fn the_device_has_the_last_word() {
     );
 }
 
-#[test]
-fn a_port_that_is_not_there_or_busy_is_said_with_its_remedy() {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .unwrap();
-    let _inside = runtime.enter();
-    let missing: LinkAddress = "serial:///dev/no-such-port".parse().unwrap();
-    let message = missing.open().err().unwrap().to_string();
+#[tokio::test]
+async fn a_port_that_is_not_there_or_busy_is_said_with_its_remedy() {
+    let message = async |address: &str| {
+        let address: LinkAddress = address.parse().unwrap();
+        let error = Opener::default().open(&address).await.err().unwrap();
+        error.to_string()
+    };
+    let missing = message("serial:///dev/no-such-port").await;
     assert!(
-        message.contains("/dev/no-such-port") && message.contains("plugged in"),
-        "{message}"
+        missing.contains("/dev/no-such-port") && missing.contains("plugged in"),
+        "{missing}"
     );
-    let wrong: LinkAddress = "serial:///dev/null".parse().unwrap();
-    let message = wrong.open().err().unwrap().to_string();
-    assert!(message.contains("/dev/null"), "{message}");
+    let wrong = message("serial:///dev/null").await;
+    assert!(wrong.contains("/dev/null"), "{wrong}");
 }

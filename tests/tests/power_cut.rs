@@ -5,7 +5,7 @@
 //! and then demands losses: the proof that this test can see them.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeSet,
     io::{BufRead as _, BufReader},
     path::Path,
     process::{Child, Command, Stdio},
@@ -15,12 +15,9 @@ use std::{
 };
 
 use anyhow::Context as _;
-use autoglm_edge::store::{
-    ExportPolicy, Origin, Scan, Store, StoreConfig, StoreHandle, StoreHealth, Tree,
-};
-use autoglm_tests::power_cut::{
-    CuttableDisk, RECORDS_KEPT, Text, Unflushed, missing_requirement, record_key, record_text,
-};
+use autoglm_edge::store::{ExportPolicy, Origin, Store, StoreConfig, StoreHandle, StoreHealth};
+use autoglm_tests::power_cut::{CuttableDisk, Unflushed, missing_requirement};
+use autoglm_tests::stored_records::Stored;
 use rand::{Rng as _, SeedableRng as _, rngs::StdRng};
 
 /// Size of the disk; the store stays far below.
@@ -174,39 +171,14 @@ struct Found {
 
 /// Compares what is there with what is owed; what is lost is owed no longer, so that it counts once.
 fn inspect(store: &StoreHandle, owed: &mut BTreeSet<u64>) -> anyhow::Result<Found> {
-    let records = all(store, Tree::Twin)?;
-    let index = all(store, Tree::Turns)?;
-    let is_present = |number: &u64| records.contains_key(number);
-    // A record goes when the one `RECORDS_KEPT` later comes, which may itself have gone since.
-    let newest = records.keys().next_back().copied().unwrap_or(0);
-    let was_removed = |number: &u64| {
-        (number + RECORDS_KEPT..=newest)
-            .step_by(RECORDS_KEPT as usize)
-            .any(|later| is_present(&later))
-    };
+    let runtime = tokio::runtime::Builder::new_current_thread().build()?;
+    let found = runtime.block_on(Stored::read(store))?;
     let lost: Vec<u64> = owed
         .iter()
         .copied()
-        .filter(|number| !is_present(number) && !was_removed(number))
+        .filter(|number| found.is_lost(*number))
         .collect();
-    owed.retain(|number| is_present(number));
-    let torn = records
-        .keys()
-        .filter(|number| !index.contains_key(number))
-        .count()
-        + index
-            .keys()
-            .filter(|number| !records.contains_key(number))
-            .count();
-    let differs = |(number, text): (&u64, &String), which| *text != record_text(*number, which);
-    let wrong = records
-        .iter()
-        .filter(|&entry| differs(entry, Text::Record))
-        .count()
-        + index
-            .iter()
-            .filter(|&entry| differs(entry, Text::Index))
-            .count();
+    owed.retain(|number| found.present.contains(number));
     if !lost.is_empty() {
         eprintln!(
             "lost: {} records from {:?} to {:?}",
@@ -217,29 +189,9 @@ fn inspect(store: &StoreHandle, owed: &mut BTreeSet<u64>) -> anyhow::Result<Foun
     }
     Ok(Found {
         lost: lost.len(),
-        torn,
-        wrong,
-        next: records.keys().next_back().map_or(0, |last| last + 1),
-    })
-}
-
-fn all(store: &StoreHandle, tree: Tree) -> anyhow::Result<BTreeMap<u64, String>> {
-    let runtime = tokio::runtime::Builder::new_current_thread().build()?;
-    runtime.block_on(async {
-        let mut found = BTreeMap::new();
-        let mut scan = Scan::first(tree, "", 1_000);
-        loop {
-            let page = store.scan(scan.clone()).await?;
-            let Some((last, _)) = page.last() else {
-                return Ok(found);
-            };
-            scan = scan.after(last.clone());
-            for (key, value) in page {
-                let number: u64 = key.as_str().parse()?;
-                assert_eq!(record_key(number), key.as_str());
-                found.insert(number, value.decode()?);
-            }
-        }
+        torn: found.torn,
+        wrong: found.wrong,
+        next: found.present.last().map_or(0, |last| last + 1),
     })
 }
 

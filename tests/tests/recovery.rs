@@ -179,13 +179,14 @@ async fn a_port_may_be_missing_at_the_start_and_come_and_go_under_another_termin
     edge_box.start_daemon().unwrap();
     let status = edge_box
         .wait_for_status("the thermometer alone", |status| {
-            status["things"]["online"] == 1 && status["links"]["lamp"]["state"] == "reconnecting"
+            status["things"]["online"] == 1
+                && status["links"]["lamp-serial"]["state"] == "reconnecting"
         })
         .await
         .unwrap();
     let port = edge_box.path("lamp").display().to_string();
     names(
-        status["links"]["lamp"]["detail"].as_str().unwrap(),
+        status["links"]["lamp-serial"]["detail"].as_str().unwrap(),
         &[&port, "no such port", "plugged in"],
     );
     let (name, message) = refusal(&edge_box).await;

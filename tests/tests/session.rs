@@ -193,7 +193,7 @@ async fn a_question_that_waits_is_answered_after_a_kill() {
         .start_device_as("ceiling", "lamp", &["--description", ceiling])
         .unwrap();
     let link = format!(
-        "[[link]]\nname = \"ceiling\"\naddress = \"serial://{}\"",
+        "[[device]]\nname = \"ceiling\"\nlinks = [\"serial://{}\"]",
         edge_box.path("ceiling").display()
     );
     edge_box.write_config(&link).unwrap();

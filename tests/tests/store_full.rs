@@ -12,7 +12,8 @@ use std::{
 use autoglm_edge::store::{
     Batch, ExportPolicy, Key, Store, StoreConfig, StoreError, StoreHealth, Tree, Versioned, Write,
 };
-use autoglm_tests::power_cut::{Text, missing_requirement, record_key, record_text};
+use autoglm_tests::power_cut::missing_requirement;
+use autoglm_tests::stored_records::{Text, record_key, record_text};
 
 /// Size of the disk, and of the file that fills most of it until it is removed.
 const DISK_MIB: usize = 12;

@@ -11,7 +11,7 @@ use autoglm_edge::store::{
     ExportPolicy, Key, Origin, Store, StoreConfig, StoreHealth, Tree,
     ledger::{Begin, Ledger},
 };
-use autoglm_tests::power_cut::{RECORDS_KEPT, Text, record_key, record_text};
+use autoglm_tests::stored_records::{RECORDS_KEPT, Text, record_key, record_text};
 use rand::{Rng as _, SeedableRng as _, rngs::StdRng};
 
 /// Rounds of writing and killing; each takes some tenths of a second.

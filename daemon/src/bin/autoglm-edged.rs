@@ -49,9 +49,9 @@ fn start(arguments: &DaemonArgs) -> anyhow::Result<()> {
             return Err(first.into());
         }
         println!(
-            "{}: good ({} links, {} described things, fleet {})",
+            "{}: good ({} devices, {} described things, fleet {})",
             arguments.config.display(),
-            config.links.len(),
+            config.devices.len(),
             things.len(),
             if config.fleet.is_some() { "on" } else { "off" }
         );

@@ -153,6 +153,13 @@ pub enum Command {
     /// Wait until the daemon answers and its models are ready; for scripts
     Wait(WaitArgs),
 
+    /// Make and show the keys that devices and this box share; needs no daemon
+    Key {
+        /// What to do
+        #[command(subcommand)]
+        command: KeyCommand,
+    },
+
     /// Print the completions for a shell
     Completions {
         /// The shell
@@ -208,6 +215,26 @@ pub enum SessionsCommand {
     },
 }
 
+/// `key`.
+#[derive(Debug, Subcommand)]
+pub enum KeyCommand {
+    /// Make a key for a device and this box to share (key = { file = "FILE" } under its [[device]])
+    New {
+        /// Where to write it, for its owner's eyes only; an existing file is never overwritten
+        file: PathBuf,
+    },
+    /// Make a static pair, and print its public half; FILE keeps the private one (identity = { file = "FILE" })
+    Pair {
+        /// Where to write it, for its owner's eyes only; an existing file is never overwritten
+        file: PathBuf,
+    },
+    /// Print the public half of a static pair, for `peer` at the other end
+    Public {
+        /// The file of the private half
+        file: PathBuf,
+    },
+}
+
 /// `wait`.
 #[derive(Debug, Args)]
 pub struct WaitArgs {
@@ -234,7 +261,7 @@ fn after_help() -> String {
         "Exit codes:\n{}
 JSON (--json):
   Standard output gets one object with \"version\": 1 and one member named after what it is:
-  status, things, thing, links, models, result, sessions, turns, deleted or ready. `chat`
+  status, things, thing, links, models, result, sessions, turns, deleted, key or ready. `chat`
   prints one object a line: version, session and the event (understood, executed, delta, done,
   failed) with its members. A failure goes to standard error as \"error\": code, message,
   causes, hint. Members may be added within a version; none is renamed or removed.

@@ -240,7 +240,7 @@ impl Daemon {
         Ok(things)
     }
 
-    /// All links: `name`, `address`, `state`, `detail`; by name.
+    /// All links: `name`, `device`, `address`, `state`, `detail`, `security`, `rtt_us`, `loss`, `bytes_sent`, `bytes_received`; by name.
     ///
     /// # Errors
     /// What the daemon said.
@@ -260,7 +260,7 @@ impl Daemon {
             .map(by_name)
     }
 
-    /// The properties of every object with `interface`, their names in lower case as everywhere in our JSON.
+    /// The properties of every object with `interface`, their names in snake case as everywhere in our JSON.
     async fn properties(&self, interface: &str) -> Result<Vec<Map<String, Json>>, Failure> {
         let interface = OwnedInterfaceName::try_from(interface)
             .expect("zbus checked it in the proxy's definition");
@@ -273,7 +273,7 @@ impl Daemon {
                 let properties = object(&properties)?;
                 Ok(properties
                     .into_iter()
-                    .map(|(name, value)| (name.to_lowercase(), value))
+                    .map(|(name, value)| (snake_case(&name), value))
                     .collect())
             })
             .collect()
@@ -282,6 +282,18 @@ impl Daemon {
     fn failure(&self, error: &zbus::Error) -> Failure {
         Failure::call(&self.bus, error)
     }
+}
+
+/// `BytesSent` as `bytes_sent`.
+fn snake_case(name: &str) -> String {
+    let mut snake = String::with_capacity(name.len() + 4);
+    for (at, letter) in name.char_indices() {
+        if letter.is_ascii_uppercase() && at > 0 {
+            snake.push('_');
+        }
+        snake.push(letter.to_ascii_lowercase());
+    }
+    snake
 }
 
 fn interface<P: Defaults>() -> &'static str {

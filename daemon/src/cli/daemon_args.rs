@@ -14,7 +14,7 @@ use crate::logging::LogFormat;
     name = "autoglm-edged",
     version,
     max_term_width = 100,
-    after_long_help = "Signals: SIGTERM and SIGINT stop in order, within 10 seconds.\n\
+    after_long_help = "Signals: SIGTERM and SIGINT stop in order, within 5 seconds unless the disk is slow.\n\
         `autoglmctl status` shows how a running daemon stands."
 )]
 pub struct DaemonArgs {

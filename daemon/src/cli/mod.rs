@@ -7,7 +7,7 @@
 //! - [`exit`] and [`failure`]: the numbers that a run ends with, and what is told about it;
 //! - [`bus`]: the daemon as calls and snapshots; [`target`]: names to things; [`input`]: typed text to JSON;
 //! - [`output`], [`table`], [`text`]: standard output for data, standard error for the rest;
-//! - one file for each family of commands: [`state`], [`things`], [`command`], [`chat`], [`sessions`], [`generate`].
+//! - one file for each family of commands: [`state`], [`things`], [`command`], [`chat`], [`sessions`], [`key`], [`generate`].
 
 pub mod args;
 pub mod bus;
@@ -18,6 +18,7 @@ pub mod exit;
 pub mod failure;
 pub mod generate;
 pub mod input;
+pub mod key;
 pub mod output;
 pub mod sessions;
 pub mod state;
@@ -63,6 +64,7 @@ fn run(cli: Cli, output: &mut Output) -> Result<Exit, Failure> {
         // These need neither the bus nor a runtime.
         Command::Completions { shell } => return generate::completions(shell, output),
         Command::Man { dir } => return generate::man(&dir),
+        Command::Key { command } => return key::run(&command, output),
         _ => {}
     }
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -114,12 +116,14 @@ async fn dispatch(global: &Global, command: Command, output: &mut Output) -> Res
             id,
         } => command::write(&daemon, &thing, &property, &value, id.as_deref(), output).await,
         Command::Sessions { command } => sessions::run(&daemon, command, output).await,
-        Command::Chat(_) | Command::Wait(_) | Command::Completions { .. } | Command::Man { .. } => {
-            Err(Failure::new(
-                Exit::Internal,
-                "this command has a road of its own",
-            ))
-        }
+        Command::Chat(_)
+        | Command::Wait(_)
+        | Command::Key { .. }
+        | Command::Completions { .. }
+        | Command::Man { .. } => Err(Failure::new(
+            Exit::Internal,
+            "this command has a road of its own",
+        )),
     }
 }
 

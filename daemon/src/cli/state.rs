@@ -12,7 +12,7 @@ use super::failure::Failure;
 use super::output::{Form, Output};
 use super::table::Table;
 use super::target;
-use super::text::plain;
+use super::text::{self, plain};
 
 /// How long `wait` waits unless told otherwise. Chosen to be longer than the default models take to load on a small box.
 const WAIT: Duration = Duration::from_secs(120);
@@ -41,10 +41,15 @@ pub async fn links(daemon: &Daemon, output: &mut Output) -> Result<Exit, Failure
     let links = daemon.links().await?;
     if links.is_empty() && output.form == Form::Text {
         output.note(
-            "no links yet: the configuration names them, one [[link]] for each way to devices",
+            "no links yet: the configuration names them, one [[device]] for each device with its links",
         );
     }
-    list("links", &LINK, &links, output)
+    if output.form == Form::Json {
+        output.json("links", &json!(links))?;
+    } else if !links.is_empty() {
+        output.text(&links_text(&links, output.width))?;
+    }
+    Ok(Exit::Success)
 }
 
 /// Lists the models.
@@ -100,6 +105,51 @@ fn rows_text<'a>(
         );
     }
     table.render()
+}
+
+/// The links with their quality; the one that is connected carries its device.
+fn links_text(links: &[Map<String, Json>], width: Option<u16>) -> String {
+    let head = [
+        "LINK", "ADDRESS", "STATE", "SECURITY", "RTT", "LOSS", "SENT", "RECEIVED", "DETAIL",
+    ];
+    let mut table = Table::new(&head, width);
+    for link in links {
+        let word = |member: &str| link.get(member).and_then(Json::as_str).unwrap_or_default();
+        let number = |member: &str| link.get(member).and_then(Json::as_u64).unwrap_or_default();
+        let loss = link.get("loss").and_then(Json::as_f64).unwrap_or(-1.0);
+        let rtt = match number("rtt_us") {
+            0 => String::new(),
+            micros => text::millis(micros),
+        };
+        let loss = match loss >= 0.0 {
+            true => format!("{:.1} %", loss * 100.0),
+            false => String::new(),
+        };
+        table.row([
+            word("name"),
+            word("address"),
+            word("state"),
+            word("security"),
+            &rtt,
+            &loss,
+            &bytes(number("bytes_sent")),
+            &bytes(number("bytes_received")),
+            word("detail"),
+        ]);
+    }
+    table.render()
+}
+
+/// A number of bytes in the unit that leaves at most four digits.
+fn bytes(count: u64) -> String {
+    const UNITS: [&str; 4] = ["B", "KiB", "MiB", "GiB"];
+    let mut unit = 0;
+    let mut scaled = count;
+    while scaled > 9999 && unit + 1 < UNITS.len() {
+        scaled /= 1024;
+        unit += 1;
+    }
+    format!("{scaled} {}", UNITS[unit])
 }
 
 fn status_text(status: &Json, width: Option<u16>) -> String {
@@ -295,6 +345,32 @@ mod tests {
             Exit::Unknown
         );
         assert!(models_ready(&[], &[]).is_ok());
+    }
+
+    #[test]
+    fn links_show_who_carries_how_well_and_how_privately() {
+        let link = |link: Json| link.as_object().unwrap().clone();
+        let links = [
+            link(json!({
+                "name": "desk-mqtt", "address": "mqtt://b:1883/desk", "state": "standby", "detail": "", "security": "private",
+                "rtt_us": 0, "loss": -1.0, "bytes_sent": 0, "bytes_received": 0,
+            })),
+            link(json!({
+                "name": "desk-serial", "address": "serial:///dev/a?baud=9600", "state": "connected", "detail": "",
+                "security": "private", "rtt_us": 21_500, "loss": 0.0125, "bytes_sent": 123, "bytes_received": 1_234_567,
+            })),
+        ];
+        let text = anstream::adapter::strip_str(&links_text(&links, None)).to_string();
+        let row = |line: usize| -> Vec<&str> {
+            let line = text.lines().nth(line).unwrap();
+            line.split("  ")
+                .map(str::trim)
+                .filter(|cell| !cell.is_empty())
+                .collect()
+        };
+        assert_eq!(row(1)[2..], ["standby", "private", "0 B", "0 B"], "{text}");
+        assert_eq!(row(2)[2..4], ["connected", "private"], "{text}");
+        assert_eq!(row(2)[5..], ["1.2 %", "123 B", "1205 KiB"], "{text}");
     }
 
     #[test]

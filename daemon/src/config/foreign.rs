@@ -175,10 +175,6 @@ fn modbus(reject: &Reject<'_>, name: String, raw: RawModbus) -> Result<ModbusCon
         .address
         .parse()
         .map_err(|error| reject.value(key("address"), &raw.address, error))?;
-    #[expect(
-        irrefutable_let_patterns,
-        reason = "a serial line is the only kind of link as yet"
-    )]
     let LinkAddress::Serial { path, baud } = address else {
         return Err(reject.value(key("address"), &raw.address, "must be a serial line"));
     };

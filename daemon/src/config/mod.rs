@@ -4,7 +4,9 @@
 //! form that leaves this module. Every error names the file, the key, the value and what is allowed. All
 //! defaults stand in `raw.rs` (those of foreign devices in `foreign.rs`), each with its unit and reason. Secrets never stand in the file, only paths to them.
 
+mod device;
 pub mod foreign;
+pub mod key;
 mod raw;
 mod validate;
 
@@ -13,9 +15,10 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use autoglm_drivers::backoff::Backoff;
-use autoglm_drivers::link::LinkAddress;
+use autoglm_drivers::link::{LinkAddress, LinkId};
 use autoglm_drivers::mqtt::Broker;
 
+pub use key::{KeyError, KeyKind, KeySource};
 pub use raw::RawConfig;
 pub use validate::ConfigError;
 
@@ -33,8 +36,8 @@ pub struct Config {
     pub bus: Bus,
     /// Log filter in `tracing` syntax.
     pub log_filter: String,
-    /// Devices' links.
-    pub links: Vec<LinkConfig>,
+    /// The devices, and the links that reach them.
+    pub devices: Vec<DeviceConfig>,
     /// Reconnection of links.
     pub link_backoff: Backoff,
     /// Models and runtime.
@@ -62,13 +65,47 @@ pub enum Bus {
     Off,
 }
 
+/// One device.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DeviceConfig {
+    /// Short name, unique.
+    pub name: String,
+    /// The links that reach it, the preferred one first; at least one.
+    pub links: Vec<LinkConfig>,
+    /// How its connection is protected.
+    pub protection: Protection,
+    /// How long its connection is kept while no link reaches it; zero: not at all.
+    pub resume: Duration,
+}
+
 /// One link.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LinkConfig {
-    /// Short name, unique.
-    pub name: String,
+    /// Its device's name and its kind, with a number where there are several of a kind.
+    pub id: LinkId,
     /// Where it leads.
     pub address: LinkAddress,
+}
+
+/// How a device's connection is protected. There is no fall-back from any to another.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Protection {
+    /// In the clear: on lines that nobody else reaches.
+    Clear,
+    /// By a key that box and device share.
+    PreShared {
+        /// Where it is.
+        key: KeySource,
+    },
+    /// By a shared key, and a static pair at each end.
+    Mutual {
+        /// Where the shared key is.
+        key: KeySource,
+        /// Where this box's private key is.
+        identity: KeySource,
+        /// The device's public key.
+        peer: [u8; 32],
+    },
 }
 
 /// Where models and runtime are.

@@ -29,8 +29,8 @@ pub struct RawConfig {
     pub foreign: super::foreign::RawForeign,
     /// `[fleet]`
     pub fleet: Option<RawFleet>,
-    /// `[[link]]`
-    pub link: Vec<RawLink>,
+    /// `[[device]]`
+    pub device: Vec<RawDevice>,
 }
 
 /// `[box]`: who this is and where its state lives.
@@ -219,12 +219,39 @@ fn session_expiry_s() -> u64 {
     86_400
 }
 
-/// `[[link]]`
+/// `[[device]]`
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct RawLink {
+pub struct RawDevice {
     /// Short unique name.
     pub name: String,
-    /// `serial:///dev/…?baud=…`.
-    pub address: String,
+    /// `serial:///dev/…?baud=…` or `mqtt://BROKER/TOPIC`, the preferred one first.
+    pub links: Vec<String>,
+    /// The key that box and device share.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub key: Option<RawKey>,
+    /// This box's private key, where static pairs are used too.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub identity: Option<RawKey>,
+    /// The device's public key, 64 hexadecimal digits.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub peer: Option<String>,
+    /// Seconds that the connection is kept while no link reaches the device. Default 30: longer than it takes to walk to a cable,
+    /// shorter than anybody believes that a command still waits.
+    #[serde(default = "resume_s")]
+    pub resume_s: u64,
+}
+
+fn resume_s() -> u64 {
+    30
+}
+
+/// Where a key is: `{ file = "/…" }` or `{ credential = "NAME" }`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "lowercase")]
+pub enum RawKey {
+    /// A file that only the daemon's user may read.
+    File(String),
+    /// A credential that systemd hands over.
+    Credential(String),
 }

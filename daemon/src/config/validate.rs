@@ -1,14 +1,14 @@
 //! From the raw file to checked values; each refusal names its culprit.
 
-use std::collections::BTreeSet;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use autoglm_drivers::backoff::Backoff;
 
-use super::raw::{RawConfig, RawFleet, RawLink};
-use super::{Bus, Config, FleetConfig, InferenceSettings, LinkConfig, SessionSettings};
+use super::device::devices;
+use super::raw::{RawConfig, RawFleet};
+use super::{Bus, Config, FleetConfig, InferenceSettings, SessionSettings};
 
 /// Why a configuration cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -144,7 +144,7 @@ pub(super) fn validate(raw: RawConfig, path: &Path) -> Result<Config, ConfigErro
         state_dir: absolute(&reject, "box.state_dir", &raw.edge_box.state_dir)?,
         bus,
         log_filter: raw.log.filter,
-        links: links(&reject, raw.link)?,
+        devices: devices(&reject, raw.device)?,
         link_backoff,
         inference: InferenceSettings {
             runtime: raw
@@ -216,29 +216,6 @@ pub(super) fn validate(raw: RawConfig, path: &Path) -> Result<Config, ConfigErro
             .map(|path| absolute(&reject, "understanding.wording", &path))
             .transpose()?,
     })
-}
-
-fn links(reject: &Reject<'_>, raw: Vec<RawLink>) -> Result<Vec<LinkConfig>, ConfigError> {
-    let (mut names, mut addresses) = (BTreeSet::new(), BTreeSet::new());
-    raw.into_iter()
-        .map(|link| {
-            let name = name(reject, "link.name", link.name)?;
-            let address = link.address.parse().map_err(|error| {
-                reject.value(format!("link.{name}.address"), &link.address, error)
-            })?;
-            if !names.insert(name.clone()) {
-                return Err(reject.value("link.name", name, "stands twice; names must be unique"));
-            }
-            if !addresses.insert(link.address.clone()) {
-                return Err(reject.value(
-                    format!("link.{name}.address"),
-                    link.address,
-                    "another link has it already",
-                ));
-            }
-            Ok(LinkConfig { name, address })
-        })
-        .collect()
 }
 
 fn fleet(reject: &Reject<'_>, raw: RawFleet) -> Result<FleetConfig, ConfigError> {
@@ -325,7 +302,7 @@ mod tests {
     fn an_empty_file_is_the_defaults() {
         let config = Config::from_text("", Path::new("config.toml")).unwrap();
         assert_eq!(config.bus, Bus::System);
-        assert!(config.fleet.is_none() && config.links.is_empty());
+        assert!(config.fleet.is_none() && config.devices.is_empty());
     }
 
     #[test]
@@ -349,10 +326,6 @@ mod tests {
             ),
             ("[box]\nid = \"My Box\"", ["box.id", "My Box", "a-z"]),
             (
-                "[[link]]\nname=\"a\"\naddress=\"usb:x\"",
-                ["link.a.address", "usb:x", "serial"],
-            ),
-            (
                 "[fleet]\nbroker=\"http://x\"",
                 ["fleet.broker", "http://x", "mqtt://"],
             ),
@@ -361,14 +334,5 @@ mod tests {
             let message = refusal(text);
             assert!(parts.iter().all(|part| message.contains(part)), "{message}");
         }
-    }
-
-    #[test]
-    fn two_links_with_one_name_or_one_address_are_refused() {
-        let link = |name: &str, path: &str| {
-            format!("[[link]]\nname=\"{name}\"\naddress=\"serial:///dev/{path}\"\n")
-        };
-        assert!(refusal(&(link("a", "x") + &link("a", "y"))).contains("twice"));
-        assert!(refusal(&(link("a", "x") + &link("b", "x"))).contains("already"));
     }
 }

@@ -8,24 +8,27 @@ use serde_json::Value;
 use tokio::sync::mpsc;
 
 use crate::things::binding::Described;
-use crate::things::registry::{Attachment, Registry};
+use crate::things::registry::{Attachment, DeviceName, Registry};
 
 /// Different complaints that are remembered as said; then the log has enough of them.
 const COMPLAINTS_MAX: usize = 256;
 
-/// A Thing's place in the registry. Each foreign Thing has a link of its own there, named after its bus or broker.
+/// A Thing's place in the registry. Its link there is its bus or broker.
 #[derive(Debug)]
 pub(super) struct Berth {
-    link: LinkId,
+    device: DeviceName,
+    source: LinkId,
     described: Described,
     registry: Registry,
 }
 
 impl Berth {
     pub(super) fn new(source: &str, described: Described, registry: Registry) -> Self {
-        let link = LinkId(format!("{source}/{}", described.description.id));
+        // No configured device has a slash in its name.
+        let device = DeviceName(format!("{source}/{}", described.description.id));
         Self {
-            link,
+            device,
+            source: LinkId(source.to_owned()),
             described,
             registry,
         }
@@ -35,7 +38,8 @@ impl Berth {
     pub(super) async fn attach(&self) -> mpsc::Receiver<Command> {
         let (port, commands) = port::requests();
         let attachment = Attachment {
-            link: self.link.clone(),
+            device: self.device.clone(),
+            link: self.source.clone(),
             description: self.described.description.clone(),
             schemas: self.described.schemas.clone(),
             port,
@@ -49,7 +53,7 @@ impl Berth {
 
     /// The Thing is away. Drop the receiver of its requests first.
     pub(super) async fn detach(&self) {
-        self.registry.detach(self.link.clone()).await;
+        self.registry.detach(self.device.clone()).await;
     }
 
     /// Makes the Thing known while it is away, so that a person hears "not connected" and not "unknown".
@@ -60,12 +64,12 @@ impl Berth {
 
     pub(super) async fn report(&self, property: String, value: Value) {
         self.registry
-            .property_changed(self.link.clone(), property, value)
+            .property_changed(self.device.clone(), property, value)
             .await;
     }
 
     pub(super) async fn event(&self, name: String, data: Value) {
-        self.registry.event(self.link.clone(), name, data).await;
+        self.registry.event(self.device.clone(), name, data).await;
     }
 }
 

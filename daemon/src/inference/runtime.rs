@@ -173,13 +173,13 @@ fn check_explicit(path: &Path) -> Result<Vec<PathBuf>, RuntimeError> {
 }
 
 /// Where the library is looked for when the configuration names no path, in order: what the user fetched, what a package
-/// or an administrator installed, what the distribution carries. Entries with a version in the path come newest first.
+/// or an administrator installed, what the distribution carries. Never the state directory: the unit lets no code be loaded from where
+/// the daemon can write, and a library there would keep the package's from being found. Entries with a version in the path come newest first.
 pub fn standard_places() -> Vec<PathBuf> {
     let mut places = Vec::new();
     let fetched = cache_dir().map(|cache| cache.join("autoglm-edge/runtime"));
-    let state = Some(PathBuf::from("/var/lib/autoglm-edge/runtime"));
     let package = Some(PathBuf::from("/usr/lib/autoglm-edge/runtime"));
-    for parent in [fetched, state, package].into_iter().flatten() {
+    for parent in [fetched, package].into_iter().flatten() {
         let versions = newest_first(&parent);
         if versions.is_empty() {
             // Named although it matches nothing, so that the error says where a file would have been found.

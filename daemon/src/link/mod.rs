@@ -1,8 +1,14 @@
-//! Links and their supervision.
+//! Devices' links and their supervision.
 //!
-//! [`policy`] decides (pure), [`supervisor`] acts: one task per link opens it, runs a port over it, learns the
-//! device's description and hands the Thing to the registry, until the link is lost; then again.
-//! Never interprets what a device says beyond that.
+//! A device, not a link, owns the connection: [`supervisor`] is one task per device, which keeps one port for as long as the
+//! device is configured and puts the link below it that [`policy`] (pure, with [`quality`]) chooses. [`introduction`] learns what the
+//! device is and hands the Thing to the registry; [`protection`] turns configured keys into the protocol's security; [`board`]
+//! and [`state`] are what observers see. Nothing here interprets what a device says beyond that.
 
+pub mod board;
+pub mod introduction;
 pub mod policy;
+pub mod protection;
+pub mod quality;
+pub mod state;
 pub mod supervisor;

@@ -28,6 +28,10 @@ use crate::understanding::{Call, Operation};
 /// How long the ledger remembers a command whose sender names no expiry.
 pub const LIFETIME_DEFAULT: Duration = Duration::from_secs(86_400);
 
+/// While a device's link is broken for less than this, what is asked waits for the device, up to its deadline: links move within that.
+/// Later nobody would think that the device is there, and it is said at once that it is not.
+const BREAK: Duration = Duration::from_secs(5);
+
 /// A call with everything that identifies it.
 #[derive(Debug, Clone)]
 pub struct Command {
@@ -209,10 +213,17 @@ impl Commands {
         repeat: Repeat,
     ) -> Result<(Answer, Instant), CommandError> {
         let title = || thing.description.title.clone();
-        let Presence::Online { port, boot_id, .. } = &thing.presence else {
-            return Err(CommandError::NotConnected { thing: title() });
+        let (mut port, mut boot_id) = match &thing.presence {
+            Presence::Online { port, boot_id, .. } => (port.clone(), *boot_id),
+            Presence::Interrupted {
+                port,
+                boot_id,
+                since,
+            } if since.elapsed() < BREAK => (port.clone(), *boot_id),
+            Presence::Interrupted { .. } | Presence::Offline { .. } => {
+                return Err(CommandError::NotConnected { thing: title() });
+            }
         };
-        let (mut port, mut boot_id) = (port.clone(), *boot_id);
         let ends = Instant::now() + deadline;
         let mut may_have_acted = false;
         loop {

@@ -147,7 +147,7 @@ impl Speech {
         let words = &self.wording.conversation;
         let names: Vec<&str> = things
             .values()
-            .filter(|thing| matches!(thing.presence, Presence::Online { .. }))
+            .filter(|thing| !matches!(thing.presence, Presence::Offline { .. }))
             .map(|thing| thing.description.title.as_str())
             .take(THINGS_TOLD_MAX)
             .collect();

@@ -7,8 +7,9 @@
 //! A Thing that is gone stays known as offline, so that a person hears "not connected" and not "unknown".
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Instant, SystemTime};
 
 use autoglm_drivers::port::Port;
 use serde_json::Value;
@@ -24,9 +25,21 @@ const CHANGES: usize = 128;
 /// Device events kept for slow listeners, which then skip the oldest and are told so.
 const EVENTS: usize = 64;
 
-/// A device that was introduced on a link.
+/// Name of a device in the configuration.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct DeviceName(pub String);
+
+impl fmt::Display for DeviceName {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str(&self.0)
+    }
+}
+
+/// A device that was introduced.
 #[derive(Debug, Clone)]
 pub struct Attachment {
+    /// Which device of the configuration.
+    pub device: DeviceName,
     /// The link that reaches it.
     pub link: LinkId,
     /// What it says about itself.
@@ -50,6 +63,15 @@ pub enum Presence {
         port: Port,
         /// The device's power-up identity.
         boot_id: u32,
+    },
+    /// Its link broke, and its connection is kept: what is asked now waits for the device to return.
+    Interrupted {
+        /// The way to it, if it returns in time.
+        port: Port,
+        /// The device's power-up identity.
+        boot_id: u32,
+        /// Since when.
+        since: Instant,
     },
     /// Not now.
     Offline {
@@ -87,14 +109,16 @@ pub struct DeviceEvent {
 
 enum Change {
     Attach(Attachment, oneshot::Sender<()>),
-    Detach(LinkId),
+    Interrupt(DeviceName),
+    Resume(DeviceName, LinkId),
+    Detach(DeviceName),
     Property {
-        link: LinkId,
+        device: DeviceName,
         property: String,
         value: Value,
     },
     Event {
-        link: LinkId,
+        device: DeviceName,
         name: String,
         data: Value,
     },
@@ -114,7 +138,7 @@ pub struct RegistryTask {
     changes: mpsc::Receiver<Change>,
     publish: watch::Sender<Arc<Things>>,
     events: broadcast::Sender<DeviceEvent>,
-    by_link: BTreeMap<LinkId, ThingId>,
+    by_device: BTreeMap<DeviceName, ThingId>,
 }
 
 /// Makes a registry: the handle, and the task to run.
@@ -134,7 +158,7 @@ pub fn registry() -> (Registry, RegistryTask) {
             changes: queue,
             publish,
             events,
-            by_link: BTreeMap::new(),
+            by_device: BTreeMap::new(),
         },
     )
 }
@@ -168,17 +192,27 @@ impl Registry {
             && is_visible.await.is_ok()
     }
 
-    /// A link was lost.
-    pub async fn detach(&self, link: LinkId) {
-        let _ = self.changes.send(Change::Detach(link)).await;
+    /// A device's link broke, and its connection is kept.
+    pub async fn interrupt(&self, device: DeviceName) {
+        let _ = self.changes.send(Change::Interrupt(device)).await;
+    }
+
+    /// A device's connection goes on, over this link.
+    pub async fn resume(&self, device: DeviceName, link: LinkId) {
+        let _ = self.changes.send(Change::Resume(device, link)).await;
+    }
+
+    /// A device's connection is over.
+    pub async fn detach(&self, device: DeviceName) {
+        let _ = self.changes.send(Change::Detach(device)).await;
     }
 
     /// A device reported a value.
-    pub async fn property_changed(&self, link: LinkId, property: String, value: Value) {
+    pub async fn property_changed(&self, device: DeviceName, property: String, value: Value) {
         let _ = self
             .changes
             .send(Change::Property {
-                link,
+                device,
                 property,
                 value,
             })
@@ -186,8 +220,11 @@ impl Registry {
     }
 
     /// A device emitted an event.
-    pub async fn event(&self, link: LinkId, name: String, data: Value) {
-        let _ = self.changes.send(Change::Event { link, name, data }).await;
+    pub async fn event(&self, device: DeviceName, name: String, data: Value) {
+        let _ = self
+            .changes
+            .send(Change::Event { device, name, data })
+            .await;
     }
 }
 
@@ -211,13 +248,15 @@ impl RegistryTask {
                 self.attach(attachment);
                 let _ = visible.send(());
             }
-            Change::Detach(link) => self.detach(&link),
+            Change::Interrupt(device) => self.interrupt(&device),
+            Change::Resume(device, link) => self.resume(&device, link),
+            Change::Detach(device) => self.detach(&device),
             Change::Property {
-                link,
+                device,
                 property,
                 value,
             } => {
-                if let Some(id) = self.by_link.get(&link) {
+                if let Some(id) = self.by_device.get(&device) {
                     self.publish.send_if_modified(|things| {
                         // An unchanged value is no news, and wakes nobody.
                         let Some(known) = things.get(id) else {
@@ -235,8 +274,8 @@ impl RegistryTask {
                     });
                 }
             }
-            Change::Event { link, name, data } => {
-                if let Some(thing) = self.by_link.get(&link) {
+            Change::Event { device, name, data } => {
+                if let Some(thing) = self.by_device.get(&device) {
                     // Nobody listening is no fault.
                     let _ = self.events.send(DeviceEvent {
                         thing: thing.clone(),
@@ -250,6 +289,7 @@ impl RegistryTask {
 
     fn attach(&mut self, attachment: Attachment) {
         let Attachment {
+            device,
             link,
             description,
             schemas,
@@ -258,16 +298,16 @@ impl RegistryTask {
         } = attachment;
         let id = description.id.clone();
         if let Some((other, _)) = self
-            .by_link
+            .by_device
             .iter()
-            .find(|(other, thing)| **thing == id && **other != link)
+            .find(|(other, thing)| **thing == id && **other != device)
         {
             // The newest wins: a device that was moved to another port is announced there before the old one times out.
-            tracing::warn!(thing = %id, from = %other, to = %link, "thing moved to another link");
+            tracing::warn!(thing = %id, from = %other, to = %device, "two configured devices are one thing; the latest is it");
             let other = other.clone();
-            self.by_link.remove(&other);
+            self.by_device.remove(&other);
         }
-        self.by_link.insert(link.clone(), id.clone());
+        self.by_device.insert(device, id.clone());
         self.publish.send_modify(|things| {
             let things = Arc::make_mut(things);
             let values = match things.remove(&id) {
@@ -290,15 +330,53 @@ impl RegistryTask {
         });
     }
 
-    fn detach(&mut self, link: &LinkId) {
-        let Some(id) = self.by_link.remove(link) else {
+    fn interrupt(&mut self, device: &DeviceName) {
+        self.change_presence(device, |presence| match presence {
+            Presence::Online { port, boot_id, .. } => Some(Presence::Interrupted {
+                port: port.clone(),
+                boot_id: *boot_id,
+                since: Instant::now(),
+            }),
+            _ => None,
+        });
+    }
+
+    fn resume(&mut self, device: &DeviceName, link: LinkId) {
+        self.change_presence(device, |presence| match presence {
+            Presence::Online { port, boot_id, .. }
+            | Presence::Interrupted { port, boot_id, .. } => Some(Presence::Online {
+                link,
+                port: port.clone(),
+                boot_id: *boot_id,
+            }),
+            Presence::Offline { .. } => None,
+        });
+    }
+
+    fn detach(&mut self, device: &DeviceName) {
+        self.change_presence(device, |_| {
+            let since = SystemTime::now();
+            Some(Presence::Offline { since })
+        });
+        self.by_device.remove(device);
+    }
+
+    fn change_presence(
+        &mut self,
+        device: &DeviceName,
+        change: impl FnOnce(&Presence) -> Option<Presence>,
+    ) {
+        let Some(id) = self.by_device.get(device) else {
             return;
         };
-        self.publish.send_modify(|things| {
-            if let Some(thing) = Arc::make_mut(things).get_mut(&id) {
-                thing.presence = Presence::Offline {
-                    since: SystemTime::now(),
-                };
+        self.publish.send_if_modified(|things| {
+            let changed = things.get(id).and_then(|thing| change(&thing.presence));
+            match (changed, Arc::make_mut(things).get_mut(id)) {
+                (Some(presence), Some(thing)) => {
+                    thing.presence = presence;
+                    true
+                }
+                _ => false,
             }
         });
     }

@@ -24,6 +24,9 @@ use super::types::{BrokerState, ClientConfig, Incoming, Publication, PublishErro
 /// Publications waiting for the owner task. Full: [`PublishError::Busy`] at once, because whoever
 /// publishes can decide better than a queue what to do while the broker is away.
 const OUT_CAPACITY: usize = 64;
+/// Packets of device links waiting for the owner task. Full: the links wait, and so do the connections above. Few, since what
+/// waits here is late, and what waits above can still be put into order of urgency.
+const PACKETS_CAPACITY: usize = 4;
 /// Messages on their way up. The broker sends at most [`RECEIVE_MAXIMUM`] unacknowledged ones, so QoS 1 never
 /// meets a full queue; a QoS 0 flood is dropped and counted.
 const UP_CAPACITY: usize = 64;
@@ -45,6 +48,7 @@ pub(super) struct Order {
 #[derive(Debug, Clone)]
 pub struct Client {
     out: mpsc::Sender<Order>,
+    packets: mpsc::Sender<Publication>,
     state: watch::Receiver<BrokerState>,
     wanted: watch::Sender<BTreeSet<String>>,
 }
@@ -101,6 +105,14 @@ impl Client {
         });
     }
 
+    /// Hands over a packet to be published at QoS 1 on the present connection to the broker: it is forgotten with that
+    /// connection, since a packet that comes late is worth nothing. Waits for room; false after shut-down.
+    ///
+    /// Dropping the future hands over nothing.
+    pub async fn send_packet(&self, packet: Publication) -> bool {
+        self.packets.send(packet).await.is_ok()
+    }
+
     /// The state of the connection, as a snapshot to watch.
     #[must_use]
     pub fn state(&self) -> watch::Receiver<BrokerState> {
@@ -130,10 +142,12 @@ pub fn spawn_with_queue(
     let (up, up_queue) = mpsc::channel(up_capacity);
     let (state, watched) = watch::channel(BrokerState::Starting);
     let (wanted, filters) = watch::channel(BTreeSet::new());
-    tracker.spawn(Pump::new(config, out_queue, up, state, filters).run(cancel));
+    let (packets, packet_queue) = mpsc::channel(PACKETS_CAPACITY);
+    tracker.spawn(Pump::new(config, out_queue, packet_queue, up, state, filters).run(cancel));
     (
         Client {
             out,
+            packets,
             state: watched,
             wanted,
         },

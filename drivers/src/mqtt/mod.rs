@@ -1,11 +1,16 @@
 //! MQTT 5 through rumqttc: one client, one owner task, used by everything that speaks to a broker.
 //!
+//! [`client`] is the connection, [`device`] the devices that are reached by it.
+//!
 //! Never decides what a message means and keeps nothing on disk. Read [`client`] for what is worked
 //! around in rumqttc 0.25.1 and why.
 
 pub mod client;
+pub mod device;
 mod pump;
 pub mod types;
 
 pub use client::{Client, spawn, spawn_with_queue};
-pub use types::{Broker, BrokerState, ClientConfig, Incoming, Publication, PublishError, Will};
+pub use types::{
+    Broker, BrokerError, BrokerState, ClientConfig, Incoming, Publication, PublishError, Will,
+};

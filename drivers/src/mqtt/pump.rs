@@ -36,7 +36,7 @@ const GOODBYE: Duration = Duration::from_millis(500);
 
 struct Pending {
     publication: Publication,
-    /// None for our own birth message, which nobody waits for.
+    /// None for our own birth message and for packets, which nobody waits for: they end with the connection.
     receipt: Option<Receipt>,
     progress: Progress,
     until: Option<Instant>,
@@ -53,6 +53,7 @@ enum Progress {
 pub(super) struct Pump {
     config: ClientConfig,
     out: mpsc::Receiver<Order>,
+    packets: mpsc::Receiver<Publication>,
     up: mpsc::Sender<Incoming>,
     state: watch::Sender<BrokerState>,
     wanted: watch::Receiver<BTreeSet<String>>,
@@ -70,6 +71,7 @@ impl Pump {
     pub(super) fn new(
         config: ClientConfig,
         out: mpsc::Receiver<Order>,
+        packets: mpsc::Receiver<Publication>,
         up: mpsc::Sender<Incoming>,
         state: watch::Sender<BrokerState>,
         wanted: watch::Receiver<BTreeSet<String>>,
@@ -77,6 +79,7 @@ impl Pump {
         Self {
             config,
             out,
+            packets,
             up,
             state,
             wanted,
@@ -97,6 +100,7 @@ impl Pump {
                         .backoff
                         .delay(attempt.saturating_sub(1), rand::random());
                     self.lost(attempt, cause, wait);
+                    while self.packets.try_recv().is_ok() {}
                     tokio::select! {
                         () = cancel.cancelled() => return,
                         () = tokio::time::sleep(wait) => {}
@@ -130,7 +134,7 @@ impl Pump {
         network.set_tcp_nodelay(true);
         options
             .set_network_options(network)
-            .set_clean_start(false)
+            .set_clean_start(config.session_expiry.is_zero())
             .set_keep_alive(KEEP_ALIVE)
             .set_connection_timeout(5)
             .set_manual_acks(true)
@@ -226,6 +230,9 @@ impl Pump {
                 }
                 changed = self.wanted.changed(), if is_ready && !has_no_client => {
                     has_no_client = changed.is_err();
+                }
+                Some(publication) = self.packets.recv(), if is_ready && self.window.len() < WINDOW => {
+                    self.window.push_back(Pending { publication, receipt: None, progress: Progress::Unsent, until: None });
                 }
             }
         }

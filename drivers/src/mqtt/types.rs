@@ -10,7 +10,7 @@ use tokio::sync::mpsc;
 use crate::backoff::Backoff;
 
 /// A broker's address: `mqtt://host[:port]`.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Broker {
     /// Host name or address.
     pub host: String,
@@ -98,7 +98,7 @@ pub struct ClientConfig {
     pub birth: Option<Publication>,
     /// Last will.
     pub will: Option<Will>,
-    /// How long the broker keeps our session while we are away.
+    /// How long the broker keeps our session while we are away; zero for a fresh one with each connection.
     pub session_expiry: Duration,
     /// Wait between connections.
     pub backoff: Backoff,

@@ -3,9 +3,8 @@
 //! postcard-rpc is run as its serial client runs it (`host_client/serial.rs`, release 0.12): header and body in one vector,
 //! COBS into a second, and its own accumulator at the other end. It has no checksum.
 
-use autoglm_protocol::Value;
 use autoglm_protocol::frame::{StreamDecoder, encode_stream};
-use autoglm_protocol::message::Message;
+use autoglm_protocol::message::{Data, Message};
 use autoglm_protocol::segment::Channel;
 use autoglm_protocol::wire::{Flags, Header, Kind, SegmentHeader};
 use postcard_rpc::accumulator::raw::{CobsAccumulator, FeedResult};
@@ -40,7 +39,7 @@ impl Contender for Ours {
     fn carry(&mut self, payload: &[u8]) -> usize {
         let message = Message::Event {
             name: NAME.into(),
-            data: Value::Bytes(payload.to_vec()),
+            data: payload.into(),
         };
         self.packet.clear();
         self.line.clear();
@@ -53,13 +52,13 @@ impl Contender for Ours {
         let (_, body) = SegmentHeader::decode(body).expect("our segment");
         let message = Message::from_bytes(body).expect("our message");
         let Message::Event {
-            data: Value::Bytes(data),
-            ..
+            name,
+            data: Data::Bytes(data),
         } = message
         else {
             panic!("another message")
         };
-        assert_eq!(data.len(), payload.len());
+        assert_eq!((name.len(), data.len()), (NAME.len(), payload.len()));
         self.decoder.recycle(packet);
         self.line.len()
     }
@@ -168,9 +167,10 @@ impl Contender for PostcardRpc {
         };
         let (_, body) = VarHeader::take_from_slice(data).expect("its header");
         let body: Incoming<'_> = postcard::from_bytes(body).expect("its body");
-        // As the owned message that ours gives.
-        let (name, data) = (body.name.to_owned(), body.data.to_vec());
-        assert_eq!((name.len(), data.len()), (NAME.len(), payload.len()));
+        assert_eq!(
+            (body.name.len(), body.data.len()),
+            (NAME.len(), payload.len())
+        );
         line.len()
     }
 }

@@ -120,37 +120,35 @@ impl Line {
     }
 }
 
-pub(crate) fn print_tables() {
-    println!("\ngoodput of {PAYLOAD}-byte payloads over a simulated line, 120 s of virtual time");
+pub(crate) fn print_tables(seconds: u64, reads: usize) {
     println!(
-        "{:>8} {:>6} {:>10} {:>10} {:>9} {:>14}",
-        "baud", "loss", "B/s", "bound B/s", "of bound", "repeats/lost"
+        "\n### Goodput of {PAYLOAD}-byte payloads over a simulated line, {seconds} s of virtual time\n"
     );
+    println!("| baud | loss | B/s | bound B/s | of bound | repeats / lost |");
+    println!("| ---: | ---: | ---: | ---: | ---: | ---: |");
     for baud in BAUDS {
         for loss in LOSSES {
-            print_goodput(baud, loss);
+            print_goodput(baud, loss, seconds);
         }
     }
-    println!("\na property read while the device sends bulk data without end");
-    println!(
-        "{:>8} {:>6} {:>12} {:>10} {:>10} {:>14}",
-        "baud", "loss", "reads", "p50 ms", "p99 ms", "segment ms"
-    );
+    println!("\n### A property read while the device sends bulk data without end, {reads} reads\n");
+    println!("| baud | loss | p50 ms | p99 ms | one segment, ms |");
+    println!("| ---: | ---: | ---: | ---: | ---: |");
     for baud in BAUDS {
         for loss in LOSSES {
-            print_latency(baud, loss);
+            print_latency(baud, loss, reads);
         }
     }
 }
 
-fn print_goodput(baud: u64, loss: f64) {
+fn print_goodput(baud: u64, loss: f64, seconds: u64) {
     let mut line = Line::new(baud, loss, 1, b"{}");
     let from = line.now;
     let (frames, bytes) = (
         line.directions[0].data_frames,
         line.directions[0].data_bytes,
     );
-    let end = from + Duration::from_secs(120);
+    let end = from + Duration::from_secs(seconds);
     let mut payload = 0u64;
     let data: Vec<u8> = (0..PAYLOAD).map(|at| (at * 167 + 13) as u8).collect();
     while line.now < end {
@@ -173,14 +171,14 @@ fn print_goodput(baud: u64, loss: f64) {
     let goodput = payload as f64 / seconds;
     let stats = line.device.stats();
     println!(
-        "{baud:>8} {:>5.0}% {goodput:>10.0} {bound:>10.0} {:>8.1}% {:>14.2}",
+        "| {baud} | {:.0} % | {goodput:.0} | {bound:.0} | {:.1} % | {:.2} |",
         loss * 100.0,
         100.0 * goodput / bound,
         stats.retransmissions as f64 / (frames as f64 * loss).max(1.0),
     );
 }
 
-fn print_latency(baud: u64, loss: f64) {
+fn print_latency(baud: u64, loss: f64, reads: usize) {
     // Descriptions travel on the channel of bulk data; the host asks for the next part as soon as it has one.
     let document = vec![b'd'; 1_000_000];
     let mut line = Line::new(baud, loss, 2, &document);
@@ -189,7 +187,7 @@ fn print_latency(baud: u64, loss: f64) {
     let (mut asked_at, mut next_ask) = (None, line.now);
     let mut waits = Vec::new();
     let mut is_described = true;
-    while waits.len() < 400 {
+    while waits.len() < reads {
         if is_described {
             describing += 1;
             is_described = false;
@@ -231,9 +229,8 @@ fn print_latency(baud: u64, loss: f64) {
     waits.sort_by(f64::total_cmp);
     let segment = 524.0 * 10_000.0 / baud as f64;
     println!(
-        "{baud:>8} {:>5.0}% {:>12} {:>10.1} {:>10.1} {segment:>14.1}",
+        "| {baud} | {:.0} % | {:.1} | {:.1} | {segment:.1} |",
         loss * 100.0,
-        waits.len(),
         waits[waits.len() / 2],
         waits[waits.len() * 99 / 100],
     );

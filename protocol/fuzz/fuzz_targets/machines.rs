@@ -18,6 +18,7 @@ fn hello(role: Role) -> Vec<u8> {
         role,
         established: true,
         resume: false,
+            reliable: false,
         versions: VersionRange::OURS,
         features: 0,
         identity: IDENTITY,

@@ -22,6 +22,38 @@ pub enum LinkKind {
         /// The most bytes one packet may have, 20 to 65,536.
         mtu: usize,
     },
+    /// A stream of bytes that loses, garbles and reorders nothing, or ends (a pseudo-terminal, TCP, a USB serial device). If both ends
+    /// say so nothing is repeated, and a packet that is missing all the same ends the connection as a violation.
+    ReliableStream,
+    /// As [`LinkKind::Datagram`], of a link that loses and reorders nothing, or ends (MQTT with QoS 1 or 2 on one topic, BLE without
+    /// EATT). If both ends say so nothing is repeated, as on a [`LinkKind::ReliableStream`].
+    ReliableDatagram {
+        /// The most bytes one packet may have, 20 to 65,536.
+        mtu: usize,
+    },
+}
+
+impl LinkKind {
+    /// Whether the link is a stream of bytes, on which packets are framed.
+    #[must_use]
+    pub const fn is_stream(self) -> bool {
+        matches!(self, Self::Stream | Self::ReliableStream)
+    }
+
+    /// Whether the link loses nothing and keeps the order.
+    #[must_use]
+    pub const fn is_reliable(self) -> bool {
+        matches!(self, Self::ReliableStream | Self::ReliableDatagram { .. })
+    }
+}
+
+/// Who sees to it that every packet arrives, agreed on by both ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Delivery {
+    /// We do: what is lost is repeated.
+    Repeating,
+    /// The link does.
+    Trusting,
 }
 
 /// The settings of one connection; both roles use the same.
@@ -34,7 +66,7 @@ pub struct Config {
     pub receive_window: u8,
     /// The largest message taken, as a power of two, 8 (256 bytes) to 20 (1 MiB). Default 16: 64 KiB.
     pub max_message_log2: u8,
-    /// Bytes of messages that may wait for transmission, on all channels together. Default 256 KiB.
+    /// Bytes of messages that may wait for transmission, on all channels together; longer ones can never be sent. Default 256 KiB.
     /// A message that does not fit is refused with [`SendError::QueueFull`](crate::SendError::QueueFull).
     pub send_queue_bytes: usize,
     /// Bytes of received messages that may wait in the event queue before the peer is asked to pause. Default 128 KiB.
@@ -71,6 +103,9 @@ pub struct Config {
     pub observed_max: usize,
     /// The largest description document that a host fetches, in bytes. Default 1 MiB.
     pub description_bytes_max: usize,
+    /// The longest transfer that is taken, in bytes; a longer one is refused before its owner hears of it. Default 0: none is, so that
+    /// an owner who fetches no [`TransferEvent`](crate::transfer::TransferEvent) has none. Nothing is allocated for it.
+    pub transfer_bytes_max: u32,
 }
 
 impl Default for Config {
@@ -95,6 +130,7 @@ impl Default for Config {
             remembered_result_bytes: 1024,
             observed_max: 128,
             description_bytes_max: 1024 * 1024,
+            transfer_bytes_max: 0,
         }
     }
 }
@@ -145,8 +181,10 @@ impl Config {
     /// The largest packet that this side takes over `link`, in bytes.
     pub(crate) fn mtu(&self, link: LinkKind) -> usize {
         match link {
-            LinkKind::Stream => self.stream_mtu,
-            LinkKind::Datagram { mtu } => mtu.clamp(MTU_MIN, MTU_MAX),
+            LinkKind::Stream | LinkKind::ReliableStream => self.stream_mtu,
+            LinkKind::Datagram { mtu } | LinkKind::ReliableDatagram { mtu } => {
+                mtu.clamp(MTU_MIN, MTU_MAX)
+            }
         }
     }
 }

@@ -1,66 +1,49 @@
 //! The data of a connection while it is established, and its packets in and out.
 
+mod outbound;
+
 use alloc::vec::Vec;
 
 use crate::Instant;
-use crate::frame::crc32c;
-use crate::segment::{Channel, MessageToken, ReassemblyError};
+use crate::segment::{ArrivedSegment, Buffers, Channel, MessageToken, ReassemblyError};
 use crate::wire::{
-    AckBody, DATA_HEADER_BYTES, Flags, HEADER_BYTES, Header, Hello, Identity, Kind, Role,
-    SegmentHeader, WireError,
+    AckBody, DATA_HEADER_BYTES, Flags, HEADER_BYTES, Header, Hello, Identity, Kind, SegmentHeader,
+    WireError,
 };
 
+use super::key::ConnectionKey;
 use super::protection::{Opened, Protection};
 use super::receiver::{AckDebt, Arrival, Receiver};
-use super::sender::{Departure, GaveUp, Sender};
+use super::sender::{GaveUp, Sender};
 use super::session::{Resumption, Suspended, Taken};
 use super::timers::{Timer, TimerTable};
-use super::{Config, LinkKind, LostReason, PeerInfo, Stats};
+use super::{Config, Delivery, LinkKind, PeerInfo, Stats};
 
-/// What tells one connection's packets from another's: derived from both identities, different in each direction.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct ConnectionKey {
-    role: Role,
-    tag_out: u8,
-    tag_in: u8,
-    first_seq: u16,
-    session: u32,
+/// What the connection lends to its parts for the time of a packet.
+pub(crate) struct Turn<'a> {
+    pub(crate) now: Instant,
+    pub(crate) config: &'a Config,
+    pub(crate) timers: &'a mut TimerTable,
+    pub(crate) stats: &'a mut Stats,
+    pub(crate) buffers: &'a mut Buffers,
 }
 
-impl ConnectionKey {
-    pub(crate) fn new(role: Role, ours: Identity, theirs: Identity) -> Self {
-        let (host, device) = match role {
-            Role::Host => (ours, theirs),
-            Role::Device => (theirs, ours),
-        };
-        let mut bytes = [0; 16];
-        let fields = [host.boot_id, host.epoch, device.boot_id, device.epoch];
-        for (chunk, field) in bytes.chunks_exact_mut(4).zip(fields) {
-            chunk.copy_from_slice(&field.to_le_bytes());
-        }
-        let key = crc32c(&bytes);
-        let from_host = (key >> 24) as u8;
-        let (tag_out, tag_in) = match role {
-            Role::Host => (from_host, !from_host),
-            Role::Device => (!from_host, from_host),
-        };
-        Self {
-            role,
-            tag_out,
-            tag_in,
-            first_seq: key as u16,
-            session: key,
-        }
-    }
-}
-
-/// What came of a packet.
+/// What came of packets, until the connection's owner has fetched it.
 #[derive(Debug, Default)]
 pub(crate) struct Received {
     pub(crate) messages: Vec<Vec<u8>>,
     pub(crate) delivered: Vec<MessageToken>,
     /// The handshake is over; the owner is to be told of the connection.
     pub(crate) is_opened: bool,
+}
+
+impl Received {
+    /// Forgets what came of a packet that ended the connection.
+    pub(crate) fn clear(&mut self) {
+        self.messages.clear();
+        self.delivered.clear();
+        self.is_opened = false;
+    }
 }
 
 /// Why a packet was not taken.
@@ -90,6 +73,8 @@ pub(crate) struct Established {
     ping_wanted: bool,
     ping_seq: u16,
     ping_sent_at: Option<Instant>,
+    /// The number of the first packet that the last ping does not ask for.
+    ping_end: u16,
 }
 
 impl Established {
@@ -103,12 +88,16 @@ impl Established {
         timers: &mut TimerTable,
     ) -> Self {
         timers.set(Timer::KeepAlive, now + config.keep_alive);
+        let delivery = match link.is_reliable() && hello.reliable {
+            true => Delivery::Trusting,
+            false => Delivery::Repeating,
+        };
         Self {
             peer,
             peer_identity: hello.identity,
             sender: Sender::new(
                 config,
-                link,
+                (link, delivery),
                 key.first_seq,
                 peer.mtu - DATA_HEADER_BYTES,
                 hello.window,
@@ -120,72 +109,54 @@ impl Established {
                 counts: [0; 4],
             },
             key,
-            receiver: Receiver::new(config, key.first_seq),
+            receiver: Receiver::new(config, key.first_seq, delivery),
             window: config.receive_window,
             silent_intervals: 0,
             pong_for: None,
             ping_wanted: false,
             ping_seq: 0,
             ping_sent_at: None,
+            ping_end: key.first_seq,
         }
     }
 
-    /// Takes any packet but Hello and Close.
+    /// Takes any packet but Hello and Close; puts what came of it into `received`.
     pub(crate) fn on_packet(
         &mut self,
-        now: Instant,
         packet: &[u8],
         is_overrun: impl FnOnce() -> bool,
-        config: &Config,
-        timers: &mut TimerTable,
-        stats: &mut Stats,
-    ) -> Result<Received, Refusal> {
+        received: &mut Received,
+        turn: &mut Turn<'_>,
+    ) -> Result<(), Refusal> {
+        let now = turn.now;
         let (header, body) = Header::decode(packet).map_err(Refusal::Malformed)?;
         if header.tag != self.key.tag_in {
             return Err(Refusal::Stale);
         }
-        let mut received = Received::default();
         let ack_body = match header.kind {
             Kind::Ack | Kind::Pong => Some(AckBody::decode(body).map_err(Refusal::Malformed)?),
             _ => None,
         };
         self.silent_intervals = 0;
-        timers.set(Timer::KeepAlive, now + config.keep_alive);
-        if self
-            .sender
-            .on_ack(now, header.ack, ack_body, timers, &mut received.delivered)
-            .is_err()
-        {
-            stats.bad_ack += 1;
+        turn.timers
+            .set(Timer::KeepAlive, now + turn.config.keep_alive);
+        let (delivered, timers) = (&mut received.delivered, &mut *turn.timers);
+        let is_good =
+            self.sender
+                .on_ack(now, header.ack, ack_body, delivered, timers, turn.buffers);
+        if is_good.is_err() {
+            turn.stats.bad_ack += 1;
         }
         if matches!(self.protection, Protection::Answering(_)) && self.sender.is_idle() {
             self.protection.on_answered();
             received.is_opened = true;
         }
         match header.kind {
-            Kind::Data if is_overrun() => stats.overrun += 1,
-            Kind::Data => {
-                let (segment, payload) = SegmentHeader::decode(body).map_err(Refusal::Malformed)?;
-                let arrival = self
-                    .receiver
-                    .on_segment(
-                        header.seq,
-                        header.flags,
-                        segment.channel_seq,
-                        payload,
-                        &mut received.messages,
-                    )
-                    .map_err(Refusal::Violation)?;
-                match arrival {
-                    Arrival::New => stats.segments_received += 1,
-                    Arrival::Duplicate => stats.duplicates += 1,
-                    Arrival::OutOfWindow => stats.out_of_window += 1,
-                }
-                self.receiver.arm(now, config, timers);
-                self.open_messages(header.flags.channel, &mut received)?;
-            }
+            Kind::Data if is_overrun() => turn.stats.overrun += 1,
+            Kind::Data => self.on_data(&header, body, received, turn)?,
             Kind::Ping => self.pong_for = Some(header.seq),
             Kind::Pong if header.seq == self.ping_seq => {
+                self.check_arrival()?;
                 // Once packets are measured, a ping, being shorter than they, says less.
                 if let Some(sent_at) = self.ping_sent_at.take()
                     && self.sender.rtt.smoothed().is_none()
@@ -196,43 +167,91 @@ impl Established {
             }
             _ => {}
         }
-        self.watch_credit(now, timers);
-        Ok(received)
+        self.watch_credit(now, turn.timers);
+        Ok(())
     }
 
-    /// Opens what came on `channel`, and answers a handshake.
-    fn open_messages(&mut self, channel: Channel, received: &mut Received) -> Result<(), Refusal> {
-        let messages = core::mem::take(&mut received.messages);
-        for mut message in messages {
-            let opened = self.protection.open(self.key.role, channel, &mut message);
+    /// Where nothing is repeated, what was sent before a ping has arrived before its answer was sent.
+    fn check_arrival(&self) -> Result<(), Refusal> {
+        match self.sender.missing_before(self.ping_end) {
+            Some(expected) if self.sender.delivery() == Delivery::Trusting => {
+                let seq = self.ping_end;
+                Err(Refusal::Violation(ReassemblyError::Gap { expected, seq }))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn on_data(
+        &mut self,
+        header: &Header,
+        body: &[u8],
+        received: &mut Received,
+        turn: &mut Turn<'_>,
+    ) -> Result<(), Refusal> {
+        let (segment, payload) = SegmentHeader::decode(body).map_err(Refusal::Malformed)?;
+        let Flags {
+            start,
+            end,
+            channel,
+        } = header.flags;
+        let segment = ArrivedSegment {
+            channel_seq: segment.channel_seq,
+            start,
+            end,
+            payload,
+        };
+        let messages = &mut received.messages;
+        let arrival =
+            self.receiver
+                .on_segment(header.seq, channel, &segment, messages, turn.buffers);
+        match arrival.map_err(Refusal::Violation)? {
+            Arrival::New => turn.stats.segments_received += 1,
+            Arrival::Duplicate => turn.stats.duplicates += 1,
+            Arrival::OutOfWindow => turn.stats.out_of_window += 1,
+        }
+        self.receiver.arm(turn.now, turn.config, turn.timers);
+        self.open_messages(channel, received, turn.buffers)
+    }
+
+    /// Opens what came on `channel`, and answers a handshake; leaves what is for the owner.
+    fn open_messages(
+        &mut self,
+        channel: Channel,
+        received: &mut Received,
+        buffers: &mut Buffers,
+    ) -> Result<(), Refusal> {
+        let mut at = 0;
+        while let Some(message) = received.messages.get_mut(at) {
+            let opened = self.protection.open(self.key.role, channel, message);
             match opened.map_err(|_| Refusal::Forged)? {
                 Opened::Message
                     if channel == Channel::Control && self.resumption == Resumption::Awaited =>
                 {
                     let session = self.taken.session;
-                    let theirs = Taken::decode(&message)
+                    let theirs = Taken::decode(message)
                         .filter(|theirs| theirs.session == session)
                         .ok_or(Refusal::NotResumed)?;
                     let queues = &mut self.sender.queues;
                     queues
-                        .resume(theirs.counts, &mut received.delivered)
+                        .resume(theirs.counts, &mut received.delivered, buffers)
                         .map_err(|_| Refusal::NotResumed)?;
                     self.resumption = Resumption::Done;
                 }
                 Opened::Message => {
                     let taken = &mut self.taken.counts[channel as usize];
                     *taken = taken.wrapping_add(1);
-                    received.messages.push(message);
+                    at += 1;
+                    continue;
                 }
-                Opened::Handshake(answer) => match answer {
-                    Some(answer) => self.queue_handshake(answer),
-                    None => {
-                        received.is_opened = true;
-                        // The device waits for nothing else.
-                        self.owe_ack(AckDebt::Cumulative);
-                    }
-                },
+                Opened::Handshake(Some(answer)) => self.queue_handshake(answer),
+                Opened::Handshake(None) => {
+                    received.is_opened = true;
+                    // The device waits for nothing else.
+                    self.owe_ack(AckDebt::Cumulative);
+                }
             }
+            buffers.give(received.messages.remove(at));
         }
         Ok(())
     }
@@ -295,118 +314,21 @@ impl Established {
         self.silent_intervals >= config.keep_alive_missed_max
     }
 
-    /// The handshake, or the resumption, took too long: whether the peer is to blame.
-    pub(crate) fn on_handshake_timeout(&self) -> LostReason {
-        let has_heard_us = self.sender.is_idle() && self.silent_intervals == 0;
-        match has_heard_us && !self.protection.is_open() {
-            true => LostReason::Unauthenticated,
-            false => LostReason::Silent,
-        }
-    }
-
     pub(crate) fn on_retransmit_timeout(
         &mut self,
         now: Instant,
         timers: &mut TimerTable,
     ) -> Result<(), GaveUp> {
+        if self.sender.delivery() == Delivery::Trusting {
+            // Nothing has arrived for long, or the last packet is lost: the answer will tell.
+            self.ping_wanted = true;
+            return Ok(());
+        }
         self.sender.on_retransmit_timeout(now, timers)
     }
 
     pub(crate) fn owe_ack(&mut self, debt: AckDebt) {
         self.receiver.owe(debt);
-    }
-
-    /// Appends the next packet, if there is one; gives the token of a message whose first segment it carries.
-    pub(crate) fn poll_packet(
-        &mut self,
-        now: Instant,
-        credit: Credit,
-        timers: &mut TimerTable,
-        stats: &mut Stats,
-        out: &mut Vec<u8>,
-    ) -> Option<Option<MessageToken>> {
-        let credit = match credit {
-            Credit::Open => self.window,
-            Credit::Paused => 0,
-        };
-        if let Some(seq) = self.pong_for.take() {
-            self.put_ack(Kind::Pong, seq, credit, timers, out);
-            return Some(None);
-        }
-        if self.receiver.debt() == AckDebt::Selective {
-            self.put_ack(Kind::Ack, 0, credit, timers, out);
-            return Some(None);
-        }
-        if let Some(Departure {
-            seq,
-            segment,
-            is_repeat,
-        }) = self.sender.poll(now, &mut self.protection, timers)
-        {
-            let ack = self.receiver.ride(timers);
-            let flags = Flags {
-                start: segment.start,
-                end: segment.end,
-                channel: segment.channel,
-            };
-            Header {
-                kind: Kind::Data,
-                flags,
-                tag: self.key.tag_out,
-                seq,
-                ack,
-            }
-            .encode(out);
-            out.push(segment.channel_seq);
-            out.extend_from_slice(&segment.payload);
-            if is_repeat {
-                stats.retransmissions += 1;
-                return Some(None);
-            }
-            stats.segments_sent += 1;
-            return Some(segment.token.filter(|_| segment.start));
-        }
-        if self.receiver.debt() == AckDebt::Cumulative {
-            self.put_ack(Kind::Ack, 0, credit, timers, out);
-            return Some(None);
-        }
-        if core::mem::take(&mut self.ping_wanted) {
-            self.ping_seq = self.ping_seq.wrapping_add(1);
-            self.ping_sent_at = Some(now);
-            stats.pings_sent += 1;
-            let ack = self.receiver.ride(timers);
-            Header {
-                kind: Kind::Ping,
-                flags: Flags::NONE,
-                tag: self.key.tag_out,
-                seq: self.ping_seq,
-                ack,
-            }
-            .encode(out);
-            return Some(None);
-        }
-        self.watch_credit(now, timers);
-        None
-    }
-
-    fn put_ack(
-        &mut self,
-        kind: Kind,
-        seq: u16,
-        credit: u8,
-        timers: &mut TimerTable,
-        out: &mut Vec<u8>,
-    ) {
-        let (ack, body) = self.receiver.acknowledge(credit, timers);
-        Header {
-            kind,
-            flags: Flags::NONE,
-            tag: self.key.tag_out,
-            seq,
-            ack,
-        }
-        .encode(out);
-        body.encode(out);
     }
 }
 

@@ -53,7 +53,7 @@ pub(crate) enum Verdict {
 impl LossDetector {
     pub(crate) fn new(link: LinkKind) -> Self {
         Self {
-            may_reorder: matches!(link, LinkKind::Datagram { .. }),
+            may_reorder: !link.is_stream(),
             has_reordered: false,
             multiplier: 1,
             latest: None,

@@ -9,6 +9,7 @@
 
 mod config;
 mod established;
+mod key;
 mod loss;
 mod outcome;
 mod pace;
@@ -22,8 +23,9 @@ mod state;
 mod stats;
 mod timers;
 
+pub(crate) use config::Delivery;
 pub use config::{Config, LinkKind};
-pub use outcome::{LostReason, PeerInfo, SendError};
+pub use outcome::{LostReason, PeerInfo, SendError, Standing};
 pub use stats::Stats;
 
 pub(crate) use state::{Connection, ConnectionEvent};

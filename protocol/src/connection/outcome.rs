@@ -20,6 +20,18 @@ pub struct PeerInfo {
     pub description_hash: Option<[u8; 32]>,
 }
 
+/// Where a connection stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Standing {
+    /// There is none, or its handshake is under way.
+    #[default]
+    Absent,
+    /// It was interrupted, and is kept to be resumed within [`Config::resume_window`](crate::Config::resume_window).
+    Interrupted,
+    /// Both ends have each other.
+    Connected,
+}
+
 /// Why a connection ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum LostReason {
@@ -59,12 +71,12 @@ pub enum SendError {
     /// The send queue is full; later there may be room.
     #[error("the send queue is full")]
     QueueFull,
-    /// The encoded message exceeds what the peer takes.
-    #[error("the message has {size} bytes, the peer takes {limit}")]
+    /// The encoded message exceeds what the peer takes, or what our send queue ever holds.
+    #[error("the message has {size} bytes, at most {limit} can be sent")]
     TooLarge {
         /// Encoded size in bytes.
         size: usize,
-        /// The peer's limit in bytes.
+        /// The lesser limit in bytes.
         limit: usize,
     },
     /// A name or value breaks the protocol's bounds.

@@ -1,13 +1,18 @@
 //! The receiving half of delivery: what has arrived, what is a duplicate, what is owed an acknowledgement.
 
 use alloc::vec::Vec;
+use core::time::Duration;
 
 use crate::Instant;
-use crate::segment::{Reassembly, ReassemblyError};
-use crate::wire::{AckBody, Flags};
+use crate::segment::{ArrivedSegment, Buffers, Channel, Reassembly, ReassemblyError};
+use crate::wire::AckBody;
 
-use super::Config;
 use super::timers::{Timer, TimerTable};
+use super::{Config, Delivery};
+
+/// How long an acknowledgement may wait on a link that loses nothing, where it only tells that memory may be freed: the most
+/// that RFC 9293 §3.8.6.3 allows.
+const TRUSTING_ACK_DELAY: Duration = Duration::from_millis(500);
 
 /// What a Data packet turned out to be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,10 +43,13 @@ pub(crate) struct Receiver {
     channels: [Reassembly; 4],
     debt: AckDebt,
     unacknowledged: u8,
+    /// How many packets may wait for an acknowledgement.
+    unacknowledged_max: u8,
+    delivery: Delivery,
 }
 
 impl Receiver {
-    pub(crate) fn new(config: &Config, first_seq: u16) -> Self {
+    pub(crate) fn new(config: &Config, first_seq: u16, delivery: Delivery) -> Self {
         let message_bytes_max = 1 << config.max_message_log2;
         Self {
             next_seq: first_seq,
@@ -50,6 +58,13 @@ impl Receiver {
             channels: core::array::from_fn(|_| Reassembly::new(message_bytes_max)),
             debt: AckDebt::None,
             unacknowledged: 0,
+            unacknowledged_max: match delivery {
+                // RFC 9293 §3.8.6.3: at least every second segment.
+                Delivery::Repeating => 2,
+                // Half of what the least urgent channel may have on its way, so that it need not wait.
+                Delivery::Trusting => (bulk_window(config.receive_window) / 2).max(1),
+            },
+            delivery,
         }
     }
 
@@ -57,12 +72,16 @@ impl Receiver {
     pub(crate) fn on_segment(
         &mut self,
         seq: u16,
-        flags: Flags,
-        channel_seq: u8,
-        payload: &[u8],
+        channel: Channel,
+        segment: &ArrivedSegment<'_>,
         messages: &mut Vec<Vec<u8>>,
+        buffers: &mut Buffers,
     ) -> Result<Arrival, ReassemblyError> {
         let ahead = seq.wrapping_sub(self.next_seq);
+        if self.delivery == Delivery::Trusting && ahead != 0 {
+            let expected = self.next_seq;
+            return Err(ReassemblyError::Gap { expected, seq });
+        }
         let arrival = match ahead {
             0x8000.. => Arrival::Duplicate,
             ahead if ahead >= u16::from(self.window) => Arrival::OutOfWindow,
@@ -80,14 +99,12 @@ impl Receiver {
         self.unacknowledged = self.unacknowledged.saturating_add(1);
         self.owe(if had_gap || self.received != 0 {
             AckDebt::Selective
-        } else if self.unacknowledged >= 2 {
-            // RFC 9293 §3.8.6.3: at least every second segment.
+        } else if self.unacknowledged >= self.unacknowledged_max {
             AckDebt::Cumulative
         } else {
             AckDebt::Delayed
         });
-        let channel = &mut self.channels[flags.channel as usize];
-        channel.on_segment(channel_seq, flags.start, flags.end, payload, messages)?;
+        self.channels[channel as usize].on_segment(segment, messages, buffers)?;
         Ok(Arrival::New)
     }
 
@@ -117,7 +134,11 @@ impl Receiver {
     /// Starts the timer of a delayed acknowledgement.
     pub(crate) fn arm(&self, now: Instant, config: &Config, timers: &mut TimerTable) {
         if self.debt == AckDebt::Delayed {
-            timers.set_if_idle(Timer::Ack, now + config.ack_delay);
+            let delay = match self.delivery {
+                Delivery::Repeating => config.ack_delay,
+                Delivery::Trusting => TRUSTING_ACK_DELAY.max(config.ack_delay),
+            };
+            timers.set_if_idle(Timer::Ack, now + delay);
         }
     }
 
@@ -145,5 +166,18 @@ impl Receiver {
         self.debt = AckDebt::None;
         self.unacknowledged = 0;
         timers.clear(Timer::Ack);
+    }
+}
+
+/// How many packets of the least urgent channel a window has room for; each more urgent one is kept some more.
+pub(crate) const fn bulk_window(window: u8) -> u8 {
+    window.saturating_sub(kept_free(window) * Channel::Bulk as u8)
+}
+
+/// The places that each channel leaves to the next more urgent one.
+pub(crate) const fn kept_free(window: u8) -> u8 {
+    match window / 8 {
+        0 => 1,
+        places => places,
     }
 }

@@ -3,20 +3,22 @@
 //! Packets are numbered once and repeated under their number until acknowledged. A packet counts as lost when what was sent
 //! after it has arrived (see [`LossDetector`]), or when nothing at all is acknowledged for one RTO (RFC 6298 §5).
 
+mod arrivals;
+
 use alloc::collections::VecDeque;
-use alloc::vec::Vec;
 use core::time::Duration;
 
 use crate::Instant;
-use crate::segment::{Channel, MessageToken, OutgoingQueues, Segment};
-use crate::wire::{AckBody, DATA_HEADER_BYTES};
+use crate::segment::{Buffers, Channel, OutgoingQueues, Segment};
+use crate::wire::DATA_HEADER_BYTES;
 
-use super::loss::{LossDetector, Transmission, Verdict};
+use super::loss::{LossDetector, Transmission};
 use super::pace::Pace;
 use super::protection::Protection;
+use super::receiver::kept_free;
 use super::rtt::RttEstimator;
 use super::timers::{Timer, TimerTable};
-use super::{Config, LinkKind};
+use super::{Config, Delivery, LinkKind};
 
 /// How often one packet may get lost while others get through, before the link counts as unable to carry it. Chosen because at
 /// 30 % loss each way a packet fails this often once in 10^5 connections' lifetimes, while a packet too large for the real MTU
@@ -93,6 +95,9 @@ pub(crate) struct Sender {
     next_transmission: u64,
     losses: LossDetector,
     pace: Pace,
+    delivery: Delivery,
+    /// How long a link that loses nothing may take until it is asked whether it really did not.
+    check_after: Duration,
     /// Something was heard since the last time-out.
     was_heard: bool,
     timed_out_at: Option<Instant>,
@@ -101,7 +106,7 @@ pub(crate) struct Sender {
 impl Sender {
     pub(crate) fn new(
         config: &Config,
-        link: LinkKind,
+        (link, delivery): (LinkKind, Delivery),
         first_seq: u16,
         payload_max: usize,
         window: u8,
@@ -120,6 +125,8 @@ impl Sender {
             next_transmission: 0,
             losses: LossDetector::new(link),
             pace: Pace::new(window),
+            delivery,
+            check_after: config.keep_alive,
             was_heard: true,
             timed_out_at: None,
         }
@@ -131,6 +138,7 @@ impl Sender {
         now: Instant,
         protection: &mut Protection,
         timers: &mut TimerTable,
+        buffers: &mut Buffers,
     ) -> Option<Departure<'_>> {
         let (index, is_repeat) = Channel::ALL.iter().find_map(|&channel| {
             let lost =
@@ -138,14 +146,14 @@ impl Sender {
             match self.in_flight.iter().position(lost) {
                 Some(index) => Some((index, true)),
                 None => self
-                    .admit(now, channel, protection)
+                    .admit(now, channel, protection, buffers)
                     .map(|index| (index, false)),
             }
         })?;
         let number = self.next_transmission;
         self.next_transmission += 1;
         let bytes = self.in_flight[index].bytes();
-        timers.set_if_idle(Timer::Retransmit, now + self.rtt.rto(bytes));
+        timers.set_if_idle(Timer::Retransmit, now + self.patience(bytes));
         let seq = self.first_unacked().wrapping_add(index as u16);
         let packet = &mut self.in_flight[index];
         packet.fate = Fate::Flying;
@@ -165,15 +173,19 @@ impl Sender {
         now: Instant,
         channel: Channel,
         protection: &mut Protection,
+        buffers: &mut Buffers,
     ) -> Option<usize> {
         if self.in_flight.len() >= self.window_for(channel) || !self.is_paced(channel) {
             return None;
         }
         if protection.is_sealed() {
-            self.queues
-                .seal_next(channel, |message| protection.seal(channel, message));
+            self.queues.seal_next(channel, buffers, |message| {
+                protection.seal(channel, message)
+            });
         }
-        let segment = self.queues.pop_segment(channel, self.payload_max)?;
+        let segment = self
+            .queues
+            .pop_segment(channel, self.payload_max, buffers)?;
         self.in_flight.push_back(InFlight {
             segment,
             fate: Fate::Flying,
@@ -188,12 +200,16 @@ impl Sender {
 
     /// Less urgent channels leave slots free, so that a full window of bulk data does not hold up a command.
     fn window_for(&self, channel: Channel) -> usize {
-        let kept_free = (self.window / 8).max(1) * channel as u8;
+        let kept_free = kept_free(self.window) * channel as u8;
         usize::from(self.window.saturating_sub(kept_free).min(self.credit))
     }
 
     /// Whether one more packet may be on its way; a repeat always may, for the line has lost what it replaces. Each more urgent channel may have one more than the next.
     fn is_paced(&self, channel: Channel) -> bool {
+        if self.delivery == Delivery::Trusting {
+            // Acknowledgements come too seldom to pace by.
+            return true;
+        }
         let urgency = Channel::Bulk as usize - channel as usize;
         self.flying() < self.pace.packets() + urgency
     }
@@ -212,147 +228,37 @@ impl Sender {
         self.in_flight.iter().filter(is_flying).count()
     }
 
-    /// Takes the cumulative acknowledgement of any packet, and the body of those that have one. Appends the tokens of
-    /// messages that have now arrived whole to `delivered`.
-    pub(crate) fn on_ack(
-        &mut self,
-        now: Instant,
-        ack: u16,
-        body: Option<AckBody>,
-        timers: &mut TimerTable,
-        delivered: &mut Vec<MessageToken>,
-    ) -> Result<(), BadAck> {
-        self.was_heard = true;
-        let acked = ack.wrapping_sub(self.first_unacked());
-        if acked >= 0x8000 {
-            // Overtaken by a later acknowledgement: it says nothing new.
-            return Ok(());
-        }
-        // One past the last packet that the acknowledgement covers, counted from the oldest in flight.
-        let covered = match body {
-            Some(body) if body.received != 0 => {
-                usize::from(acked) + 65 - body.received.leading_zeros() as usize
-            }
-            _ => usize::from(acked),
-        };
-        if covered > self.in_flight.len() {
-            return Err(BadAck);
-        }
-        let was_full = self.flying() >= self.pace.packets();
-        let mut round_trip: Option<Sample> = None;
-        let mut arrivals = 0;
-        for _ in 0..acked {
-            let Some(packet) = self.in_flight.pop_front() else {
-                break;
-            };
-            if packet.fate != Fate::Arrived {
-                arrivals += 1;
-                self.note_arrival(&packet, now, &mut round_trip);
-            }
-            if packet.segment.end && !packet.segment.is_internal {
-                self.queues.on_arrived(packet.segment.channel);
-                delivered.extend(packet.segment.token);
-            }
-        }
-        if let Some(body) = body {
-            self.credit = body.credit;
-            let mut in_flight = core::mem::take(&mut self.in_flight);
-            let beyond = in_flight.iter_mut().skip(1).zip(0..64);
-            let arrived = beyond.filter(|(_, bit)| body.received >> bit & 1 == 1);
-            for (packet, _) in arrived.filter(|(packet, _)| packet.fate != Fate::Arrived) {
-                packet.fate = Fate::Arrived;
-                arrivals += 1;
-                self.note_arrival(packet, now, &mut round_trip);
-            }
-            self.in_flight = in_flight;
-        }
-        if let Some(sample) = round_trip {
-            self.rtt.on_sample(sample.round_trip, sample.bytes);
-        }
-        if arrivals > 0 {
-            if was_full {
-                let (smoothed, least) = (self.rtt.smoothed().unwrap_or_default(), self.rtt.least());
-                self.pace.on_arrivals(arrivals, smoothed, least);
-            }
-            self.mark_lost(now, timers);
-            // RFC 6298 §5.2 and §5.3.
-            match self.largest_in_flight() {
-                Some(bytes) => timers.set(Timer::Retransmit, now + self.rtt.rto(bytes)),
-                None => timers.clear(Timer::Retransmit),
-            }
-        }
-        Ok(())
-    }
-
-    /// Notes that a packet in flight arrived; `best` becomes the shortest round trip of those that are one.
-    fn note_arrival(&mut self, packet: &InFlight, now: Instant, best: &mut Option<Sample>) {
-        let arrived = packet.transmission();
-        // What was on its way during a time-out waited for a repeat of something else to be acknowledged: no round trip.
-        if !arrived.is_repeat && self.timed_out_at.is_none_or(|at| at < arrived.sent_at) {
-            let round_trip = now.saturating_duration_since(arrived.sent_at);
-            if best
-                .as_ref()
-                .is_none_or(|best| round_trip < best.round_trip)
-            {
-                *best = Some(Sample {
-                    round_trip,
-                    bytes: packet.bytes(),
-                });
-            }
-        }
-        self.losses.on_arrival(now, arrived, self.rtt.least());
-    }
-
-    /// Marks what has to be repeated, and sets the time of what will have to be, if it does not arrive before.
-    pub(crate) fn mark_lost(&mut self, now: Instant, timers: &mut TimerTable) {
-        let (least, smoothed) = (self.rtt.least(), self.rtt.smoothed().unwrap_or_default());
-        let mut next: Option<Instant> = None;
-        for packet in &mut self.in_flight {
-            if packet.fate != Fate::Flying {
-                continue;
-            }
-            match self
-                .losses
-                .judge(now, packet.transmission(), least, smoothed)
-            {
-                Verdict::Flying => {}
-                Verdict::Lost => {
-                    packet.fate = Fate::Lost;
-                    packet.losses += 1;
-                }
-                Verdict::LostAt(at) => next = Some(next.map_or(at, |next| next.min(at))),
-            }
-        }
-        match next {
-            Some(at) => timers.set(Timer::Reorder, at),
-            None => timers.clear(Timer::Reorder),
+    /// A packet was written; what it held is not needed again where nothing is repeated.
+    pub(crate) fn on_written(&mut self, buffers: &mut Buffers) {
+        if self.delivery == Delivery::Trusting
+            && let Some(packet) = self.in_flight.back_mut()
+        {
+            buffers.give(core::mem::take(&mut packet.segment.payload));
         }
     }
 
-    /// Nothing was acknowledged for one RTO: the oldest packet is sent again (RFC 6298 §5.4 to §5.6).
-    pub(crate) fn on_retransmit_timeout(
-        &mut self,
-        now: Instant,
-        timers: &mut TimerTable,
-    ) -> Result<(), GaveUp> {
-        let Some(oldest) = self
-            .in_flight
-            .iter_mut()
-            .find(|packet| packet.fate != Fate::Arrived)
-        else {
-            return Ok(());
-        };
-        oldest.losses += u32::from(core::mem::take(&mut self.was_heard));
-        if oldest.losses >= LOSSES_MAX {
-            return Err(GaveUp);
+    /// How long a packet of `bytes` may take until it is repeated, or asked for.
+    fn patience(&self, bytes: usize) -> Duration {
+        match self.delivery {
+            Delivery::Repeating => self.rtt.rto(bytes),
+            Delivery::Trusting => self.check_after,
         }
-        oldest.fate = Fate::Lost;
-        self.timed_out_at = Some(now);
-        self.rtt.back_off();
-        self.pace.on_timeout();
-        let bytes = self.largest_in_flight().unwrap_or_default();
-        timers.set(Timer::Retransmit, now + self.rtt.rto(bytes));
-        Ok(())
+    }
+
+    pub(crate) fn delivery(&self) -> Delivery {
+        self.delivery
+    }
+
+    /// The number of the next packet.
+    pub(crate) fn next_seq(&self) -> u16 {
+        self.next_seq
+    }
+
+    /// The first packet before `end` that has not arrived.
+    pub(crate) fn missing_before(&self, end: u16) -> Option<u16> {
+        let first = self.first_unacked();
+        let is_before = (1..0x8000).contains(&end.wrapping_sub(first));
+        is_before.then_some(first)
     }
 
     /// Whether messages wait, nothing is in flight, and only the peer's missing credit holds them up.
@@ -365,7 +271,7 @@ impl Sender {
         self.in_flight.is_empty() && self.queues.is_empty()
     }
 
-    fn first_unacked(&self) -> u16 {
+    pub(crate) fn first_unacked(&self) -> u16 {
         self.next_seq.wrapping_sub(self.in_flight.len() as u16)
     }
 }

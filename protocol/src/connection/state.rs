@@ -1,6 +1,9 @@
 //! The connection's states, and the one place where they change.
 
+mod ending;
 mod inbound;
+mod outbound;
+mod sending;
 
 use alloc::boxed::Box;
 use alloc::collections::VecDeque;
@@ -8,19 +11,17 @@ use alloc::vec::Vec;
 use core::time::Duration;
 
 use crate::Instant;
-use crate::frame::{DatagramGate, FrameStats, StreamDecoder, encode_stream};
+use crate::frame::{DatagramGate, FrameStats, StreamDecoder};
 use crate::secure::{EphemeralSource, Security};
-use crate::segment::{Channel, MessageToken};
-use crate::wire::{
-    Close, CloseReason, Hello, Identity, Kind, Role, Token, VersionRange, WINDOW_MAX,
-};
+use crate::segment::{Buffers, MESSAGE_OVERHEAD_BYTES, MessageToken};
+use crate::wire::{Close, Identity, Role, VersionRange, WINDOW_MAX};
 
-use super::established::{Credit, Established};
+use super::established::{Established, Received};
 use super::peers::KnownPeers;
 use super::receiver::AckDebt;
-use super::session::{Resumption, Suspended};
+use super::session::Suspended;
 use super::timers::{Timer, TimerTable};
-use super::{Config, LinkKind, LostReason, PeerInfo, SendError, Stats};
+use super::{Config, Delivery, LinkKind, LostReason, PeerInfo, Standing, Stats};
 
 /// What a connection tells its owner.
 #[derive(Debug)]
@@ -63,9 +64,9 @@ enum Framing {
 
 impl Framing {
     fn new(config: &Config, link: LinkKind) -> Self {
-        match link {
-            LinkKind::Stream => Self::Stream(StreamDecoder::new(config.stream_mtu)),
-            LinkKind::Datagram { .. } => Self::Datagram(DatagramGate::new(config.mtu(link))),
+        match link.is_stream() {
+            true => Self::Stream(StreamDecoder::new(config.stream_mtu)),
+            false => Self::Datagram(DatagramGate::new(config.mtu(link))),
         }
     }
 }
@@ -93,6 +94,9 @@ pub(crate) struct Connection {
     events: VecDeque<ConnectionEvent>,
     /// The packet that is being framed; kept for its memory.
     scratch: Vec<u8>,
+    /// Empty between packets; kept for its memory.
+    received: Received,
+    pub(crate) buffers: Buffers,
     backlog_bytes: usize,
     pub(crate) stats: Stats,
 }
@@ -109,6 +113,8 @@ impl Connection {
         let framing = Framing::new(&config, link);
         Self {
             state: State::seeking(&config),
+            buffers: Buffers::new(1 << config.max_message_log2),
+            received: Received::default(),
             config,
             link,
             role,
@@ -178,7 +184,9 @@ impl Connection {
         }
         let mut lost = None;
         if self.timers.expire(Timer::Retransmit, now) {
-            self.stats.timeouts += 1;
+            if established.sender.delivery() == Delivery::Repeating {
+                self.stats.timeouts += 1;
+            }
             if established
                 .on_retransmit_timeout(now, &mut self.timers)
                 .is_err()
@@ -192,7 +200,8 @@ impl Connection {
             lost = Some(LostReason::Silent);
         }
         if self.timers.expire(Timer::Handshake, now) {
-            lost = Some(established.on_handshake_timeout());
+            // Wrong keys are told at once; what does not come is held up by the link, whose faults end nothing that is kept.
+            lost = Some(LostReason::Silent);
         }
         if let Some(reason) = lost {
             self.lose(now, reason);
@@ -205,144 +214,6 @@ impl Connection {
 
     pub(crate) fn poll_event(&mut self) -> Option<ConnectionEvent> {
         self.events.pop_front()
-    }
-
-    pub(crate) fn poll_transmit(&mut self, now: Instant, out: &mut Vec<u8>) -> bool {
-        if matches!(self.framing, Framing::Datagram(_)) {
-            return self.poll_packet(now, out).is_some();
-        }
-        let mut packet = core::mem::take(&mut self.scratch);
-        packet.clear();
-        let kind = self.poll_packet(now, &mut packet);
-        self.scratch = packet;
-        let Some(kind) = kind else {
-            return false;
-        };
-        if kind == Kind::Hello {
-            // Ends whatever noise or half frame the other end holds, so that the Hello itself is not lost to it.
-            out.push(0);
-        }
-        encode_stream(&self.scratch, out);
-        true
-    }
-
-    fn poll_packet(&mut self, now: Instant, out: &mut Vec<u8>) -> Option<Kind> {
-        let kind = self.put_packet(now, out)?;
-        self.stats.packets_sent += 1;
-        Some(kind)
-    }
-
-    fn put_packet(&mut self, now: Instant, out: &mut Vec<u8>) -> Option<Kind> {
-        if let Some(close) = self.close_wanted.take() {
-            close.encode(out);
-            return Some(Kind::Close);
-        }
-        if core::mem::take(&mut self.hello_wanted) {
-            self.put_hello(now, out);
-            return Some(Kind::Hello);
-        }
-        let credit = match self.backlog_bytes > self.config.receive_backlog_bytes {
-            true => Credit::Paused,
-            false => Credit::Open,
-        };
-        let State::Established(established) = &mut self.state else {
-            return None;
-        };
-        let started =
-            established.poll_packet(now, credit, &mut self.timers, &mut self.stats, out)?;
-        self.events.extend(started.map(ConnectionEvent::Started));
-        Some(Kind::Data)
-    }
-
-    fn put_hello(&mut self, now: Instant, out: &mut Vec<u8>) {
-        let (established, heard) = match &mut self.state {
-            State::Closed => return,
-            State::Established(established) => (true, Some(established.peer_identity)),
-            State::Seeking {
-                heard,
-                interval,
-                hellos_sent,
-                hello_sent_at,
-            } => {
-                self.timers.set(Timer::Hello, now + *interval);
-                *interval = (*interval * 2).min(self.config.hello_interval_max);
-                *hellos_sent += 1;
-                *hello_sent_at = now;
-                (false, *heard)
-            }
-        };
-        self.hello(established, heard).encode(out);
-    }
-
-    fn hello(&self, established: bool, heard: Option<Identity>) -> Hello {
-        let resume = match (&self.state, &self.suspended) {
-            (State::Established(established), _) => established.resumption != Resumption::None,
-            (_, Some(suspended)) => {
-                heard.is_some_and(|heard| heard.boot_id == suspended.peer.boot_id)
-            }
-            _ => false,
-        };
-        Hello {
-            role: self.role,
-            established,
-            resume,
-            versions: VersionRange::OURS,
-            features: self.security.features(),
-            identity: self.identity,
-            mtu: self.config.mtu(self.link),
-            window: self.config.receive_window,
-            max_message_log2: self.config.max_message_log2,
-            heard: heard.map_or(Token::NOBODY, Identity::token),
-        }
-    }
-
-    /// The largest message that the peer takes, while there is one to take it.
-    pub(crate) fn peer_max_message(&self) -> Option<usize> {
-        match (&self.state, &self.suspended) {
-            (State::Established(established), _) => Some(established.peer.max_message),
-            (_, Some(suspended)) => Some(suspended.peer.max_message),
-            _ => None,
-        }
-    }
-
-    /// Queues a message.
-    pub(crate) fn send(
-        &mut self,
-        now: Instant,
-        channel: Channel,
-        message: Vec<u8>,
-        token: Option<MessageToken>,
-    ) -> Result<(), SendError> {
-        let (queues, limit) = match (&mut self.state, &mut self.suspended) {
-            (State::Established(established), _) if established.is_open() => {
-                (&mut established.sender.queues, established.peer.max_message)
-            }
-            (State::Seeking { .. }, Some(suspended)) => {
-                (&mut suspended.queues, suspended.peer.max_message)
-            }
-            _ => return Err(SendError::NotConnected),
-        };
-        let size = message.len();
-        if size > limit {
-            return Err(SendError::TooLarge { size, limit });
-        }
-        queues
-            .push(channel, message, token)
-            .map_err(|_| SendError::QueueFull)?;
-        if let State::Established(established) = &self.state {
-            established.watch_credit(now, &mut self.timers);
-        }
-        self.stats.messages_sent += 1;
-        Ok(())
-    }
-
-    /// Takes a message back if no byte of it was handed out.
-    pub(crate) fn withdraw(&mut self, token: MessageToken) -> bool {
-        match (&mut self.state, &mut self.suspended) {
-            (State::Established(established), _) => established.sender.queues.withdraw(token),
-            (_, Some(suspended)) => suspended.queues.withdraw(token),
-            _ => false,
-        }
     }
 
     /// Ends the connection for good; one more packet may come out of `poll_transmit`.
@@ -388,120 +259,17 @@ impl Connection {
 
     /// Whether the driver's backlog exceeds what an obedient peer can cause: the limit, and one window on top.
     fn is_overrun(&self) -> bool {
-        let window_bytes = usize::from(WINDOW_MAX) * self.config.mtu(self.link);
-        self.backlog_bytes > self.config.receive_backlog_bytes + window_bytes
-    }
-
-    fn close_packet(&self, reason: CloseReason, to: Identity) -> Close {
-        Close {
-            reason,
-            versions: VersionRange::OURS,
-            from: self.identity.token(),
-            to: to.token(),
-        }
-    }
-
-    /// Goes on to another link; the connection is resumed there, or lost if none is kept.
-    pub(crate) fn change_link(&mut self, now: Instant, link: LinkKind) {
-        if matches!(self.state, State::Closed) {
-            return;
-        }
-        self.lose(now, LostReason::LinkChanged);
-        self.frame_stats_before = self.frame_stats();
-        self.link = link;
-        self.framing = Framing::new(&self.config, link);
-        // Nobody on the other link has heard us.
-        self.state = State::seeking(&self.config);
-        self.close_wanted = None;
-        self.hello_wanted = true;
-    }
-
-    /// Ends the established connection and seeks the peer anew. Where it ends on our side, our epoch grows, so that
-    /// the peer ends it too and no late packet is taken for a new one. An interrupted connection is kept, if one is to be.
-    fn lose(&mut self, now: Instant, reason: LostReason) {
-        let state = core::mem::replace(&mut self.state, State::seeking(&self.config));
-        let established = match state {
-            State::Established(established) => established,
-            other => {
-                self.state = other;
-                return;
+        let (window, mtu) = (usize::from(WINDOW_MAX), self.config.mtu(self.link));
+        let beyond = match &self.state {
+            // What is dropped here is not repeated: what is being put together counts, and what each message costs besides.
+            State::Established(established)
+                if established.sender.delivery() == Delivery::Trusting =>
+            {
+                window * (mtu + MESSAGE_OVERHEAD_BYTES) + (4 << self.config.max_message_log2)
             }
+            _ => window * mtu,
         };
-        let farewell = match reason {
-            LostReason::ClosedHere => Some(CloseReason::Goodbye),
-            LostReason::Undeliverable => Some(CloseReason::Undeliverable),
-            LostReason::Violation(_) => Some(CloseReason::ProtocolViolation),
-            LostReason::Unauthenticated => Some(CloseReason::Unauthenticated),
-            LostReason::Silent
-            | LostReason::ClosedByPeer(_)
-            | LostReason::PeerRestarted
-            | LostReason::LinkChanged => None,
-        };
-        self.close_wanted =
-            farewell.map(|reason| self.close_packet(reason, established.peer_identity));
-        if matches!(
-            reason,
-            LostReason::Silent
-                | LostReason::Undeliverable
-                | LostReason::Violation(_)
-                | LostReason::Unauthenticated
-                | LostReason::LinkChanged
-        ) {
-            self.identity.epoch = self.identity.epoch.wrapping_add(1);
-        }
-        self.timers = TimerTable::default();
-        self.hello_wanted = true;
-        let is_interruption = matches!(
-            reason,
-            LostReason::Silent
-                | LostReason::PeerRestarted
-                | LostReason::LinkChanged
-                | LostReason::Undeliverable
-                | LostReason::ClosedByPeer(CloseReason::Undeliverable)
-        );
-        let is_refusal = matches!(
-            reason,
-            LostReason::Unauthenticated | LostReason::ClosedByPeer(CloseReason::Unauthenticated)
-        );
-        if is_interruption && established.is_open() && !self.config.resume_window.is_zero() {
-            self.suspend(now, *established, reason);
-            return;
-        }
-        if is_refusal {
-            self.turn_deaf(now);
-        }
-        if is_refusal || established.is_open() {
-            self.events.push_back(ConnectionEvent::Lost { reason });
-        }
-    }
-
-    fn suspend(&mut self, now: Instant, established: Established, reason: LostReason) {
-        let until = now + self.config.resume_window;
-        let mut queues = established.sender.queues;
-        queues.rewind();
-        self.timers.set(Timer::Resume, until);
-        self.suspended = Some(Box::new(Suspended {
-            peer: established.peer,
-            queues,
-            taken: established.taken,
-            reason,
-        }));
-    }
-
-    /// The interrupted connection will not be resumed.
-    fn forget_suspended(&mut self) {
-        if let Some(suspended) = self.suspended.take() {
-            let reason = suspended.reason;
-            self.events.push_back(ConnectionEvent::Lost { reason });
-        }
-    }
-
-    /// Listens to nobody for a while, and says nothing: two ends that do not trust each other must not argue at line speed.
-    fn turn_deaf(&mut self, now: Instant) {
-        let until = now + self.config.hello_interval_max;
-        self.deaf_until = Some(until);
-        self.hello_wanted = false;
-        self.timers.set(Timer::Hello, until);
+        self.backlog_bytes > self.config.receive_backlog_bytes + beyond
     }
 }
 

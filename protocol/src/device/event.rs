@@ -3,9 +3,10 @@
 use alloc::string::String;
 
 use crate::connection::{LostReason, PeerInfo};
-use crate::message::Value;
+use crate::message::{Value, give_back};
+use crate::segment::Buffers;
 use crate::wire::VersionRange;
-use crate::{Instant, RequestId};
+use crate::{Instant, RequestId, TimeSample};
 
 /// What happened, in order.
 #[derive(Debug, Clone, PartialEq)]
@@ -47,11 +48,8 @@ pub enum DeviceEvent {
         /// The request.
         id: RequestId,
     },
-    /// The host tells the time.
-    TimeSync {
-        /// Microseconds since 1970-01-01T00:00:00Z, as the host saw them when it sent this.
-        unix_micros: u64,
-    },
+    /// The host told the time; a later one replaces it.
+    TimeSync(TimeSample),
     /// The peer speaks no version that we speak.
     IncompatibleVersion {
         /// What the peer speaks.
@@ -63,4 +61,30 @@ pub enum DeviceEvent {
         /// Why.
         reason: LostReason,
     },
+}
+
+impl DeviceEvent {
+    pub(super) fn give_back(self, buffers: &mut Buffers) {
+        match self {
+            Self::Read { property, .. } => buffers.give_text(property),
+            Self::Write {
+                property: name,
+                value,
+                ..
+            }
+            | Self::Invoke {
+                action: name,
+                input: value,
+                ..
+            } => {
+                buffers.give_text(name);
+                give_back(value, buffers);
+            }
+            Self::Connected { .. }
+            | Self::Cancel { .. }
+            | Self::TimeSync { .. }
+            | Self::IncompatibleVersion { .. }
+            | Self::Lost { .. } => {}
+        }
+    }
 }

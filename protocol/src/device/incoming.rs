@@ -3,8 +3,9 @@
 use alloc::string::String;
 use core::time::Duration;
 
-use crate::frame::crc32c;
+use crate::frame::Checksum;
 use crate::message::Message;
+use crate::segment::Buffers;
 use crate::{Instant, RequestId};
 
 use super::DeviceEvent;
@@ -24,15 +25,19 @@ pub(super) struct Incoming {
 
 impl Incoming {
     /// `None` for a message that asks nothing of the Thing.
-    pub(super) fn new(now: Instant, message: Message) -> Option<Self> {
-        let fingerprint = fingerprint(&message);
+    pub(super) fn new(
+        now: Instant,
+        mut message: Message<'_>,
+        buffers: &mut Buffers,
+    ) -> Option<Self> {
+        let fingerprint = fingerprint(&mut message)?;
         let (id, deadline_ms, effect, observes, event) = match message {
             Message::Read {
                 id,
                 property,
                 deadline_ms,
             } => {
-                let id = RequestId(id);
+                let (id, property) = (RequestId(id), buffers.text(&property));
                 (
                     id,
                     deadline_ms,
@@ -46,7 +51,8 @@ impl Incoming {
                 property,
                 deadline_ms,
             } => {
-                let (id, observes) = (RequestId(id), Some(property.clone()));
+                let (id, property) = (RequestId(id), buffers.text(&property));
+                let observes = Some(property.clone());
                 (
                     id,
                     deadline_ms,
@@ -61,7 +67,8 @@ impl Incoming {
                 deadline_ms,
                 value,
             } => {
-                let id = RequestId(id);
+                let (id, property) = (RequestId(id), buffers.text(&property));
+                let value = value.into_value_in(buffers);
                 (
                     id,
                     deadline_ms,
@@ -80,7 +87,8 @@ impl Incoming {
                 deadline_ms,
                 input,
             } => {
-                let id = RequestId(id);
+                let (id, action) = (RequestId(id), buffers.text(&action));
+                let input = input.into_value_in(buffers);
                 let deadline = now + Duration::from_millis(deadline_ms.into());
                 let event = DeviceEvent::Invoke {
                     id,
@@ -103,15 +111,18 @@ impl Incoming {
     }
 }
 
-/// The deadline is left out, since a repetition has a later one.
-fn fingerprint(request: &Message) -> u32 {
-    let mut request = request.clone();
-    match &mut request {
+/// The deadline is left out, since a repetition has a later one. `None` for a message that asks nothing.
+fn fingerprint(request: &mut Message<'_>) -> Option<u32> {
+    let deadline = |request: &mut Message<'_>, new: u32| match request {
         Message::Read { deadline_ms, .. }
         | Message::Write { deadline_ms, .. }
         | Message::Observe { deadline_ms, .. }
-        | Message::Invoke { deadline_ms, .. } => *deadline_ms = 0,
-        _ => {}
-    }
-    crc32c(&request.to_bytes())
+        | Message::Invoke { deadline_ms, .. } => Some(core::mem::replace(deadline_ms, new)),
+        _ => None,
+    };
+    let given = deadline(request, 0)?;
+    let mut checksum = Checksum::new();
+    request.encode_to(&mut checksum);
+    deadline(request, given);
+    Some(checksum.finish())
 }

@@ -5,6 +5,7 @@ use alloc::string::String;
 use alloc::vec::Vec;
 
 use crate::message::{Fault, FaultCode, Message, Value};
+use crate::segment::Buffers;
 use crate::{Instant, RequestId};
 
 /// Whether doing a request again changes anything.
@@ -82,11 +83,10 @@ impl RequestMemory {
     pub(super) fn begin(
         &mut self,
         now: Instant,
-        id: RequestId,
-        fingerprint: u32,
-        effect: Effect,
+        (id, fingerprint, effect): (RequestId, u32, Effect),
         deadline: Instant,
         observes: Option<String>,
+        buffers: &mut Buffers,
     ) -> Begin {
         if let Some(entry) = self.entries.iter_mut().find(|entry| entry.id == id) {
             if entry.fingerprint != fingerprint {
@@ -96,7 +96,7 @@ impl RequestMemory {
             entry.deadline = entry.deadline.max(deadline);
             return Begin::Repeated;
         }
-        if self.entries.len() >= self.entries_max && !self.make_room(now) {
+        if self.entries.len() >= self.entries_max && !self.make_room(now, buffers) {
             return Begin::Full;
         }
         self.entries.push_back(Entry {
@@ -113,7 +113,7 @@ impl RequestMemory {
 
     /// Gives up the oldest of the answers that are least likely to be asked for again: first those that the host has and
     /// no longer waits for, then those that it has, then those that nobody waits for.
-    fn make_room(&mut self, now: Instant) -> bool {
+    fn make_room(&mut self, now: Instant, buffers: &mut Buffers) -> bool {
         let is_done = |entry: &Entry| !matches!(entry.outcome, Outcome::Running);
         let is_received = |entry: &Entry| is_done(entry) && entry.interest == Interest::Received;
         let is_overdue = |entry: &Entry| is_done(entry) && entry.deadline <= now;
@@ -121,9 +121,12 @@ impl RequestMemory {
         let dispensable = oldest(&|entry| is_received(entry) && is_overdue(entry))
             .or_else(|| oldest(&is_received))
             .or_else(|| oldest(&is_overdue));
-        dispensable
-            .and_then(|index| self.entries.remove(index))
-            .is_some()
+        let dispensable = dispensable.and_then(|index| self.entries.remove(index));
+        let has_room = dispensable.is_some();
+        if let Some(Outcome::Done(bytes)) = dispensable.map(|entry| entry.outcome) {
+            buffers.give(bytes);
+        }
+        has_room
     }
 
     /// Notes a request's outcome; gives the property that it was to observe, or that it is not running.
@@ -131,18 +134,21 @@ impl RequestMemory {
         &mut self,
         id: RequestId,
         result: &Result<Value, Fault>,
+        buffers: &mut Buffers,
     ) -> Option<Option<String>> {
         let is_running =
             |entry: &&mut Entry| entry.id == id && matches!(entry.outcome, Outcome::Running);
         let entry = self.entries.iter_mut().find(is_running)?;
-        let encoded = encode_result(id, result);
+        let encoded = encode_result(id, result, buffers);
         let is_too_large =
             entry.interest == Interest::None && encoded.len() > self.result_bytes_max;
         entry.outcome = if is_too_large {
             Outcome::Forgotten
         } else {
-            Outcome::Done(encoded)
+            // What is kept for long must not keep a large buffer with it.
+            Outcome::Done(buffers.copy_within(&encoded, self.result_bytes_max))
         };
+        buffers.give(encoded);
         let observes = entry.observes.take();
         if entry.effect == Effect::Repeatable && entry.interest == Interest::None {
             self.entries.retain(|entry| entry.id != id);
@@ -156,32 +162,34 @@ impl RequestMemory {
             .any(|entry| entry.id == id && matches!(entry.outcome, Outcome::Running))
     }
 
-    /// Sends waiting answers by `send`, which gets id and bytes, until it says that there is no room.
-    pub(super) fn send_answers(&mut self, mut send: impl FnMut(RequestId, Vec<u8>) -> Sending) {
-        let mut index = 0;
-        while let Some(entry) = self.entries.get_mut(index) {
-            index += 1;
-            if entry.interest != Interest::Waiting {
-                continue;
-            }
-            let bytes = match &entry.outcome {
-                Outcome::Running => continue,
-                Outcome::Done(bytes) => bytes.clone(),
-                Outcome::Forgotten => {
-                    encode_result(entry.id, &Err(Fault::new(FaultCode::ResultForgotten, "")))
-                }
-            };
-            let size = bytes.len();
-            if send(entry.id, bytes) == Sending::NoRoom {
-                return;
-            }
-            entry.interest = Interest::Sent;
-            if entry.effect == Effect::Repeatable {
-                index -= 1;
-                self.entries.remove(index);
-            } else if size > self.result_bytes_max {
-                entry.outcome = Outcome::Forgotten;
-            }
+    /// The next answer that waits to be sent; [`RequestMemory::on_sent`] says that it was.
+    pub(super) fn next_answer(&self) -> Option<(RequestId, Waiting<'_>)> {
+        let mut asked = self.entries.iter();
+        asked.find_map(|entry| match &entry.outcome {
+            _ if entry.interest != Interest::Waiting => None,
+            Outcome::Running => None,
+            Outcome::Done(bytes) => Some((entry.id, Waiting::Answer(bytes))),
+            Outcome::Forgotten => Some((entry.id, Waiting::Forgotten)),
+        })
+    }
+
+    /// The answer was taken for sending.
+    pub(super) fn on_sent(&mut self, id: RequestId, buffers: &mut Buffers) {
+        let Some(index) = self.entries.iter().position(|entry| entry.id == id) else {
+            return;
+        };
+        let entry = &mut self.entries[index];
+        entry.interest = Interest::Sent;
+        let is_too_large =
+            matches!(&entry.outcome, Outcome::Done(bytes) if bytes.len() > self.result_bytes_max);
+        if entry.effect == Effect::Once && !is_too_large {
+            return;
+        }
+        if let Outcome::Done(bytes) = core::mem::replace(&mut entry.outcome, Outcome::Forgotten) {
+            buffers.give(bytes);
+        }
+        if entry.effect == Effect::Repeatable {
+            self.entries.remove(index);
         }
     }
 
@@ -211,39 +219,43 @@ impl RequestMemory {
     }
 }
 
-/// Whether an answer was taken for sending.
+/// An answer that is to be sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Sending {
-    Queued,
-    NoRoom,
+pub(super) enum Waiting<'a> {
+    /// The encoded Result.
+    Answer(&'a [u8]),
+    /// It was executed, and its result is gone.
+    Forgotten,
 }
 
 /// The encoded Result; one that breaks the bounds of a value becomes a fault.
-pub(super) fn encode_result(id: RequestId, result: &Result<Value, Fault>) -> Vec<u8> {
+pub(super) fn encode_result(
+    id: RequestId,
+    result: &Result<Value, Fault>,
+    buffers: &mut Buffers,
+) -> Vec<u8> {
     let id = id.0;
-    let message = match result {
+    let failed = |code: FaultCode, text| Message::Result {
+        id,
+        code: code.to_u16(),
+        value: Value::Null.into(),
+        text,
+    };
+    let mut message = match result {
         Ok(value) => Message::Result {
             id,
             code: 0,
-            value: value.clone(),
+            value: value.into(),
             text: None,
         },
-        Err(Fault { code, message }) => Message::Result {
-            id,
-            code: code.to_u16(),
-            value: Value::Null,
-            text: (!message.is_empty()).then(|| message.clone()),
-        },
+        Err(Fault { code, message }) => {
+            failed(*code, (!message.is_empty()).then(|| message.clone()))
+        }
     };
-    if message.is_within_bounds() {
-        return message.to_bytes();
+    if !message.is_within_bounds() {
+        message = failed(FaultCode::ResultTooLarge, None);
     }
-    let code = FaultCode::ResultTooLarge.to_u16();
-    Message::Result {
-        id,
-        code,
-        value: Value::Null,
-        text: None,
-    }
-    .to_bytes()
+    let mut bytes = buffers.take_roomiest();
+    message.encode_into(&mut bytes);
+    bytes
 }

@@ -7,12 +7,12 @@
 //!
 //! It never interprets names or values: that is the Thing's business.
 
+mod answers;
 mod event;
+mod inbound;
 mod incoming;
 mod machine;
 mod memory;
-mod transfer;
 
 pub use event::DeviceEvent;
 pub use machine::{Device, UnknownRequest};
-pub use transfer::NotOffered;

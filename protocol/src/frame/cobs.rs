@@ -5,78 +5,84 @@
 
 use alloc::vec::Vec;
 
-use memchr::memchr;
+use memchr::{memchr, memrchr};
 
 /// The most bytes of a block: its code is one byte and says their number plus one, zero excluded.
 const BLOCK_BYTES_MAX: usize = 254;
+
+/// The code of a block of [`BLOCK_BYTES_MAX`] bytes, which no zero follows.
+const FULL: u8 = 255;
 
 /// The most bytes that `bytes` become.
 pub(super) const fn encoded_bytes_max(bytes: usize) -> usize {
     bytes + bytes / BLOCK_BYTES_MAX + 1
 }
 
-/// Appends to `out` what it is given, without zeros.
+/// The most bytes that may follow what is encoded.
+const TAIL_BYTES_MAX: usize = 8;
+
+/// Appends `bytes` and then `tail`, of at most eight bytes, to `out` without zeros.
 ///
-/// Invariant: the open block begins behind `code_at` and holds fewer than [`BLOCK_BYTES_MAX`] bytes, unless `is_full`.
-pub(super) struct Encoder<'a> {
-    out: &'a mut Vec<u8>,
-    code_at: usize,
-    /// The block is closed; another begins only if more comes.
-    is_full: bool,
+/// A zero is replaced by its distance to the next, so that all up to the last zero of a window stays as it is and is
+/// copied at once; a byte comes in between only where a window has no zero.
+pub(super) fn encode(bytes: &[u8], tail: &[u8], out: &mut Vec<u8>) {
+    let rest = put_windows(bytes, out);
+    if rest.len() + tail.len() < BLOCK_BYTES_MAX {
+        return put_blocks(rest, tail, out);
+    }
+    let mut last = [0; BLOCK_BYTES_MAX + TAIL_BYTES_MAX];
+    let end = rest.len() + tail.len();
+    last[..rest.len()].copy_from_slice(rest);
+    last[rest.len()..end].copy_from_slice(tail);
+    let rest = put_windows(&last[..end], out);
+    match rest.len() == BLOCK_BYTES_MAX && memchr(0, rest).is_none() {
+        // A whole block has no zero behind it, and no empty block follows it.
+        true => put_full(rest, out),
+        false => put_blocks(rest, &[], out),
+    }
 }
 
-impl<'a> Encoder<'a> {
-    pub(super) fn new(out: &'a mut Vec<u8>) -> Self {
-        let code_at = out.len();
-        out.push(0);
-        Self {
-            out,
-            code_at,
-            is_full: false,
-        }
-    }
-
-    pub(super) fn push(&mut self, mut bytes: &[u8]) {
-        while !bytes.is_empty() {
-            if core::mem::take(&mut self.is_full) {
-                self.begin_block();
+/// Appends the blocks of `bytes` as far as more than a block's bytes are left; gives what is left.
+fn put_windows<'a>(mut bytes: &'a [u8], out: &mut Vec<u8>) -> &'a [u8] {
+    while bytes.len() > BLOCK_BYTES_MAX {
+        let window = &bytes[..BLOCK_BYTES_MAX];
+        match memrchr(0, window) {
+            Some(last) => {
+                put_blocks(&window[..last], &[], out);
+                bytes = &bytes[last + 1..];
             }
-            let room = BLOCK_BYTES_MAX - (self.out.len() - self.code_at - 1);
-            let near = &bytes[..room.min(bytes.len())];
-            match memchr(0, near) {
-                Some(at) => {
-                    self.out.extend_from_slice(&near[..at]);
-                    self.close_block();
-                    self.begin_block();
-                    bytes = &bytes[at + 1..];
-                }
-                None => {
-                    self.out.extend_from_slice(near);
-                    bytes = &bytes[near.len()..];
-                    if near.len() == room {
-                        self.close_block();
-                        self.is_full = true;
-                    }
-                }
+            None => {
+                put_full(window, out);
+                bytes = &bytes[BLOCK_BYTES_MAX..];
             }
         }
     }
+    bytes
+}
 
-    pub(super) fn finish(mut self) {
-        if !self.is_full {
-            self.close_block();
-        }
-    }
+fn put_full(block: &[u8], out: &mut Vec<u8>) {
+    out.push(FULL);
+    out.extend_from_slice(block);
+}
 
-    fn begin_block(&mut self) {
-        self.code_at = self.out.len();
-        self.out.push(0);
-    }
+/// Appends the blocks of fewer than 254 bytes that `bytes`, `tail` and a zero behind them make, the zero itself left out.
+fn put_blocks(bytes: &[u8], tail: &[u8], out: &mut Vec<u8>) {
+    let from = out.len();
+    out.push(0);
+    out.extend_from_slice(bytes);
+    out.extend_from_slice(tail);
+    set_codes(&mut out[from..]);
+}
 
-    fn close_block(&mut self) {
-        // A block has at most 254 bytes.
-        self.out[self.code_at] = (self.out.len() - self.code_at) as u8;
+/// Writes the codes into blocks whose zeros, and first byte, stand where they are to be.
+fn set_codes(blocks: &mut [u8]) {
+    let mut code_at = 0;
+    while let Some(length) = memchr(0, &blocks[code_at + 1..]) {
+        // At most 254 bytes are looked at.
+        blocks[code_at] = (length + 1) as u8;
+        code_at += length + 1;
     }
+    blocks[code_at] = (blocks.len() - code_at) as u8;
 }
 
 /// Bytes that no encoder makes.
@@ -85,21 +91,30 @@ pub(super) struct NotCobs;
 
 /// Decodes `bytes`, which hold no zero, in their place.
 pub(super) fn decode(bytes: &mut Vec<u8>) -> Result<(), NotCobs> {
-    let (mut from, mut to) = (0, 0);
-    while let Some(&code) = bytes.get(from) {
-        let block = from + 1..from + usize::from(code);
-        if code == 0 || block.end > bytes.len() {
+    // What is decoded from `run` on stands in its place but for the codes that were left out before.
+    let (mut run, mut to) = (1, 0);
+    let mut from = 0;
+    let Some(&(mut code)) = bytes.first() else {
+        return Ok(());
+    };
+    loop {
+        let next = from + usize::from(code);
+        if code == 0 || next > bytes.len() {
             return Err(NotCobs);
         }
-        from = block.end;
-        let length = block.len();
-        bytes.copy_within(block, to);
-        to += length;
-        if length < BLOCK_BYTES_MAX && from < bytes.len() {
-            bytes[to] = 0;
-            to += 1;
+        let Some(&following) = bytes.get(next) else {
+            bytes.copy_within(run.., to);
+            bytes.truncate(to + next - run);
+            return Ok(());
+        };
+        match code {
+            FULL => {
+                bytes.copy_within(run..next, to);
+                to += next - run;
+                run = next + 1;
+            }
+            _ => bytes[next] = 0,
         }
+        (from, code) = (next, following);
     }
-    bytes.truncate(to);
-    Ok(())
 }

@@ -2,29 +2,15 @@
 //!
 //! Never looks into a packet.
 
+mod checksum;
 mod cobs;
 mod datagram;
 mod stream;
 
+pub(crate) use checksum::Checksum;
+pub use checksum::crc32c;
 pub use datagram::DatagramGate;
 pub use stream::{StreamDecoder, encode_stream};
-
-use crc::{CRC_32_ISCSI, Crc, Table};
-
-/// How many tables of 1 KiB the CRC uses: 16 bytes at a time, or one where flash is small.
-#[cfg(feature = "large-tables")]
-const TABLES: usize = 16;
-#[cfg(not(feature = "large-tables"))]
-const TABLES: usize = 1;
-
-/// CRC-32C (Castagnoli, RFC 3720 appendix B.4).
-static CRC32C: Crc<u32, Table<TABLES>> = Crc::<u32, Table<TABLES>>::new(&CRC_32_ISCSI);
-
-/// CRC-32C of `bytes`.
-#[must_use]
-pub fn crc32c(bytes: &[u8]) -> u32 {
-    CRC32C.checksum(bytes)
-}
 
 /// What came off a link and was no packet; each count says how often.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

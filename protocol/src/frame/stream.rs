@@ -7,7 +7,7 @@ use alloc::vec::Vec;
 
 use memchr::memchr;
 
-use super::cobs::{self, Encoder, encoded_bytes_max};
+use super::cobs::{self, encoded_bytes_max};
 use super::{FrameStats, crc32c};
 
 const DELIMITER: u8 = 0;
@@ -16,10 +16,7 @@ const CRC_BYTES: usize = 4;
 /// Appends `packet` as one frame.
 pub fn encode_stream(packet: &[u8], out: &mut Vec<u8>) {
     out.reserve(encoded_bytes_max(packet.len() + CRC_BYTES) + 1);
-    let mut encoder = Encoder::new(out);
-    encoder.push(packet);
-    encoder.push(&crc32c(packet).to_le_bytes());
-    encoder.finish();
+    cobs::encode(packet, &crc32c(packet).to_le_bytes(), out);
     out.push(DELIMITER);
 }
 

@@ -3,7 +3,8 @@
 use alloc::string::String;
 
 use crate::connection::{LostReason, PeerInfo};
-use crate::message::{LogLevel, Value};
+use crate::message::{LogLevel, Value, give_back};
+use crate::segment::Buffers;
 use crate::wire::VersionRange;
 
 use super::{Reply, RequestFailure, RequestId};
@@ -68,4 +69,30 @@ pub enum HostEvent {
         /// Why.
         reason: LostReason,
     },
+}
+
+impl HostEvent {
+    pub(super) fn give_back(self, buffers: &mut Buffers) {
+        match self {
+            Self::Reply { result, .. } => match result {
+                Ok(Reply::Value(value) | Reply::Done(value)) => give_back(value, buffers),
+                Ok(Reply::Description { document, .. }) => buffers.give(document),
+                Err(_) => {}
+            },
+            Self::Progress { value, .. } => give_back(value, buffers),
+            Self::PropertyChanged {
+                property: name,
+                value,
+            }
+            | Self::Event { name, data: value } => {
+                buffers.give_text(name);
+                give_back(value, buffers);
+            }
+            Self::Log { text, .. } => buffers.give_text(text),
+            Self::Connected { .. }
+            | Self::Accepted { .. }
+            | Self::IncompatibleVersion { .. }
+            | Self::Lost { .. } => {}
+        }
+    }
 }

@@ -13,10 +13,10 @@
 
 mod description;
 mod event;
+mod inbound;
 mod machine;
 mod open;
 mod request;
-mod transfer;
 
 pub use event::HostEvent;
 pub use machine::Host;

@@ -1,5 +1,6 @@
 //! A request from its acceptance to its answer.
 
+use alloc::vec::Vec;
 use core::time::Duration;
 
 use crate::message::Message;
@@ -14,7 +15,58 @@ pub(super) struct Open {
     pub(super) delivery: DeliveryState,
     pub(super) expects: Expects,
     /// A further message of this request that waits for room in the send queue.
-    pub(super) follow_up: Option<Message>,
+    pub(super) follow_up: Option<Message<'static>>,
+}
+
+/// The open requests. Invariant: in the order of their ids, none twice.
+///
+/// A vector, because there are at most `Config::requests_max`, and one that has grown once needs no memory again.
+#[derive(Debug, Default)]
+pub(super) struct OpenRequests(Vec<(RequestId, Open)>);
+
+impl OpenRequests {
+    fn find(&self, id: RequestId) -> Result<usize, usize> {
+        self.0.binary_search_by_key(&id, |(id, _)| *id)
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    pub(super) fn contains_key(&self, id: &RequestId) -> bool {
+        self.find(*id).is_ok()
+    }
+
+    pub(super) fn get(&self, id: &RequestId) -> Option<&Open> {
+        self.find(*id).ok().map(|at| &self.0[at].1)
+    }
+
+    pub(super) fn get_mut(&mut self, id: &RequestId) -> Option<&mut Open> {
+        self.find(*id).ok().map(|at| &mut self.0[at].1)
+    }
+
+    pub(super) fn insert(&mut self, id: RequestId, open: Open) {
+        match self.find(id) {
+            Ok(at) => self.0[at].1 = open,
+            Err(at) => self.0.insert(at, (id, open)),
+        }
+    }
+
+    pub(super) fn remove(&mut self, id: &RequestId) -> Option<Open> {
+        self.find(*id).ok().map(|at| self.0.remove(at).1)
+    }
+
+    pub(super) fn iter(&self) -> core::slice::Iter<'_, (RequestId, Open)> {
+        self.0.iter()
+    }
+
+    pub(super) fn values(&self) -> impl Iterator<Item = &Open> {
+        self.0.iter().map(|(_, open)| open)
+    }
+
+    pub(super) fn values_mut(&mut self) -> impl Iterator<Item = &mut Open> {
+        self.0.iter_mut().map(|(_, open)| open)
+    }
 }
 
 #[derive(Debug)]
@@ -25,12 +77,12 @@ pub(super) enum Expects {
 }
 
 /// The message that asks, and what will answer it.
-pub(super) fn compose(
+pub(super) fn compose<'a>(
     id: RequestId,
-    request: Request,
+    request: &'a Request,
     deadline: Duration,
     config: &Config,
-) -> (Message, Expects) {
+) -> (Message<'a>, Expects) {
     let id = id.0;
     let deadline_ms = u32::try_from(deadline.as_millis())
         .unwrap_or(u32::MAX)
@@ -43,7 +95,7 @@ pub(super) fn compose(
         Request::Read { property } => (
             Message::Read {
                 id,
-                property,
+                property: property.into(),
                 deadline_ms,
             },
             Expects::Value,
@@ -51,27 +103,30 @@ pub(super) fn compose(
         Request::Write { property, value } => (
             Message::Write {
                 id,
-                property,
+                property: property.into(),
                 deadline_ms,
-                value,
+                value: value.into(),
             },
             Expects::Done,
         ),
         Request::Observe { property } => (
             Message::Observe {
                 id,
-                property,
+                property: property.into(),
                 deadline_ms,
             },
             Expects::Value,
         ),
-        Request::Unobserve { property } => (Message::Unobserve { id, property }, Expects::Done),
+        Request::Unobserve { property } => {
+            let property = property.into();
+            (Message::Unobserve { id, property }, Expects::Done)
+        }
         Request::Invoke { action, input } => (
             Message::Invoke {
                 id,
-                action,
+                action: action.into(),
                 deadline_ms,
-                input,
+                input: input.into(),
             },
             Expects::Done,
         ),

@@ -122,12 +122,12 @@ pub enum RequestError {
     /// A request with this id is open already.
     #[error("request id {} is in use", .0.0)]
     DuplicateId(RequestId),
-    /// The encoded request exceeds what the device takes in one message.
-    #[error("the request has {size} bytes, the device takes {limit}")]
+    /// The encoded request exceeds what the device takes in one message, or what our send queue ever holds.
+    #[error("the request has {size} bytes, at most {limit} can be sent")]
     TooLarge {
         /// Encoded size in bytes.
         size: usize,
-        /// The device's limit in bytes.
+        /// The lesser limit in bytes.
         limit: usize,
     },
     /// A name is longer than [`NAME_BYTES_MAX`](crate::message::NAME_BYTES_MAX), or a value breaks the bounds of [`Value`].

@@ -14,7 +14,8 @@ macro_rules! fault_codes {
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
         pub enum FaultCode {
             $($(#[$doc])* $name,)*
-            /// A code of a later version of this protocol.
+            /// A code of a later version of this protocol. Never 0, which stands for success: as a fault that is sent as
+            /// [`FaultCode::Failed`].
             Other(u16),
         }
 
@@ -27,6 +28,7 @@ macro_rules! fault_codes {
             pub const fn to_u16(self) -> u16 {
                 match self {
                     $(Self::$name => $code,)*
+                    Self::Other(0) => Self::Failed.to_u16(),
                     Self::Other(code) => code,
                 }
             }
@@ -78,6 +80,8 @@ fault_codes! {
     Malformed = 16,
     /// What was transferred does not match its hash.
     HashMismatch = 17,
+    /// What is offered for transfer is longer than is taken.
+    TransferTooLarge = 18,
 }
 
 /// A device's refusal or failure: a code to decide by and words for a person.

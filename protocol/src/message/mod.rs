@@ -3,47 +3,32 @@
 //! An unknown key is skipped and an absent optional field has its default, so both ends may grow apart by a version.
 //! Of an unknown kind only the request id (key 0) is read, to be able to refuse it.
 
+mod bounds;
+mod codec;
+mod data;
 mod fault;
+mod log_level;
 mod value;
 
+pub use bounds::{LOG_BYTES_MAX, NAME_BYTES_MAX};
+pub use codec::MessageError;
+pub use data::Data;
+pub(crate) use data::give_back;
 pub use fault::{FAULT_MESSAGE_BYTES_MAX, Fault, FaultCode};
+pub use log_level::LogLevel;
 pub use value::{VALUE_DEPTH_MAX, VALUE_ITEMS_MAX, Value};
 
+use alloc::borrow::Cow;
 use alloc::string::String;
-use alloc::vec::Vec;
 
 use minicbor::bytes::{ByteArray, ByteVec};
-use minicbor::{Decode, Decoder, Encode};
+use minicbor::{Decode, Encode};
 
 use crate::segment::Channel;
 
-/// The longest name of a property, action or event, in bytes of UTF-8.
-pub const NAME_BYTES_MAX: usize = 128;
-
-/// The longest log line, in bytes of UTF-8; a longer one is cut by the sender.
-pub const LOG_BYTES_MAX: usize = 1024;
-
-/// How grave a log line is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, Decode)]
-#[cbor(index_only)]
-pub enum LogLevel {
-    /// Somebody must act.
-    #[n(0)]
-    Error,
-    /// Degraded.
-    #[n(1)]
-    Warn,
-    /// A change of state.
-    #[n(2)]
-    Info,
-    /// For developers.
-    #[n(3)]
-    Debug,
-}
-
-/// A message.
+/// A message. Names, texts and values are borrowed: from what the sender has, or from the bytes that they were read from.
 #[derive(Debug, Clone, PartialEq, Encode, Decode)]
-pub enum Message {
+pub enum Message<'a> {
     /// Device, first of all: the description it has.
     #[n(0)]
     #[cbor(map)]
@@ -94,8 +79,8 @@ pub enum Message {
         #[n(0)]
         id: u64,
         /// Its name.
-        #[n(1)]
-        property: String,
+        #[b(1)]
+        property: Cow<'a, str>,
         /// Milliseconds that the host will wait from sending on.
         #[n(2)]
         deadline_ms: u32,
@@ -108,14 +93,14 @@ pub enum Message {
         #[n(0)]
         id: u64,
         /// Its name.
-        #[n(1)]
-        property: String,
+        #[b(1)]
+        property: Cow<'a, str>,
         /// Milliseconds that the host will wait from sending on.
         #[n(2)]
         deadline_ms: u32,
         /// Its new value.
-        #[n(3)]
-        value: Value,
+        #[b(3)]
+        value: Data<'a>,
     },
     /// Host: read a property and tell of its changes from now on.
     #[n(5)]
@@ -125,8 +110,8 @@ pub enum Message {
         #[n(0)]
         id: u64,
         /// Its name.
-        #[n(1)]
-        property: String,
+        #[b(1)]
+        property: Cow<'a, str>,
         /// Milliseconds that the host will wait from sending on.
         #[n(2)]
         deadline_ms: u32,
@@ -139,8 +124,8 @@ pub enum Message {
         #[n(0)]
         id: u64,
         /// Its name.
-        #[n(1)]
-        property: String,
+        #[b(1)]
+        property: Cow<'a, str>,
     },
     /// Host: run an action.
     #[n(7)]
@@ -150,14 +135,14 @@ pub enum Message {
         #[n(0)]
         id: u64,
         /// Its name.
-        #[n(1)]
-        action: String,
+        #[b(1)]
+        action: Cow<'a, str>,
         /// Milliseconds that the host will wait from sending on.
         #[n(2)]
         deadline_ms: u32,
         /// Its input.
-        #[n(3)]
-        input: Value,
+        #[b(3)]
+        input: Data<'a>,
     },
     /// Device: a request is done, or failed.
     #[n(8)]
@@ -170,8 +155,8 @@ pub enum Message {
         #[n(1)]
         code: u16,
         /// Success: the value.
-        #[n(2)]
-        value: Value,
+        #[b(2)]
+        value: Data<'a>,
         /// Fault: words for a person.
         #[n(3)]
         text: Option<String>,
@@ -184,8 +169,8 @@ pub enum Message {
         #[n(0)]
         id: u64,
         /// How far.
-        #[n(1)]
-        value: Value,
+        #[b(1)]
+        value: Data<'a>,
     },
     /// Host: a request is no longer wanted.
     #[n(10)]
@@ -200,22 +185,22 @@ pub enum Message {
     #[cbor(map)]
     PropertyChanged {
         /// Its name.
-        #[n(0)]
-        property: String,
+        #[b(0)]
+        property: Cow<'a, str>,
         /// Its new value.
-        #[n(1)]
-        value: Value,
+        #[b(1)]
+        value: Data<'a>,
     },
     /// Device: an event of the Thing.
     #[n(12)]
     #[cbor(map)]
     Event {
         /// Its name.
-        #[n(0)]
-        name: String,
+        #[b(0)]
+        name: Cow<'a, str>,
         /// Its data.
-        #[n(1)]
-        data: Value,
+        #[b(1)]
+        data: Data<'a>,
     },
     /// Device: a log line.
     #[n(13)]
@@ -225,10 +210,10 @@ pub enum Message {
         #[n(0)]
         level: LogLevel,
         /// The line.
-        #[n(1)]
-        text: String,
+        #[b(1)]
+        text: Cow<'a, str>,
     },
-    /// Host: the time.
+    /// Host: the time; the device may ask for it more exactly.
     #[n(14)]
     #[cbor(map)]
     TimeSync {
@@ -236,16 +221,16 @@ pub enum Message {
         #[n(0)]
         unix_micros: u64,
     },
-    /// Host: something large is there for the device.
+    /// Either: something large is there for the other end.
     #[n(15)]
     #[cbor(map)]
     TransferOffer {
-        /// Transfer id.
+        /// Transfer id, counted by the sender of the offer.
         #[n(0)]
         id: u64,
         /// What it is.
-        #[n(1)]
-        name: String,
+        #[b(1)]
+        name: Cow<'a, str>,
         /// Its length in bytes.
         #[n(2)]
         length: u32,
@@ -253,7 +238,7 @@ pub enum Message {
         #[n(3)]
         hash: ByteArray<32>,
     },
-    /// Device: it is wanted from `offset` on.
+    /// To who offered: it is wanted from `offset` on.
     #[n(16)]
     #[cbor(map)]
     TransferWanted {
@@ -264,7 +249,7 @@ pub enum Message {
         #[n(1)]
         offset: u32,
     },
-    /// Host: a part of it.
+    /// From who offered: a part of it.
     #[n(17)]
     #[cbor(map)]
     TransferPart {
@@ -278,7 +263,7 @@ pub enum Message {
         #[n(2)]
         bytes: ByteVec,
     },
-    /// Device: all of it is there and right, or it is refused.
+    /// To who offered: all of it is there, right and stored, or it is refused.
     #[n(18)]
     #[cbor(map)]
     TransferDone {
@@ -292,7 +277,7 @@ pub enum Message {
         #[n(2)]
         text: Option<String>,
     },
-    /// Host: it is given up.
+    /// From who offered: it is given up.
     #[n(19)]
     #[cbor(map)]
     TransferAbort {
@@ -300,54 +285,42 @@ pub enum Message {
         #[n(0)]
         id: u64,
     },
-}
-
-/// Why a message was not understood.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum MessageError {
-    /// Not CBOR of the stated kind; `id` is the request it seems to name.
-    #[error("malformed message")]
-    Malformed {
-        /// The request id, if one could be read.
-        id: Option<u64>,
+    /// Device: what is the time, exactly?
+    #[n(20)]
+    #[cbor(map)]
+    TimeRequest {
+        /// The device's monotonic clock when it asked, in microseconds since any origin.
+        #[n(0)]
+        asked: u64,
     },
-    /// Well-formed, but of a kind that this version does not know.
-    #[error("message of unknown kind {kind}")]
-    UnknownKind {
-        /// The kind.
-        kind: u64,
-        /// The request id, if one could be read.
-        id: Option<u64>,
-    },
-    /// A name or text is longer than its limit.
-    #[error("a name or text exceeds {limit} bytes")]
-    TooLong {
-        /// The limit in bytes.
-        limit: usize,
-        /// The request id, if one could be read.
-        id: Option<u64>,
+    /// Host: the time.
+    #[n(21)]
+    #[cbor(map)]
+    TimeReply {
+        /// As it stood in the request.
+        #[n(0)]
+        asked: u64,
+        /// When the request came, in microseconds since 1970-01-01T00:00:00Z.
+        #[n(1)]
+        received: u64,
+        /// When this was sent, on the same clock.
+        #[n(2)]
+        sent: u64,
     },
 }
 
-impl MessageError {
-    /// The request that the message was about, if it could be told.
-    #[must_use]
-    pub fn request_id(&self) -> Option<u64> {
-        match *self {
-            Self::Malformed { id } | Self::UnknownKind { id, .. } | Self::TooLong { id, .. } => id,
-        }
-    }
-}
-
-impl Message {
+impl Message<'_> {
     /// The highest kind that this version knows.
-    pub const KIND_MAX: u64 = 19;
+    pub const KIND_MAX: u64 = 21;
 
     /// The channel that this kind of message travels on.
     #[must_use]
     pub const fn channel(&self) -> Channel {
         match self {
-            Self::Announce { .. } | Self::TimeSync { .. } => Channel::Control,
+            Self::Announce { .. }
+            | Self::TimeSync { .. }
+            | Self::TimeRequest { .. }
+            | Self::TimeReply { .. } => Channel::Control,
             // Cancel stays behind the request that it cancels, Progress before its result.
             Self::Describe { .. }
             | Self::Read { .. }
@@ -358,102 +331,14 @@ impl Message {
             | Self::Result { .. }
             | Self::Progress { .. }
             | Self::Cancel { .. }
-            | Self::TransferOffer { .. }
             | Self::TransferWanted { .. }
             | Self::TransferDone { .. } => Channel::Command,
             Self::PropertyChanged { .. } | Self::Event { .. } | Self::Log { .. } => Channel::Event,
-            // Abort stays behind the parts that it ends.
-            Self::Description { .. } | Self::TransferPart { .. } | Self::TransferAbort { .. } => {
-                Channel::Bulk
-            }
+            // Abort stays behind the parts that it ends, and the next offer behind it.
+            Self::Description { .. }
+            | Self::TransferOffer { .. }
+            | Self::TransferPart { .. }
+            | Self::TransferAbort { .. } => Channel::Bulk,
         }
     }
-
-    /// The encoded message.
-    #[must_use]
-    pub fn to_bytes(&self) -> Vec<u8> {
-        // A Vec takes any number of bytes, and no type here refuses to be encoded.
-        minicbor::to_vec(self).expect("encoding into a Vec cannot fail")
-    }
-
-    /// Appends the encoded message to `out`.
-    pub fn encode_into(&self, out: &mut Vec<u8>) {
-        // As above.
-        minicbor::encode(self, out).expect("encoding into a Vec cannot fail");
-    }
-
-    /// Reads a message that fills `bytes` exactly.
-    ///
-    /// # Errors
-    /// See [`MessageError`].
-    pub fn from_bytes(bytes: &[u8]) -> Result<Self, MessageError> {
-        let mut decoder = Decoder::new(bytes);
-        let message = match decoder.decode::<Self>() {
-            Ok(message) if decoder.position() == bytes.len() => message,
-            _ => {
-                return Err(match peek(bytes) {
-                    (Some(kind), id) if kind > Self::KIND_MAX => {
-                        MessageError::UnknownKind { kind, id }
-                    }
-                    (_, id) => MessageError::Malformed { id },
-                });
-            }
-        };
-        match message.text_excess() {
-            Some(limit) => Err(MessageError::TooLong {
-                limit,
-                id: peek(bytes).1,
-            }),
-            None => Ok(message),
-        }
-    }
-
-    /// Whether a peer will take the message: names, texts and values keep their bounds.
-    #[must_use]
-    pub fn is_within_bounds(&self) -> bool {
-        let value_fits = match self {
-            Self::Write { value, .. }
-            | Self::Invoke { input: value, .. }
-            | Self::Result { value, .. }
-            | Self::Progress { value, .. }
-            | Self::PropertyChanged { value, .. }
-            | Self::Event { data: value, .. } => value.is_encodable(),
-            _ => true,
-        };
-        value_fits && self.text_excess().is_none()
-    }
-
-    /// The limit that a name or text breaks.
-    fn text_excess(&self) -> Option<usize> {
-        let (text, limit) = match self {
-            Self::Read { property: name, .. }
-            | Self::Write { property: name, .. }
-            | Self::Observe { property: name, .. }
-            | Self::Unobserve { property: name, .. }
-            | Self::Invoke { action: name, .. }
-            | Self::PropertyChanged { property: name, .. }
-            | Self::Event { name, .. }
-            | Self::TransferOffer { name, .. } => (name, NAME_BYTES_MAX),
-            Self::Log { text, .. } => (text, LOG_BYTES_MAX),
-            Self::Result {
-                text: Some(text), ..
-            }
-            | Self::TransferDone {
-                text: Some(text), ..
-            } => (text, FAULT_MESSAGE_BYTES_MAX),
-            _ => return None,
-        };
-        (text.len() > limit).then_some(limit)
-    }
-}
-
-/// The kind of a message and the request id under key 0, as far as they can be read.
-fn peek(bytes: &[u8]) -> (Option<u64>, Option<u64>) {
-    let mut d = Decoder::new(bytes);
-    let mut kind = || (d.array().ok()? == Some(2)).then(|| d.u64().ok())?;
-    let Some(kind) = kind() else {
-        return (None, None);
-    };
-    let mut id = || (d.map().ok()?? > 0 && d.u64().ok()? == 0).then(|| d.u64().ok())?;
-    (Some(kind), id())
 }

@@ -60,11 +60,11 @@ impl Value {
                 depth < VALUE_DEPTH_MAX && values.iter().all(|value| value.fits(depth + 1, items))
             }
             Self::Map(entries) => {
-                let mut names = BTreeSet::new();
+                let mut names = Names::default();
                 depth < VALUE_DEPTH_MAX
-                    && entries.iter().all(|(name, value)| {
-                        names.insert(name.as_str()) && value.fits(depth + 1, items)
-                    })
+                    && entries
+                        .iter()
+                        .all(|(name, value)| names.insert(name) && value.fits(depth + 1, items))
             }
             _ => true,
         }
@@ -170,7 +170,7 @@ fn decode_value(
         Type::Map => {
             let (len, depth_left) = (d.map()?, inner_depth(d, depth_left)?);
             let mut entries = Vec::new();
-            let mut names = BTreeSet::new();
+            let mut names = Names::default();
             for _ in 0..definite(d, len)? {
                 let name = d.str()?;
                 if !names.insert(name) {
@@ -194,6 +194,33 @@ fn decode_value(
         | Type::Int => Value::Int(d.i64()?),
         other => return Err(DecodeError::type_mismatch(other).at(d.position())),
     })
+}
+
+/// How many names are compared one by one; a set costs more than that, and memory.
+const NAMES_COMPARED: usize = 16;
+
+/// The names of a map so far.
+#[derive(Default)]
+struct Names<'a> {
+    first: [&'a str; NAMES_COMPARED],
+    count: usize,
+    rest: BTreeSet<&'a str>,
+}
+
+impl<'a> Names<'a> {
+    /// False if it was there.
+    fn insert(&mut self, name: &'a str) -> bool {
+        let used = self.count.min(NAMES_COMPARED);
+        if self.first[..used].contains(&name) {
+            return false;
+        }
+        match self.first.get_mut(self.count) {
+            Some(place) => *place = name,
+            None => return self.rest.insert(name),
+        }
+        self.count += 1;
+        true
+    }
 }
 
 fn inner_depth(d: &Decoder<'_>, depth_left: usize) -> Result<usize, DecodeError> {

@@ -1,10 +1,13 @@
 //! Messages cut into segments that fit the link, and joined again, on four channels of falling priority.
 
+mod buffers;
 mod outgoing;
 mod reassembly;
 
+pub use buffers::Buffers;
+pub(crate) use outgoing::MESSAGE_OVERHEAD_BYTES;
 pub use outgoing::{MessageToken, NeverSent, OutgoingQueues, Segment};
-pub use reassembly::{Reassembly, ReassemblyError};
+pub use reassembly::{ArrivedSegment, Reassembly, ReassemblyError};
 
 /// A stream of messages with an order of its own. The lower the number, the sooner it is sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]

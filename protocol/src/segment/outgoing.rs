@@ -3,7 +3,7 @@
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 
-use super::Channel;
+use super::{Buffers, Channel};
 
 /// A sender's name for a message whose progress it wants to hear of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -46,6 +46,15 @@ struct Waiting {
     token: Option<MessageToken>,
 }
 
+impl Waiting {
+    fn give_back(self, buffers: &mut Buffers) {
+        buffers.give(self.bytes);
+        self.unsealed
+            .into_iter()
+            .for_each(|bytes| buffers.give(bytes));
+    }
+}
+
 #[derive(Debug, Default)]
 struct Queue {
     messages: VecDeque<Waiting>,
@@ -68,7 +77,7 @@ pub struct OutgoingQueues {
 }
 
 /// Counted with each message besides its bytes, so that empty messages cannot pile up without limit.
-const MESSAGE_OVERHEAD_BYTES: usize = 64;
+pub(crate) const MESSAGE_OVERHEAD_BYTES: usize = 64;
 
 impl OutgoingQueues {
     /// Empty queues that hold up to `bytes_max` together (each message counts 64 more than its length); each channel
@@ -82,6 +91,13 @@ impl OutgoingQueues {
             keeps: false,
             is_held: false,
         }
+    }
+
+    /// The longest message that queues of `bytes_max` ever take on `channel`; for a longer one waiting is in vain.
+    #[must_use]
+    pub const fn message_max(bytes_max: usize, channel: Channel) -> usize {
+        let kept_free = bytes_max / 8 * channel as usize;
+        (bytes_max - kept_free).saturating_sub(MESSAGE_OVERHEAD_BYTES)
     }
 
     /// The same queues, which keep what was handed out until it has arrived, so that it can be handed out anew.
@@ -172,6 +188,7 @@ impl OutgoingQueues {
         &mut self,
         counts: [u32; 4],
         arrived: &mut Vec<MessageToken>,
+        buffers: &mut Buffers,
     ) -> Result<(), NeverSent> {
         for (queue, count) in self.queues.iter_mut().zip(counts) {
             for _ in 0..count.wrapping_sub(queue.arrived) {
@@ -190,6 +207,7 @@ impl OutgoingQueues {
                 self.bytes -= message.cost;
                 queue.arrived = queue.arrived.wrapping_add(1);
                 arrived.extend(message.token);
+                message.give_back(buffers);
             }
         }
         self.is_held = false;
@@ -197,11 +215,12 @@ impl OutgoingQueues {
     }
 
     /// The oldest message of `channel` that was handed out whole has arrived.
-    pub fn on_arrived(&mut self, channel: Channel) {
+    pub fn on_arrived(&mut self, channel: Channel, buffers: &mut Buffers) {
         let queue = &mut self.queues[channel as usize];
         if let Some(message) = queue.kept.pop_front() {
             self.bytes -= message.cost;
             queue.arrived = queue.arrived.wrapping_add(1);
+            message.give_back(buffers);
         }
     }
 
@@ -219,19 +238,30 @@ impl OutgoingQueues {
     }
 
     /// Seals the next message of `channel`, if no segment of it was handed out.
-    pub fn seal_next(&mut self, channel: Channel, seal: impl FnOnce(&mut Vec<u8>)) {
+    pub fn seal_next(
+        &mut self,
+        channel: Channel,
+        buffers: &mut Buffers,
+        seal: impl FnOnce(&mut Vec<u8>),
+    ) {
         if !self.has(channel) {
             return;
         }
         let first = self.queues[channel as usize].messages.front_mut();
         if let Some(message) = first.filter(|message| message.sent == 0) {
-            message.unsealed = (self.keeps && !message.is_internal).then(|| message.bytes.clone());
+            let is_kept = self.keeps && !message.is_internal;
+            message.unsealed = is_kept.then(|| buffers.copy(&message.bytes));
             seal(&mut message.bytes);
         }
     }
 
     /// The next segment of `channel`, of at most `payload_max` bytes.
-    pub fn pop_segment(&mut self, channel: Channel, payload_max: usize) -> Option<Segment> {
+    pub fn pop_segment(
+        &mut self,
+        channel: Channel,
+        payload_max: usize,
+        buffers: &mut Buffers,
+    ) -> Option<Segment> {
         if !self.has(channel) {
             return None;
         }
@@ -241,22 +271,31 @@ impl OutgoingQueues {
         let from = message.sent;
         let to = message.bytes.len().min(from + payload_max);
         message.sent = to;
+        let is_kept = self.keeps && !message.is_internal;
+        let payload = match from == 0 && to == message.bytes.len() && !is_kept {
+            // The message is the segment.
+            true => core::mem::take(&mut message.bytes),
+            false => buffers.copy(&message.bytes[from..to]),
+        };
         let segment = Segment {
             channel,
             channel_seq: queue.next_seq,
             start: from == 0,
-            end: to == message.bytes.len(),
+            end: from + payload.len() >= message.bytes.len(),
             token: message.token,
             is_internal: message.is_internal,
-            payload: message.bytes[from..to].to_vec(),
+            payload,
         };
         queue.next_seq = queue.next_seq.wrapping_add(1);
         if segment.end
             && let Some(message) = queue.messages.pop_front()
         {
-            match self.keeps && !message.is_internal {
+            match is_kept {
                 true => queue.kept.push_back(message),
-                false => self.bytes -= message.cost,
+                false => {
+                    self.bytes -= message.cost;
+                    message.give_back(buffers);
+                }
             }
         }
         Some(segment)

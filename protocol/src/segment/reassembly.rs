@@ -1,8 +1,9 @@
 //! Segments of one channel put in order and joined to messages.
 
-use alloc::collections::BTreeMap;
+use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 
+use super::Buffers;
 use crate::wire::WINDOW_MAX;
 
 /// What a peer did that segments must not do; the transport below it is exact, so it is the peer's mistake.
@@ -17,12 +18,33 @@ pub enum ReassemblyError {
         /// The limit in bytes.
         limit: usize,
     },
+    /// A packet is missing, or came twice, on a link that both ends were told loses nothing and keeps the order.
+    #[error("packet {seq} instead of {expected} on a link that is said to be reliable")]
+    Gap {
+        /// The number that was to come next, or the first that did not arrive.
+        expected: u16,
+        /// The number that came, or the one behind the last that was sent.
+        seq: u16,
+    },
     /// The channel's numbering contradicts the packets' numbering.
     #[error("channel sequence number {channel_seq} outside the window")]
     BadChannelSeq {
         /// The number.
         channel_seq: u8,
     },
+}
+
+/// A segment as it came.
+#[derive(Debug, Clone, Copy)]
+pub struct ArrivedSegment<'a> {
+    /// Its number on its channel.
+    pub channel_seq: u8,
+    /// It begins a message.
+    pub start: bool,
+    /// It ends a message.
+    pub end: bool,
+    /// The bytes.
+    pub payload: &'a [u8],
 }
 
 #[derive(Debug)]
@@ -36,7 +58,8 @@ struct Waiting {
 #[derive(Debug)]
 pub struct Reassembly {
     next_seq: u8,
-    waiting: BTreeMap<u8, Waiting>,
+    /// What came too early: at `i` the segment `next_seq + 1 + i`, if it has come.
+    waiting: VecDeque<Option<Waiting>>,
     joined: Option<Vec<u8>>,
     message_bytes_max: usize,
 }
@@ -47,7 +70,7 @@ impl Reassembly {
     pub fn new(message_bytes_max: usize) -> Self {
         Self {
             next_seq: 0,
-            waiting: BTreeMap::new(),
+            waiting: VecDeque::new(),
             joined: None,
             message_bytes_max,
         }
@@ -59,41 +82,52 @@ impl Reassembly {
     /// The peer broke the protocol; the connection must end.
     pub fn on_segment(
         &mut self,
-        channel_seq: u8,
-        start: bool,
-        end: bool,
-        payload: &[u8],
+        segment: &ArrivedSegment<'_>,
         messages: &mut Vec<Vec<u8>>,
+        buffers: &mut Buffers,
     ) -> Result<(), ReassemblyError> {
-        if channel_seq != self.next_seq {
-            let ahead = channel_seq.wrapping_sub(self.next_seq);
-            let segment = Waiting {
-                start,
-                end,
-                payload: payload.to_vec(),
-            };
-            if ahead >= WINDOW_MAX || self.waiting.insert(channel_seq, segment).is_some() {
-                return Err(ReassemblyError::BadChannelSeq { channel_seq });
+        let channel_seq = segment.channel_seq;
+        let ahead = channel_seq.wrapping_sub(self.next_seq);
+        if let Some(at) = usize::from(ahead).checked_sub(1) {
+            if self.waiting.len() <= at && ahead < WINDOW_MAX {
+                self.waiting.resize_with(at + 1, || None);
             }
+            let place = self.waiting.get_mut(at).filter(|place| place.is_none());
+            *place.ok_or(ReassemblyError::BadChannelSeq { channel_seq })? = Some(Waiting {
+                start: segment.start,
+                end: segment.end,
+                payload: buffers.copy(segment.payload),
+            });
             return Ok(());
         }
-        self.join(start, end, payload, messages)?;
-        while let Some(segment) = self.waiting.remove(&self.next_seq) {
-            self.join(segment.start, segment.end, &segment.payload, messages)?;
+        self.join(segment, messages, buffers)?;
+        // The first place is that of the segment which is waited for now.
+        while let Some(next) = self.waiting.pop_front() {
+            let Some(waiting) = next else {
+                return Ok(());
+            };
+            let segment = ArrivedSegment {
+                channel_seq: self.next_seq,
+                start: waiting.start,
+                end: waiting.end,
+                payload: &waiting.payload,
+            };
+            self.join(&segment, messages, buffers)?;
+            buffers.give(waiting.payload);
         }
         Ok(())
     }
 
     fn join(
         &mut self,
-        start: bool,
-        end: bool,
-        payload: &[u8],
+        segment: &ArrivedSegment<'_>,
         messages: &mut Vec<Vec<u8>>,
+        buffers: &mut Buffers,
     ) -> Result<(), ReassemblyError> {
         self.next_seq = self.next_seq.wrapping_add(1);
-        let mut joined = match (start, self.joined.take()) {
-            (true, None) => Vec::new(),
+        let payload = segment.payload;
+        let mut joined = match (segment.start, self.joined.take()) {
+            (true, None) => buffers.take(payload.len()),
             (false, Some(joined)) => joined,
             _ => return Err(ReassemblyError::OutOfPlace),
         };
@@ -103,7 +137,7 @@ impl Reassembly {
             });
         }
         joined.extend_from_slice(payload);
-        if end {
+        if segment.end {
             messages.push(joined);
         } else {
             self.joined = Some(joined);

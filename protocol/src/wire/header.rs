@@ -130,9 +130,9 @@ pub struct Header {
 impl Header {
     /// Appends the encoded header.
     pub fn encode(&self, out: &mut Vec<u8>) {
-        out.extend_from_slice(&[self.kind.first_byte(), self.flags.to_byte(), self.tag]);
-        out.extend_from_slice(&self.seq.to_le_bytes());
-        out.extend_from_slice(&self.ack.to_le_bytes());
+        let ([s0, s1], [a0, a1]) = (self.seq.to_le_bytes(), self.ack.to_le_bytes());
+        let (kind, flags) = (self.kind.first_byte(), self.flags.to_byte());
+        out.extend_from_slice(&[kind, flags, self.tag, s0, s1, a0, a1]);
     }
 
     /// Reads a header and hands back what follows it.

@@ -16,6 +16,7 @@ use crate::frame::crc32c;
 const ESTABLISHED: u8 = 1;
 const DEVICE: u8 = 1 << 1;
 const RESUME: u8 = 1 << 2;
+const RELIABLE: u8 = 1 << 3;
 
 /// Which end of the connection a machine plays.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -114,6 +115,8 @@ pub struct Hello {
     pub established: bool,
     /// The sender has kept an interrupted connection with the peer that it has heard, and resumes it.
     pub resume: bool,
+    /// The sender was told that the link loses nothing and keeps the order; if the receiver was too, nothing is repeated.
+    pub reliable: bool,
     /// Versions that the sender speaks.
     pub versions: VersionRange,
     /// The security demanded: 0 none, 1 a pre-shared key, 2 static keys as well. Both ends must agree.
@@ -138,6 +141,7 @@ impl Hello {
     pub fn encode(&self, out: &mut Vec<u8>) {
         let flags = (u8::from(self.established) * ESTABLISHED)
             | (u8::from(self.resume) * RESUME)
+            | (u8::from(self.reliable) * RELIABLE)
             | match self.role {
                 Role::Host => 0,
                 Role::Device => DEVICE,
@@ -177,6 +181,7 @@ impl Hello {
             },
             established: flags & ESTABLISHED != 0,
             resume: flags & RESUME != 0,
+            reliable: flags & RELIABLE != 0,
             versions: VersionRange::from_byte(versions)?,
             features,
             identity: Identity {

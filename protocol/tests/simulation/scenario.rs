@@ -6,7 +6,9 @@ use std::time::Duration;
 use autoglm_protocol::{DeviceEvent, HostEvent, Reply, Request, RequestFailure, RequestId, Value};
 use rand::Rng;
 
+use super::carriage::{self, Carriage};
 use super::live_bytes;
+use super::timekeeping::Timekeeping;
 use super::world::{DEVICE, HOST, World};
 
 const REQUESTS: u64 = 12;
@@ -35,7 +37,12 @@ pub(crate) struct Totals {
     pub(crate) duplicates: u64,
     pub(crate) lost_connections: u64,
     pub(crate) resumptions: u64,
+    /// Worlds whose link both ends trust.
+    pub(crate) trusting: u64,
     pub(crate) turns: u64,
+    pub(crate) transferred_bytes: u64,
+    pub(crate) interrupted_transfers: u64,
+    pub(crate) time_samples: u64,
     pub(crate) bytes_peak: usize,
     /// The largest part of its bound that any seed took.
     pub(crate) bound_share: f64,
@@ -52,7 +59,11 @@ impl Totals {
         self.duplicates += other.duplicates;
         self.lost_connections += other.lost_connections;
         self.resumptions += other.resumptions;
+        self.trusting += other.trusting;
         self.turns += other.turns;
+        self.transferred_bytes += other.transferred_bytes;
+        self.interrupted_transfers += other.interrupted_transfers;
+        self.time_samples += other.time_samples;
         self.bytes_peak = self.bytes_peak.max(other.bytes_peak);
         self.bound_share = self.bound_share.max(other.bound_share);
     }
@@ -97,6 +108,10 @@ struct Play {
     /// Of these, connections that the other end counted as established at the time.
     lost_by_both: u64,
     payload_bytes: usize,
+    /// From the host to the device, and from the device to the host.
+    down: Carriage,
+    up: Carriage,
+    time: Timekeeping,
 }
 
 impl Play {
@@ -126,6 +141,16 @@ impl Play {
             );
         }
         let events: Vec<_> = (0..EVENTS).map(|_| text(&mut world.rng)).collect();
+        let mut carriage = || {
+            let rng = &mut world.rng;
+            let bytes = match rng.random_range(0..4) {
+                0 => 0,
+                1 => rng.random_range(1..8_000),
+                _ => rng.random_range(1..600),
+            };
+            Carriage::new((0..bytes).map(|_| rng.random()).collect())
+        };
+        let (down, up) = (carriage(), carriage());
         let size = |value: &Value| match value {
             Value::Text(text) => text.len(),
             _ => 0,
@@ -135,7 +160,10 @@ impl Play {
             _ => document.len(),
         });
         Self {
-            payload_bytes: asked.sum::<usize>() + events.iter().map(size).sum::<usize>(),
+            payload_bytes: asked.sum::<usize>()
+                + events.iter().map(size).sum::<usize>()
+                + down.bytes()
+                + up.bytes(),
             to_ask: inputs.keys().copied().collect(),
             world,
             document,
@@ -150,6 +178,9 @@ impl Play {
             connected: [false; 2],
             lost: [0; 2],
             lost_by_both: 0,
+            down,
+            up,
+            time: Timekeeping::default(),
         }
     }
 
@@ -160,7 +191,10 @@ impl Play {
     fn bound(&self) -> Duration {
         let (world, link) = (&self.world, &self.world.link);
         let tries = 1.0 / (link.passes() * link.passes());
-        let messages = (self.inputs.len() * 2 + self.events.len()) as f64;
+        let message_bytes = (1 << world.config.max_message_log2) - 64;
+        let parts = (self.down.bytes() + self.up.bytes()) / message_bytes;
+        // Each transfer has an offer and two answers, each exchange of the time three messages.
+        let messages = (self.inputs.len() * 2 + self.events.len() + parts + 2 * 4 + 3) as f64;
         let segment_bytes = world.mtu.min(1_024) - 8;
         let segments = messages * 2.0 + self.payload_bytes as f64 / segment_bytes as f64;
         let wire_bytes = self.payload_bytes as f64 + segments * 40.0;
@@ -202,12 +236,13 @@ impl Play {
             self.world.step();
             assert!(
                 self.world.now < calm_from + bound,
-                "no end after {bound:?}: to ask {:?}, open {}, answered {:?}, seen {:?} of {:?}\n{world}\nhost {:#?}\ndevice {:#?}",
+                "no end after {bound:?}: to ask {:?}, open {}, answered {:?}, seen {:?} of {:?}, {:?}\n{world}\nhost {:#?}\ndevice {:#?}",
                 self.to_ask,
                 self.open,
                 self.answered.keys(),
                 self.seen.len(),
                 self.accepted.len(),
+                (self.down.is_done(), self.up.is_done(), &self.time),
                 self.world.host.stats(),
                 self.world.device.stats()
             );
@@ -222,7 +257,11 @@ impl Play {
             duplicates: host.duplicates + device.duplicates,
             lost_connections: self.lost[HOST],
             resumptions: host.resumptions,
+            trusting: u64::from(self.world.link.is_trusted_by == [true; 2]),
             turns: self.world.turns,
+            transferred_bytes: (self.down.bytes() + self.up.bytes()) as u64,
+            interrupted_transfers: u64::from(self.down.interruptions + self.up.interruptions),
+            time_samples: self.time.samples,
             bytes_peak: 0,
             bound_share: took.as_secs_f64() / bound.as_secs_f64(),
         };
@@ -238,6 +277,9 @@ impl Play {
     fn is_done(&self) -> bool {
         self.answered.len() == self.inputs.len()
             && self.next_event == self.events.len()
+            && self.down.is_done()
+            && self.up.is_done()
+            && self.time.is_done()
             && self
                 .accepted
                 .iter()
@@ -269,6 +311,16 @@ impl Play {
         }
         self.ask();
         self.raise();
+        let clocks = [self.world.clock(HOST), self.world.clock(DEVICE)];
+        let (host, device) = (&mut self.world.host, &mut self.world.device);
+        carriage::serve(clocks[HOST], host.transfers(), &mut self.down, &mut self.up);
+        carriage::serve(
+            clocks[DEVICE],
+            device.transfers(),
+            &mut self.up,
+            &mut self.down,
+        );
+        self.time.turn(&mut self.world);
         self.world.transmit();
     }
 
@@ -310,6 +362,7 @@ impl Play {
                     .respond(clock, id, Ok(input))
                     .expect("it is running");
             }
+            DeviceEvent::TimeSync(sample) => self.time.on_sample(&self.world, sample),
             DeviceEvent::Connected { .. } => self.connected[DEVICE] = true,
             DeviceEvent::Lost { .. } if self.connected[DEVICE] => {
                 self.connected[DEVICE] = false;
@@ -359,7 +412,10 @@ impl Play {
                 );
                 self.seen.push(number as usize);
             }
-            HostEvent::Connected { .. } => self.connected[HOST] = true,
+            HostEvent::Connected { .. } => {
+                self.connected[HOST] = true;
+                self.time.on_connected();
+            }
             HostEvent::Lost { .. } if self.connected[HOST] => {
                 self.connected[HOST] = false;
                 self.lost_by_both += u64::from(self.connected[DEVICE]);
@@ -393,7 +449,15 @@ impl Play {
             let lost = self.lost_by_both;
             assert_eq!(lost, 0, "what both ends had is resumed\n{world}");
         }
-        if self.lost == [0, 0] {
+        if self.world.link.is_trusted_by == [true; 2] {
+            let repeats = [self.world.host.stats(), self.world.device.stats()]
+                .map(|stats| stats.retransmissions + stats.duplicates + stats.timeouts);
+            assert_eq!(repeats, [0; 2], "nothing is repeated\n{world}");
+        }
+        let was_interrupted = self.lost != [0, 0];
+        self.down.check(was_interrupted, world);
+        self.up.check(was_interrupted, world);
+        if !was_interrupted {
             assert_eq!(self.surfaced, asked, "requests in order\n{world}");
             assert_eq!(
                 self.seen.len(),

@@ -12,6 +12,8 @@ use rand::{Rng, SeedableRng};
 #[derive(Debug, Clone)]
 pub(crate) struct Link {
     pub(crate) kind: LinkKind,
+    /// Which ends were told that the link loses nothing and keeps the order. Both are only where it does.
+    pub(crate) is_trusted_by: [bool; 2],
     pub(crate) loss: f64,
     pub(crate) duplication: f64,
     /// Streams only; packet links check themselves.
@@ -53,7 +55,10 @@ impl Link {
         let bytes_per_second = *[None, Some(960), Some(11_520), Some(92_160)]
             .choose(rng)
             .expect("some");
-        let link = Self {
+        let mut link = Self {
+            is_trusted_by: *[[false, false], [false, false], [true, false], [false, true]]
+                .choose(rng)
+                .expect("some"),
             kind: match is_stream {
                 true => LinkKind::Stream,
                 false => LinkKind::Datagram { mtu },
@@ -81,7 +86,29 @@ impl Link {
             steps,
             moves: Vec::new(),
         };
+        if rng.random_bool(0.2) {
+            link = Self {
+                is_trusted_by: [true, rng.random_bool(0.9)],
+                loss: 0.0,
+                duplication: 0.0,
+                corruption: 0.0,
+                jitter: Duration::ZERO,
+                cuts: Vec::new(),
+                ..link
+            };
+        }
         (link, mtu)
+    }
+
+    /// The link as an end was told of it.
+    fn as_told_to(&self, end: usize) -> LinkKind {
+        match self.kind {
+            LinkKind::Stream if self.is_trusted_by[end] => LinkKind::ReliableStream,
+            LinkKind::Datagram { mtu } if self.is_trusted_by[end] => {
+                LinkKind::ReliableDatagram { mtu }
+            }
+            kind => kind,
+        }
     }
 
     /// The chance that a frame passes.
@@ -131,6 +158,7 @@ impl World {
             stream_mtu: mtu,
             receive_window: *[4, 8, 32, 64].choose(&mut rng).expect("some"),
             max_message_log2: rng.random_range(9..=13),
+            transfer_bytes_max: 8_000,
             ..Config::default()
         };
         let document = document(&mut rng);
@@ -161,10 +189,16 @@ impl World {
         };
         let clock = |rng: &mut StdRng| Duration::from_secs(rng.random_range(0..1_000_000));
         Self {
-            host: Host::with_security(config.clone(), link.kind, rng.random(), 1, security(1)),
+            host: Host::with_security(
+                config.clone(),
+                link.as_told_to(HOST),
+                rng.random(),
+                1,
+                security(1),
+            ),
             device: Device::with_security(
                 config.clone(),
-                link.kind,
+                link.as_told_to(DEVICE),
                 rng.random(),
                 1,
                 &document,
@@ -246,8 +280,9 @@ impl World {
             self.link.kind = kind;
             self.in_flight.clear();
             self.line_free_at = [Instant::ZERO; 2];
-            self.host.change_link(self.clock(HOST), kind);
-            self.device.change_link(self.clock(DEVICE), kind);
+            let told = [HOST, DEVICE].map(|end| self.link.as_told_to(end));
+            self.host.change_link(self.clock(HOST), told[HOST]);
+            self.device.change_link(self.clock(DEVICE), told[DEVICE]);
         } else if arrival.is_some_and(|at| at <= self.now) {
             let (_, (from, bytes)) = self.in_flight.pop_first().expect("just seen");
             self.deliver(from, &bytes);
@@ -257,9 +292,9 @@ impl World {
     }
 
     fn deliver(&mut self, from: usize, bytes: &[u8]) {
-        let at = match self.link.kind {
-            LinkKind::Stream => self.rng.random_range(0..=bytes.len()),
-            LinkKind::Datagram { .. } => bytes.len(),
+        let at = match self.link.kind.is_stream() {
+            true => self.rng.random_range(0..=bytes.len()),
+            false => bytes.len(),
         };
         let clock = self.clock(1 - from);
         for part in [&bytes[..at], &bytes[at..]] {
@@ -281,7 +316,7 @@ impl World {
         if self.rng.random_bool(self.link.loss) || self.link.is_cut(departs) {
             return;
         }
-        let is_stream = self.link.kind == LinkKind::Stream;
+        let is_stream = self.link.kind.is_stream();
         if is_stream && self.rng.random_bool(self.link.corruption) {
             let at = self.rng.random_range(0..bytes.len());
             match self.rng.random_range(0..3) {

@@ -274,7 +274,7 @@ impl Pair {
             End::Host => self.device.handle_input(self.now, bytes),
             End::Device => self.host.handle_input(self.now, bytes),
         };
-        if self.link == LinkKind::Stream && bytes.len() > 1 {
+        if self.link.is_stream() && bytes.len() > 1 {
             let (head, tail) = bytes.split_at(self.rng.random_range(0..bytes.len()));
             input(head);
             input(tail);
@@ -288,7 +288,7 @@ impl Pair {
         if self.rng.random_bool(self.faults.loss) {
             return;
         }
-        let is_stream = self.link == LinkKind::Stream;
+        let is_stream = self.link.is_stream();
         if is_stream && self.rng.random_bool(self.faults.corruption) {
             let at = self.rng.random_range(0..bytes.len());
             match self.rng.random_range(0..3) {

@@ -6,12 +6,13 @@ use alloc::string::String;
 use alloc::vec::Vec;
 
 use autoglm_protocol::frame::{StreamDecoder, encode_stream};
-use autoglm_protocol::message::Message;
+use autoglm_protocol::message::{FaultCode, Message};
 use autoglm_protocol::wire::{AckBody, Close, Header, Hello, Kind, SegmentHeader, WireError};
 
 pub(crate) const PACKETS: &str = include_str!("packets.txt");
 pub(crate) const REJECTED: &str = include_str!("rejected.txt");
 pub(crate) const MESSAGES: &str = include_str!("messages.txt");
+pub(crate) const REJECTED_MESSAGES: &str = include_str!("rejected_messages.txt");
 pub(crate) const FRAMES: &str = include_str!("frames.txt");
 
 /// The lines `hex | meaning` of a vector file.
@@ -96,7 +97,12 @@ pub(crate) fn rejected() -> usize {
     rows.len()
 }
 
-/// Messages mean what the vectors say and encode to them, and every kind has one; gives how many.
+/// A kind below 24 stands in one byte.
+fn kind_of(message: &[u8]) -> u64 {
+    u64::from(message[1])
+}
+
+/// Messages mean what the vectors say and encode to them, and every kind and every fault has one; gives how many.
 pub(crate) fn messages() -> usize {
     let rows = rows(MESSAGES);
     for (message, meaning) in &rows {
@@ -106,10 +112,26 @@ pub(crate) fn messages() -> usize {
     }
     for kind in 0..=Message::KIND_MAX {
         assert!(
-            rows.iter()
-                .any(|(message, _)| u64::from(message[1]) == kind),
+            rows.iter().any(|(message, _)| kind_of(message) == kind),
             "kind {kind} has no vector"
         );
+    }
+    for code in FaultCode::NAMED {
+        let code = format!("code: {},", code.to_u16());
+        assert!(
+            rows.iter().any(|(_, meaning)| meaning.contains(&code)),
+            "the fault of {code} has no vector"
+        );
+    }
+    rows.len()
+}
+
+/// Bytes that are no message are refused as the vectors say; gives how many.
+pub(crate) fn rejected_messages() -> usize {
+    let rows = rows(REJECTED_MESSAGES);
+    for (message, error) in &rows {
+        let seen = Message::from_bytes(message).map_err(|error| format!("{error:?}"));
+        assert_eq!(seen, Err(error.clone()), "{message:02x?}");
     }
     rows.len()
 }

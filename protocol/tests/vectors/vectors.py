@@ -91,9 +91,9 @@ def write(name, about, rows):
     (HERE / name).write_text("\n".join(lines) + "\n")
 
 
-def hello_text(role, established, low, high, features, boot, epoch, mtu, window, log2, heard, resume="false"):
+def hello_text(role, established, low, high, features, boot, epoch, mtu, window, log2, heard, resume="false", reliable="false"):
     return (
-        f"Hello {{ role: {role}, established: {established}, resume: {resume}, versions: VersionRange {{ min: {low}, max: {high} }}, "
+        f"Hello {{ role: {role}, established: {established}, resume: {resume}, reliable: {reliable}, versions: VersionRange {{ min: {low}, max: {high} }}, "
         f"features: {features}, identity: Identity {{ boot_id: {boot}, epoch: {epoch} }}, mtu: {mtu}, "
         f"window: {window}, max_message_log2: {log2}, heard: Token({heard}) }}"
     )
@@ -117,6 +117,8 @@ def packets():
          hello_text("Device", "true", 1, 1, 0, 0xFFFFFFFF, 0, 65536, 64, 20, host_token)),
         (hello(4, 0x11, 1, 5, 6, 244, 32, 16, host_token),
          hello_text("Host", "false", 1, 1, 1, 5, 6, 244, 32, 16, host_token, resume="true")),
+        (hello(10, 0x11, 0, 9, 1, 512, 32, 16, host_token),
+         hello_text("Device", "false", 1, 1, 0, 9, 1, 512, 32, 16, host_token, reliable="true")),
         (hello(2, 0x2F, 0x81, 1, 2, 20, 4, 8, 3), hello_text("Device", "false", 2, 15, 0x81, 1, 2, 20, 4, 8, 3)),
         (packet(2, 0b00101, 0xA5, 0x1234, 0xFFFE, b"\x09abc"), segment + " channel_seq 9 payload [97, 98, 99]"),
         (packet(2, 0b01110, 1, 0, 0, b"\xff"), last + " channel_seq 255 payload []"),
@@ -133,6 +135,12 @@ def packets():
         (close(2, 0x23, 0xFFFFFFFF, 0),
          "Close { reason: IncompatibleVersion, versions: VersionRange { min: 2, max: 3 }, "
          "from: Token(4294967295), to: Token(0) }"),
+        (close(3, 0x11, 1, 2),
+         "Close { reason: ProtocolViolation, versions: VersionRange { min: 1, max: 1 }, from: Token(1), to: Token(2) }"),
+        (close(4, 0x11, 1, 2),
+         "Close { reason: Undeliverable, versions: VersionRange { min: 1, max: 1 }, from: Token(1), to: Token(2) }"),
+        (close(5, 0x11, 1, 2),
+         "Close { reason: Unauthenticated, versions: VersionRange { min: 1, max: 1 }, from: Token(1), to: Token(2) }"),
         (close(200, 0x11, 1, 2),
          "Close { reason: Other(200), versions: VersionRange { min: 1, max: 1 }, from: Token(1), to: Token(2) }"),
     ]
@@ -199,13 +207,56 @@ def messages():
         (message(12, "overheated", "95 °C"), 'Event { name: "overheated", data: Text("95 °C") }'),
         (message(13, 1, "fan slow"), 'Log { level: Warn, text: "fan slow" }'),
         (message(14, 1_800_000_000_000_000), "TimeSync { unix_micros: 1800000000000000 }"),
+        *((message(8, 9, code), f"Result {{ id: 9, code: {code}, value: Null, text: None }}") for code in range(1, 19)),
+        (message(8, 9, 65_535, None, "of a later version"),
+         'Result { id: 9, code: 65535, value: Null, text: Some("of a later version") }'),
         (message(15, 8, "firmware", 70_000, bytes(range(32))),
          f'TransferOffer {{ id: 8, name: "firmware", length: 70000, hash: ByteArray({list(range(32))}) }}'),
         (message(16, 8, 4096), "TransferWanted { id: 8, offset: 4096 }"),
         (message(17, 8, 4096, b"\x00\x01"), "TransferPart { id: 8, offset: 4096, bytes: ByteVec([0, 1]) }"),
         (message(18, 8, 0), "TransferDone { id: 8, code: 0, text: None }"),
         (message(18, 8, 17, "wrong"), 'TransferDone { id: 8, code: 17, text: Some("wrong") }'),
+        (message(18, 9, 18), "TransferDone { id: 9, code: 18, text: None }"),
         (message(19, 8), "TransferAbort { id: 8 }"),
+        (message(20, 81_000_123), "TimeRequest { asked: 81000123 }"),
+        (message(21, 81_000_123, 1_800_000_000_000_456, 1_800_000_000_000_789),
+         "TimeReply { asked: 81000123, received: 1800000000000456, sent: 1800000000000789 }"),
+        *((message(13, level, "x"), f'Log {{ level: {name}, text: "x" }}')
+          for level, name in enumerate(("Error", "Warn", "Info", "Debug"))),
+    ]
+
+
+def rejected_messages():
+    malformed = lambda id: f"Malformed {{ id: {'None' if id is None else f'Some({id})'} }}"
+    too_long = lambda limit, id: f"TooLong {{ limit: {limit}, id: {'None' if id is None else f'Some({id})'} }}"
+    deep = 8
+    for _ in range(17):
+        deep = [deep]
+    whole = message(8, 6, 0, 40)
+    return [
+        (b"", malformed(None)),
+        (b"\xff", malformed(None)),
+        (cbor([3]), malformed(None)),
+        (cbor([3, {}, 0]), malformed(None)),
+        (b"\x9f" + whole[1:] + b"\xff", malformed(None)),
+        (whole + b"\0", malformed(6)),
+        (whole[:-1], malformed(6)),
+        (message(22, 5), "UnknownKind { kind: 22, id: Some(5) }"),
+        (message(2**64 - 1, "no id"), "UnknownKind { kind: 18446744073709551615, id: None }"),
+        (message(4, 8), malformed(8)),
+        (message(3, 5, 7, 1), malformed(5)),
+        (message(3, 5, "p", 2**32), malformed(5)),
+        (message(13, 4, "no such level"), malformed(None)),
+        (message(0, bytes(31), 1), malformed(None)),
+        (message(7, 5, "a", 1, deep), malformed(5)),
+        (message(7, 5, "a", 1, list(range(4096))), malformed(5)),
+        (message(7, 5, "a", 1, 2**63), malformed(5)),
+        (cbor([7, {0: 5, 1: "a", 2: 1}])[:-1] + b"\x01\x03\xa2\x61k\x01\x61k\x02", malformed(5)),
+        (message(17, 5, 0), malformed(None)),
+        (message(3, 5, "n" * 129, 1), too_long(128, 5)),
+        (message(8, 5, 8, None, "t" * 513), too_long(512, 5)),
+        (message(13, 0, "l" * 1025), too_long(1024, None)),
+        (message(15, 5, "n" * 129, 1, bytes(32)), too_long(128, None)),
     ]
 
 
@@ -213,6 +264,8 @@ write("packets.txt", ["Packets: hex | meaning. Both directions hold: the bytes d
       packets())
 write("rejected.txt", ["Bytes that are no packet: hex | the error."], rejected())
 write("messages.txt", ["Messages (CBOR): hex | meaning. Both directions hold."], messages())
+write("rejected_messages.txt", ["Bytes that are no message: hex | the error; `id` is the request that is to be answered."],
+      rejected_messages())
 write("frames.txt", ["Frames of a byte stream: frame hex | packet hex."],
       [(frame(data), data.hex()) for data in
        [b"\0", b"\x01\x02\x03", bytes(10), bytes(range(1, 255)), bytes(range(1, 256)), b"\xff" * 600,

@@ -49,6 +49,7 @@ extern "C" fn run() -> ! {
             check::packets(),
             check::rejected(),
             check::messages(),
+            check::rejected_messages(),
             check::frames(),
         ];
         system::print(format_args!(

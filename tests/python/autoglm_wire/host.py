@@ -1,220 +1,140 @@
-"""SPEC sections 4, 5 and 7 for the host's end of a byte stream: one connection, one request at a time.
+"""SPEC section 6 for a host: requests, transfers in both directions, and the time."""
 
-Slow and simple where the specification leaves a choice: it acknowledges each Data packet at once, and repeats whatever is not
-acknowledged after a fixed time.
-"""
-
-import os
+import hashlib
 import secrets
-import select
-import struct
 import time
 
-from . import crypto, frame, messages, packets
+from . import messages
+from .connection import Connection, Lost  # noqa: F401: whoever uses a host catches its Lost
 
-MTU, WINDOW, LOG2 = 512, 32, 16
-REPEAT_AFTER = 0.3
-NOBODY = 0
-
-
-def token(boot, epoch):
-    return max(frame.crc32c(struct.pack("<II", boot, epoch)), 1)
+PART = 2048
 
 
-class Lost(Exception):
-    """The device ended the connection."""
+class Host(Connection):
+    """Speaks with the device at the other end of a line. What `clock` says is the time that it tells, in microseconds."""
 
-
-class Host:
-    """Speaks with the device at the other end of `fd`."""
-
-    def __init__(self, fd, psk=None, mangle=lambda data: data):
-        self.fd, self.psk, self.mangle = fd, psk, mangle
-        self.decoder = frame.Decoder(MTU)
-        self.boot, self.epoch = secrets.randbits(32), 1
-        self.device = None
-        self.established = False
+    def __init__(self, fd, psk=None, mangle=lambda data: data, clock=lambda: time.time_ns() // 1000):
+        super().__init__(fd, psk, mangle)
+        self.clock = clock
         self.events, self.results, self.progress = [], {}, []
         self.next_id = secrets.randbits(48)
-        self.repeats = 0
+        # What has to be answered, once whoever reads has finished reading.
+        self.later = []
+        # What we offer: `wanted` becomes an offset, `done` a code.
+        self.next_transfer, self.outgoing = 0, None
+        # What is offered to us, and what of it is stored by name.
+        self.incoming, self.stored, self.offsets_wanted = None, {}, []
 
-    # -- packets
+    def connect(self, seconds=10):
+        self.establish(seconds)
+        self._await("announcement", seconds, lambda: any(name == "Announce" for name, _ in self.events))
+        return next(fields for name, fields in self.events if name == "Announce")
 
-    def _send(self, packet):
-        data = self.mangle(frame.encode(packet))
-        while data:
-            data = data[os.write(self.fd, data) :]
+    # -- what comes
 
-    def _hello(self):
-        heard = token(*self.device[:2]) if self.device else NOBODY
-        return packets.encode(
-            dict(kind="Hello", device=False, established=self.established, versions=(1, 1), features=1 if self.psk else 0,
-                 boot=self.boot, epoch=self.epoch, mtu=MTU, window=WINDOW, log2=LOG2, heard=heard)
-        )
-
-    def _header(self, kind, **more):
-        return packets.encode(dict(kind=kind, tag=self.tag_out, ack=self.next_in, **more))
-
-    def _pump(self, seconds):
-        """Takes what comes within `seconds`, and repeats what is due."""
-        until = time.monotonic() + seconds
-        while (left := until - time.monotonic()) > 0:
-            if not select.select([self.fd], [], [], min(left, 0.05))[0]:
-                self._repeat()
-                continue
-            for packet in self.decoder.feed(os.read(self.fd, 4096)):
-                self._on_packet(packet)
-            self._repeat()
-            return
-
-    def _repeat(self):
-        if not self.established:
-            return
-        now = time.monotonic()
-        for seq, (at, packet) in list(self.unacknowledged.items()):
-            if now - at > REPEAT_AFTER:
-                self.unacknowledged[seq] = (now, packet)
-                self.repeats += 1
-                self._send(self._header("Data", seq=seq, **packet))
-
-    def _on_packet(self, raw):
-        try:
-            p = packets.decode(raw)
-        except packets.Refused:
-            return
-        if p["kind"] == "Hello":
-            return self._on_hello(p, raw)
-        if p["kind"] == "Close":
-            if p["receiver"] == token(self.boot, self.epoch):
-                raise Lost(p["reason"])
-            return
-        if not self.established or p["tag"] != self.tag_in:
-            return
-        for seq in list(self.unacknowledged):
-            beyond = (seq - p["ack"]) & 0xFFFF
-            selective = beyond >= 1 and p.get("received", 0) >> (beyond - 1) & 1 if beyond < 64 else 0
-            if beyond >= 0x8000 or selective:
-                del self.unacknowledged[seq]
-        if p["kind"] == "Ping":
-            self._send(self._header("Pong", seq=p["seq"], credit=WINDOW, received=self._bitmap()))
-        if p["kind"] == "Data":
-            self._on_data(p)
-            self._send(self._header("Ack", seq=0, credit=WINDOW, received=self._bitmap()))
-
-    def _on_hello(self, hello, raw):
-        if not hello["device"]:
-            return
-        if self.established:
-            if (hello["boot"], hello["epoch"]) != self.device[:2]:
-                raise Lost("began anew")
-            if not hello["established"]:
-                self._send(self._hello())
-            return
-        self.device = (hello["boot"], hello["epoch"], hello)
-        if hello["heard"] != token(self.boot, self.epoch):
-            return self._send(self._hello())
-        offer = self._hello()[2:16]
-        key = frame.crc32c(struct.pack("<IIII", self.boot, self.epoch, *self.device[:2]))
-        self.tag_out, self.tag_in = key >> 24, ~(key >> 24) & 0xFF
-        self.next_out = self.next_in = key & 0xFFFF
-        self.payload = min(MTU, hello["mtu"]) - 8
-        self.unacknowledged, self.arrived = {}, {}
-        self.out_seq, self.in_seq, self.waiting, self.joined = [0] * 4, [0] * 4, {}, [None] * 4
-        self.noise = self.sealers = self.openers = None
-        self.established = True
-        if not hello["established"]:
-            self._send(self._hello())
-        if self.psk:
-            prologue = b"autoglm-edge 1" + offer + raw[2:16]
-            self.noise = crypto.Noise(True, self.psk, secrets.token_bytes(32), prologue)
-            self._queue(0, self.noise.write())
-
-    # -- transport and segments
-
-    def _bitmap(self):
-        return sum(1 << (ahead - 1) for seq in self.arrived if (ahead := (seq - self.next_in) & 0xFFFF))
-
-    def _on_data(self, p):
-        ahead = (p["seq"] - self.next_in) & 0xFFFF
-        if ahead >= WINDOW or p["seq"] in self.arrived:
-            return
-        self.arrived[p["seq"]] = True
-        while self.arrived.pop(self.next_in, False):
-            self.next_in = (self.next_in + 1) & 0xFFFF
-        channel = p["channel"]
-        self.waiting[channel, p["channel_seq"]] = p
-        while (segment := self.waiting.pop((channel, self.in_seq[channel]), None)) is not None:
-            self.in_seq[channel] = (self.in_seq[channel] + 1) & 0xFF
-            if segment["start"]:
-                self.joined[channel] = b""
-            self.joined[channel] += segment["payload"]
-            if segment["end"]:
-                self._on_message(channel, self.joined[channel])
-                self.joined[channel] = None
-
-    def _queue(self, channel, message):
-        pieces = [message[at : at + self.payload] for at in range(0, max(len(message), 1), self.payload)]
-        for number, piece in enumerate(pieces):
-            while len(self.unacknowledged) >= 4:
-                self._pump(0.05)
-            packet = dict(start=number == 0, end=number == len(pieces) - 1, channel=channel)
-            packet.update(channel_seq=self.out_seq[channel], payload=piece)
-            self.out_seq[channel] = (self.out_seq[channel] + 1) & 0xFF
-            seq, self.next_out = self.next_out, (self.next_out + 1) & 0xFFFF
-            self.unacknowledged[seq] = (time.monotonic(), packet)
-            self._send(self._header("Data", seq=seq, **packet))
-
-    # -- messages
-
-    def _on_message(self, channel, message):
-        if self.noise and not self.openers:
-            self.noise.read(message)
-            host, device = self.noise.split()
-            self.sealers = [crypto.ChannelKey(host, number) for number in range(4)]
-            self.openers = [crypto.ChannelKey(device, number) for number in range(4)]
-            return
-        if self.openers:
-            message = self.openers[channel].open(message)
+    def on_message(self, channel, message):
         name, fields = messages.decode(message)
+        assert messages.CHANNELS.get(name, 1) == channel, name
         if name in ("Result", "Description"):
-            self.results[fields["id"]] = (name, fields)
+            self.results.setdefault(fields["id"], []).append((name, fields))
         elif name == "Progress":
             self.progress.append(fields["value"])
+        elif name == "TimeRequest":
+            self.later.append(("TimeReply", dict(asked=fields["asked"], received=self.clock(), sent=self.clock)))
+        elif name.startswith("Transfer"):
+            getattr(self, "_on_" + name)(**fields)
         else:
             self.events.append((name, fields))
+
+    def _on_TransferWanted(self, id, offset):
+        if self.outgoing and self.outgoing["id"] == id and self.outgoing["next"] is None:
+            self.offsets_wanted.append(offset)
+            self.outgoing["next"] = offset
+
+    def _on_TransferDone(self, id, code, text):
+        if self.outgoing and self.outgoing["id"] == id:
+            self.outgoing["done"] = code
+
+    def _on_TransferOffer(self, id, **offer):
+        if self.incoming:
+            return self.later.append(("TransferDone", dict(id=id, code=6)))
+        self.incoming = dict(offer, id=id)
+        data = self.stored.setdefault(offer["name"], bytearray())
+        self.later.append(("TransferWanted", dict(id=id, offset=len(data))))
+        self._finish_if_complete()
+
+    def _on_TransferPart(self, id, offset, bytes):
+        if not self.incoming or self.incoming["id"] != id:
+            return
+        data = self.stored[self.incoming["name"]]
+        if offset != len(data) or not bytes or offset + len(bytes) > self.incoming["length"]:
+            self.incoming = None
+            return self.later.append(("TransferDone", dict(id=id, code=16)))
+        data += bytes
+        self._finish_if_complete()
+
+    def _on_TransferAbort(self, id):
+        if self.incoming and self.incoming["id"] == id:
+            self.incoming = None
+
+    def _finish_if_complete(self):
+        offer = self.incoming
+        data = self.stored[offer["name"]]
+        if len(data) < offer["length"]:
+            return
+        self.incoming = None
+        code = 0 if hashlib.sha256(data).digest() == offer["hash"] else 17
+        self.later.append(("TransferDone", dict(id=offer["id"], code=code)))
+        self.events.append(("Stored", {"name": offer["name"], "code": code}))
+
+    # -- what goes
+
+    def _post(self, kind, **fields):
+        self.send(messages.CHANNELS.get(kind, 1), messages.encode(kind, **fields))
+
+    def work(self, seconds=0.1):
+        """Sends what is due, then takes what comes."""
+        while self.later:
+            kind, fields = self.later.pop(0)
+            self._post(kind, **{key: field() if callable(field) else field for key, field in fields.items()})
+        out = self.outgoing
+        if out and out["next"] is not None and out["next"] < len(out["data"]):
+            part = out["data"][out["next"] : out["next"] + PART]
+            offset, out["next"] = out["next"], out["next"] + len(part)
+            self._post("TransferPart", id=out["id"], offset=offset, bytes=part)
+            seconds = 0.001
+        self.pump(seconds)
 
     def _await(self, what, seconds, done):
         until = time.monotonic() + seconds
         while not done():
             if time.monotonic() > until:
                 raise TimeoutError(what)
-            self._pump(0.1)
-
-    def connect(self, seconds=10):
-        until = time.monotonic() + seconds
-        while not self.established:
-            if time.monotonic() > until:
-                raise TimeoutError("no device")
-            self._send(self._hello())
-            self._pump(0.25)
-        self._await("announcement", seconds, lambda: any(name == "Announce" for name, _ in self.events))
-        return next(fields for name, fields in self.events if name == "Announce")
+            self.work()
 
     def await_event(self, *event):
         self._await(event, 10, lambda: event in self.events)
 
-    def request(self, kind, **fields):
-        """Asks, and gives the name and fields of the answer."""
+    def ask(self, kind, **fields):
+        """Asks, and gives the id under which `results` will have the answer."""
         self.next_id += 1
         fields["id"] = self.next_id
         if kind not in ("Describe", "Unobserve"):
             fields["deadline_ms"] = 20_000
-        message = messages.encode(kind, **fields)
-        channel = messages.CHANNELS.get(kind, 1)
-        self._queue(channel, self.sealers[channel].seal(message) if self.sealers else message)
-        self._await(kind, 20, lambda: self.next_id in self.results)
-        return self.results.pop(self.next_id)
+        self._post(kind, **fields)
+        return fields["id"]
 
-    def close(self):
-        ours, theirs = token(self.boot, self.epoch), token(*self.device[:2])
-        self._send(packets.encode(dict(kind="Close", reason=1, versions=(1, 1), sender=ours, receiver=theirs)))
+    def request(self, kind, **fields):
+        """Asks, and gives the name and fields of the answer."""
+        id = self.ask(kind, **fields)
+        self._await(kind, 20, lambda: id in self.results)
+        return self.results.pop(id)[0]
+
+    def offer(self, name, data):
+        """Offers `data`; `work` sends it as it is wanted, and `outgoing["done"]` becomes the code."""
+        self.outgoing = dict(id=self.next_transfer, data=data, next=None, done=None)
+        self.next_transfer += 1
+        self._post("TransferOffer", id=self.outgoing["id"], name=name, length=len(data), hash=hashlib.sha256(data).digest())
+
+    def time_sync(self):
+        self._post("TimeSync", unix_micros=self.clock())

@@ -25,9 +25,13 @@ KINDS = {
     17: ("TransferPart", ["id int", "offset int", "bytes bytes"]),
     18: ("TransferDone", ["id int", "code int", "text text?"]),
     19: ("TransferAbort", ["id int"]),
+    20: ("TimeRequest", ["asked int"]),
+    21: ("TimeReply", ["asked int", "received int", "sent int"]),
 }
 NUMBERS = {name: number for number, (name, _) in KINDS.items()}
-CHANNELS = {"Announce": 0, "TimeSync": 0, "PropertyChanged": 2, "Event": 2, "Log": 2, "Description": 3, "TransferPart": 3, "TransferAbort": 3}
+CHANNELS = dict.fromkeys(("Announce", "TimeSync", "TimeRequest", "TimeReply"), 0)
+CHANNELS |= dict.fromkeys(("PropertyChanged", "Event", "Log"), 2)
+CHANNELS |= dict.fromkeys(("Description", "TransferOffer", "TransferPart", "TransferAbort"), 3)
 
 
 class Malformed(Exception):
@@ -93,6 +97,8 @@ def _load(data, at, depth):
         entries = {}
         for _ in range(number):
             key, at = _load(data, at, depth + 1)
+            if isinstance(key, (list, dict)) or key in entries:
+                raise Malformed
             entries[key], at = _load(data, at, depth + 1)
         return entries, at
     if major == 7 and size in (2, 4, 8):
@@ -102,13 +108,95 @@ def _load(data, at, depth):
     raise Malformed
 
 
+class Refused(Exception):
+    """No message, and why; `id` is the request that it names."""
+
+    def __init__(self, text, id):
+        super().__init__(text.replace("ID", "None" if id is None else f"Some({id})"))
+        self.id = id
+
+
+NAME_MAX, FAULT_TEXT_MAX, LOG_TEXT_MAX = 128, 512, 1024
+VALUE_DEPTH_MAX, VALUE_ITEMS_MAX = 16, 4096
+REQUESTS = range(1, 11)
+U64, U32, U16 = 2**64, 2**32, 2**16
+WIDTH = {"length": U32, "offset": U32, "deadline_ms": U32, "code": U16}
+
+
+def _peek(data):
+    """Kind and request id, as far as they can be read: an array of two, a map whose first key is 0."""
+    try:
+        if data[:1] != b"\x82":
+            return None, None
+        kind, at = _load(data, 1, 0)
+        if type(kind) is not int or kind < 0:
+            return None, None
+        if data[at] >> 5 != 5 or data[at] & 31 in (0, 31):
+            return kind, None
+        at += 1 + {24: 1, 25: 2, 26: 4, 27: 8}.get(data[at] & 31, 0)
+        key, at = _load(data, at, 0)
+        id, _ = _load(data, at, 0) if key == 0 else (None, 0)
+        return kind, id if type(id) is int and 0 <= id < U64 and (kind in REQUESTS or kind not in KINDS) else None
+    except (Malformed, IndexError, UnicodeDecodeError):
+        return None, None
+
+
+def _is_thing_value(value):
+    """Bounds of depth and of number of items."""
+    items = 0
+
+    def walk(value, depth):
+        nonlocal items
+        items += 1
+        if depth > VALUE_DEPTH_MAX or items > VALUE_ITEMS_MAX:
+            return False
+        if type(value) is int:
+            return -(2**63) <= value < 2**63
+        if isinstance(value, list):
+            return all(walk(item, depth + 1) for item in value)
+        if isinstance(value, dict):
+            return all(isinstance(key, str) and walk(item, depth + 1) for key, item in value.items())
+        return True
+
+    return walk(value, 0)
+
+
+def _fits(field, kind, value):
+    if kind == "int":
+        return type(value) is int and 0 <= value < WIDTH.get(field, U64)
+    if kind in ("text", "text?"):
+        return isinstance(value, str) or (value is None and kind == "text?")
+    if kind == "hash":
+        return isinstance(value, bytes) and len(value) == 32
+    if kind == "level":
+        return type(value) is int and 0 <= value < 4
+    return isinstance(value, bytes) if kind == "bytes" else _is_thing_value(value)
+
+
 def decode(data):
     """The name of a message and its fields by name."""
-    value, end = _load(data, 0, 0)
-    if end != len(data) or not isinstance(value, list) or len(value) != 2 or value[0] not in KINDS:
-        raise Malformed
-    name, fields = KINDS[value[0]]
-    return name, {field.split()[0]: value[1].get(key) for key, field in enumerate(fields)}
+    kind, id = _peek(data)
+    if kind is not None and kind not in KINDS:
+        raise Refused(f"UnknownKind {{ kind: {kind}, id: ID }}", id)
+    malformed = Refused("Malformed { id: ID }", id)
+    try:
+        value, end = _load(data, 0, 0)
+    except (Malformed, UnicodeDecodeError):
+        raise malformed
+    if end != len(data) or not isinstance(value, list) or len(value) != 2 or not isinstance(value[1], dict):
+        raise malformed
+    name, described = KINDS[value[0]]
+    fields = {}
+    for key, described_field in enumerate(described):
+        field, kind = described_field.split()
+        fields[field] = value[1].get(key)
+        if not _fits(field, kind, fields[field]):
+            raise malformed
+    for field in ("property", "action", "name", "text"):
+        limit = NAME_MAX if field != "text" else LOG_TEXT_MAX if name == "Log" else FAULT_TEXT_MAX
+        if isinstance(fields.get(field), str) and len(fields[field].encode()) > limit:
+            raise Refused(f"TooLong {{ limit: {limit}, id: ID }}", id)
+    return name, fields
 
 
 def encode(kind, /, **fields):

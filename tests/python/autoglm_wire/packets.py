@@ -33,7 +33,7 @@ def decode(packet):
     if kind == "Hello":
         _need(packet, 20)
         boot, epoch, mtu, window, log2, heard = struct.unpack("<IIHBBI", packet[4:20])
-        hello = dict(kind=kind, device=bool(packet[1] & 2), established=bool(packet[1] & 1), resume=bool(packet[1] & 4), versions=_versions(packet[2]))
+        hello = dict(kind=kind, device=bool(packet[1] & 2), established=bool(packet[1] & 1), resume=bool(packet[1] & 4), reliable=bool(packet[1] & 8), versions=_versions(packet[2]))
         hello.update(features=packet[3], boot=boot, epoch=epoch, mtu=mtu + 1, window=window, log2=log2, heard=heard)
         for field, value, low, high in (("mtu", mtu + 1, 20, 65536), ("window", window, 4, 64), ("max_message", log2, 8, 20)):
             if not low <= value <= high:
@@ -64,7 +64,7 @@ def decode(packet):
 def encode(p):
     kind = p["kind"]
     if kind == "Hello":
-        flags = p["established"] | p["device"] << 1 | p.get("resume", 0) << 2
+        flags = p["established"] | p["device"] << 1 | p.get("resume", 0) << 2 | p.get("reliable", 0) << 3
         head = bytes([1, flags, p["versions"][0] << 4 | p["versions"][1], p["features"]])
         return head + struct.pack("<IIHBBI", p["boot"], p["epoch"], p["mtu"] - 1, p["window"], p["log2"], p["heard"])
     if kind == "Close":
@@ -87,7 +87,7 @@ def meaning(p):
         versions = f"versions: VersionRange {{ min: {p['versions'][0]}, max: {p['versions'][1]} }}"
     if kind == "Hello":
         return (
-            f"Hello {{ role: {'Device' if p['device'] else 'Host'}, established: {truth(p['established'])}, resume: {truth(p['resume'])}, {versions}, "
+            f"Hello {{ role: {'Device' if p['device'] else 'Host'}, established: {truth(p['established'])}, resume: {truth(p['resume'])}, reliable: {truth(p['reliable'])}, {versions}, "
             f"features: {p['features']}, identity: Identity {{ boot_id: {p['boot']}, epoch: {p['epoch']} }}, mtu: {p['mtu']}, "
             f"window: {p['window']}, max_message_log2: {p['log2']}, heard: Token({p['heard']}) }}"
         )

@@ -1,18 +1,28 @@
 //! A simulated device as its own process: `simulated-device lamp --pty /tmp/lamp --state /tmp/lamp.json`.
 //!
-//! It speaks the protocol in its device role over a pseudo-terminal that it makes, or over a real port with
-//! `--serial`. Its state can be looked at in the state file; noise, slowness and faults can be asked for.
+//! It speaks the protocol in its device role over a pseudo-terminal that it makes, over a real port with `--serial`, by a broker with
+//! `--mqtt`, or by several of these at once: it goes where the host speaks to it. Its state can be looked at in the state file;
+//! noise, slowness and faults can be asked for.
 
 use std::path::PathBuf;
 use std::time::Duration;
 
+use anyhow::Context as _;
+use autoglm_drivers::backoff::Backoff;
+use autoglm_drivers::link::LinkAddress;
+use autoglm_drivers::mqtt::device::{Brokers, End};
+use autoglm_edge::config::key::{KeyKind, KeySource, from_hex};
+use autoglm_protocol::{SecretKey, Security};
 use autoglm_tests::device::lamp::{self, Lamp};
 use autoglm_tests::device::line::Line;
 use autoglm_tests::device::model::Model;
 use autoglm_tests::device::noise::Noise;
 use autoglm_tests::device::serve::{Options, serve};
 use autoglm_tests::device::thermometer::{self, Thermometer};
+use autoglm_tests::device::ways::Ways;
 use clap::{Parser, ValueEnum};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 #[derive(Clone, Copy, ValueEnum)]
 enum Kind {
@@ -29,17 +39,38 @@ struct Arguments {
     /// What it is.
     kind: Kind,
     /// Make a pseudo-terminal and name it so.
-    #[arg(long, conflicts_with = "serial", required_unless_present = "serial")]
+    #[arg(long, required_unless_present_any = ["serial", "mqtt"])]
     pty: Option<PathBuf>,
-    /// Use a real serial port instead.
+    /// Use a real serial port.
     #[arg(long)]
     serial: Option<PathBuf>,
+    /// Be reached by a broker: mqtt://HOST:PORT/TOPIC.
+    #[arg(long)]
+    mqtt: Option<LinkAddress>,
+    /// The key that it shares with the box.
+    #[arg(long)]
+    key: Option<PathBuf>,
+    /// Its own private key, where static pairs are used too.
+    #[arg(long, requires = "peer")]
+    identity: Option<PathBuf>,
+    /// The box's public key.
+    #[arg(long, requires_all = ["identity", "key"])]
+    peer: Option<String>,
+    /// Seconds that it keeps an interrupted connection.
+    #[arg(long, default_value_t = 30)]
+    resume_s: u64,
+    /// Raise the event `tick` with a growing number this often, in milliseconds.
+    #[arg(long)]
+    tick_ms: Option<u64>,
     /// Speed of the real port.
     #[arg(long, default_value_t = 115_200)]
     baud: u32,
     /// Write the device's state to this file, as JSON, on every change.
     #[arg(long)]
     state: Option<PathBuf>,
+    /// Add a line of JSON to this file for each action that is carried out.
+    #[arg(long)]
+    executions: Option<PathBuf>,
     /// Serve this Thing Description instead of the kind's own.
     #[arg(long)]
     description: Option<PathBuf>,
@@ -71,17 +102,66 @@ async fn main() -> anyhow::Result<()> {
         Some(path) => std::fs::read_to_string(path)?,
         None => description.to_owned(),
     };
-    let line = match (&arguments.pty, &arguments.serial) {
-        (Some(path), _) => Line::pseudo_terminal(path)?,
-        (None, Some(path)) => Line::serial(path, arguments.baud)?,
-        (None, None) => unreachable!("clap requires one of them"),
-    };
+    let security = security(&arguments)?;
+    let mut ways = Ways::default();
+    if let Some(path) = &arguments.pty {
+        ways.add_line(Line::pseudo_terminal(path)?);
+    }
+    if let Some(path) = &arguments.serial {
+        ways.add_line(Line::serial(path, arguments.baud)?);
+    }
+    if let Some(address) = arguments.mqtt {
+        let LinkAddress::Mqtt { broker, topic } = address else {
+            anyhow::bail!("--mqtt takes mqtt://HOST:PORT/TOPIC, not {address}");
+        };
+        let place = (broker.clone(), topic.clone());
+        let name = topic.replace('/', "-");
+        let cancel = CancellationToken::new();
+        let brokers = Brokers::spawn(
+            [place],
+            End::Device,
+            &name,
+            BACKOFF,
+            &TaskTracker::new(),
+            &cancel,
+        );
+        ways.add_broker(brokers, broker, topic);
+    }
     let options = Options {
         state: arguments.state,
+        executions: arguments.executions,
         delay: Duration::from_millis(arguments.delay_ms),
         fails: arguments.fails,
         noise: Noise::new(arguments.garbled, arguments.lost, arguments.seed),
         boot_id: rand::random(),
+        security,
+        resume: Duration::from_secs(arguments.resume_s),
+        tick: arguments.tick_ms.map(Duration::from_millis),
     };
-    serve(line, &description, model.as_mut(), options).await
+    serve(ways, &description, model.as_mut(), options).await
+}
+
+/// Rests between connections to the broker.
+const BACKOFF: Backoff = Backoff {
+    min: Duration::from_millis(100),
+    max: Duration::from_secs(2),
+    healthy_after: Duration::from_secs(30),
+};
+
+fn security(arguments: &Arguments) -> anyhow::Result<Security> {
+    let load = |path: &PathBuf, kind| KeySource::File(path.clone()).load(kind);
+    let Some(key) = &arguments.key else {
+        return Ok(Security::None);
+    };
+    let key = load(key, KeyKind::PreShared)?;
+    let seed = SecretKey::new(rand::random());
+    Ok(match (&arguments.identity, &arguments.peer) {
+        (Some(identity), Some(peer)) => Security::Mutual {
+            key,
+            private: load(identity, KeyKind::Private)?,
+            peer: *from_hex(peer).context("--peer takes 64 hexadecimal digits")?,
+            seed,
+        },
+        _ => Security::Psk { key, seed },
+    })
 }

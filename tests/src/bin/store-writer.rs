@@ -4,7 +4,7 @@
 //! engine reuses space. Values follow from `n`, so that a reader knows what must be there. Prints `READY` after opening,
 //! `ACK <n>` for each acknowledgement, and `END <why>` when a commit fails.
 //!
-//! `--unsafe-flush-only` acknowledges after sled's own `flush()`, as the store must not: it shows that the test can fail.
+//! `--check` looks at what a writer left. `--unsafe-flush-only` acknowledges after sled's own `flush()`, as the store must not: it shows that the test can fail.
 
 use std::{
     io::{self, Write as _},
@@ -22,7 +22,7 @@ use autoglm_edge::store::{
     Versioned, Write,
     ledger::{Begin, Ledger},
 };
-use autoglm_tests::power_cut::{RECORDS_KEPT, Text, record_key, record_text};
+use autoglm_tests::stored_records::{RECORDS_KEPT, Stored, Text, record_key, record_text};
 use clap::Parser;
 use sled::Transactional as _;
 
@@ -42,10 +42,17 @@ struct Options {
     /// Begin and finish commands in the ledger instead; prints `BEGUN <id>` and `FINISHED <id>`.
     #[arg(long, conflicts_with = "unsafe_flush_only")]
     ledger: bool,
+    /// Look at what is there instead, and hold it against the numbers on stdin, one a line, that were acknowledged; prints
+    /// `CHECK lost <n> torn <n> wrong <n> next <n> <how the store was opened>`.
+    #[arg(long, conflicts_with_all = ["unsafe_flush_only", "ledger"])]
+    check: bool,
 }
 
 fn main() -> anyhow::Result<()> {
     let options = Options::parse();
+    if options.check {
+        return check(&options);
+    }
     let why = match (options.unsafe_flush_only, options.ledger) {
         (true, _) => write_flush_only(&options),
         (false, true) => run_commands(&options),
@@ -71,6 +78,25 @@ fn open(options: &Options) -> anyhow::Result<StoreHandle> {
     }
     say("READY");
     Ok(store)
+}
+
+#[tokio::main]
+async fn check(options: &Options) -> anyhow::Result<()> {
+    let store = open(options)?;
+    let StoreHealth::Ready { origin } = store.health() else {
+        anyhow::bail!("the store went away");
+    };
+    let found = Stored::read(&store).await?;
+    let mut lost = 0;
+    for line in io::stdin().lines() {
+        lost += usize::from(found.is_lost(line?.trim().parse()?));
+    }
+    let next = found.present.last().map_or(0, |last| last + 1);
+    say(&format!(
+        "CHECK lost {lost} torn {} wrong {} next {next} {origin:?}",
+        found.torn, found.wrong
+    ));
+    Ok(())
 }
 
 #[tokio::main]

@@ -11,8 +11,15 @@ use tokio_serial::{SerialPort as _, SerialPortBuilderExt as _, SerialStream};
 pub struct Line {
     /// Where the device reads and writes.
     pub stream: SerialStream,
-    /// The other end, held open so that the host may come and go; and its name, removed with the device.
-    _far_end: Option<(SerialStream, Link)>,
+    /// What must live as long as the device.
+    pub far_end: Option<FarEnd>,
+}
+
+/// The other end of a pseudo-terminal, held open so that the host may come and go; and its name, removed with the device.
+#[derive(Debug)]
+pub struct FarEnd {
+    _stream: SerialStream,
+    _link: Link,
 }
 
 /// A symbolic link that is removed with its owner, unless another took its place.
@@ -53,7 +60,10 @@ impl Line {
         };
         Ok(Self {
             stream,
-            _far_end: Some((far_end, link)),
+            far_end: Some(FarEnd {
+                _stream: far_end,
+                _link: link,
+            }),
         })
     }
 
@@ -67,7 +77,7 @@ impl Line {
             .with_context(|| format!("cannot open {}", path.display()))?;
         Ok(Self {
             stream,
-            _far_end: None,
+            far_end: None,
         })
     }
 }

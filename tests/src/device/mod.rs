@@ -5,7 +5,8 @@
 //! serial hardware with `--serial /dev/ttyUSB1`.
 //!
 //! [`model`] is what the device is (pure), [`lamp`] and [`thermometer`] are the two kinds, [`mod@line`] makes the
-//! pseudo-terminal, [`noise`] spoils it on request, and [`serve`] is the loop.
+//! pseudo-terminal, [`noise`] spoils it on request, [`ways`] are the line and the broker by which it is reached, and [`serve`] is
+//! the loop.
 
 pub mod lamp;
 pub mod line;
@@ -13,3 +14,4 @@ pub mod model;
 pub mod noise;
 pub mod serve;
 pub mod thermometer;
+pub mod ways;

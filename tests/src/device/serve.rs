@@ -1,19 +1,19 @@
-//! The device's loop: line, protocol machine, model, and the state file that the world may look at.
+//! The device's loop: ways to it, protocol machine, model, and the state file that the world may look at.
 
+use std::fs::OpenOptions;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::Context as _;
 use autoglm_protocol::{
-    Config, Device, DeviceEvent, Fault, FaultCode, Instant, LinkKind, RequestId, Value,
+    Config, Device, DeviceEvent, Fault, FaultCode, Instant, RequestId, Security, Value,
 };
 use serde_json::json;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::signal::unix::{SignalKind, signal};
 
-use super::line::Line;
 use super::model::{Model, read, unknown};
 use super::noise::Noise;
+use super::ways::{Arrival, Ways};
 
 /// How often the simulated world moves on.
 const TICK: Duration = Duration::from_secs(1);
@@ -23,6 +23,8 @@ const TICK: Duration = Duration::from_secs(1);
 pub struct Options {
     /// Where its state is written for the world to see; nowhere when `None`.
     pub state: Option<PathBuf>,
+    /// Where each executed action is noted, a line of JSON each; nowhere when `None`. It outlives the device's power-ups.
+    pub executions: Option<PathBuf>,
     /// Time that each command takes.
     pub delay: Duration,
     /// An action that always fails.
@@ -31,6 +33,23 @@ pub struct Options {
     pub noise: Noise,
     /// Its power-up identity.
     pub boot_id: u32,
+    /// How it protects its connection.
+    pub security: Security,
+    /// How long it keeps an interrupted connection.
+    pub resume: Duration,
+    /// How often it raises the event `tick` with a growing number; never when `None`.
+    pub tick: Option<Duration>,
+}
+
+/// What the device counts since power-up, for the world to compare.
+#[derive(Debug, Clone, Copy, Default)]
+struct Counts {
+    /// Actions carried out.
+    executed: u64,
+    /// `tick` events that its machine took for sending.
+    ticks: i64,
+    /// Connections, those that resumed another not counted.
+    connections: u64,
 }
 
 /// A command that the device is carrying out.
@@ -44,9 +63,9 @@ struct Working {
 /// Serves until told to stop.
 ///
 /// # Errors
-/// When the line or the state file fails.
+/// When its only way or the state file fails.
 pub async fn serve(
-    mut line: Line,
+    mut ways: Ways,
     description: &str,
     model: &mut dyn Model,
     mut options: Options,
@@ -54,20 +73,25 @@ pub async fn serve(
     let origin = tokio::time::Instant::now();
     let clock =
         || Instant::from_micros(u64::try_from(origin.elapsed().as_micros()).unwrap_or(u64::MAX));
-    let mut device = Device::new(
-        Config::default(),
-        LinkKind::Stream,
+    let config = Config {
+        resume_window: options.resume,
+        ..Config::default()
+    };
+    let mut device = Device::with_security(
+        config,
+        ways.kind(),
         options.boot_id,
         1,
         description.as_bytes(),
+        options.security.clone(),
     );
     let mut terminate = signal(SignalKind::terminate())?;
     let mut tick = tokio::time::interval(TICK);
     let mut working: Option<Working> = None;
-    let mut executed: u64 = 0;
+    let mut counts = Counts::default();
+    let mut next_event = options.tick.map(|pace| origin + pace);
     let mut told = model.properties();
-    let mut input = [0u8; 4096];
-    publish(&options, &told, executed, None)?;
+    publish(&options, &told, counts, None)?;
 
     loop {
         while let Some(event) = device.poll_event() {
@@ -87,7 +111,7 @@ pub async fn serve(
                         device.respond(now, id, Err(busy)).unwrap_or(());
                     } else {
                         let done_at = tokio::time::Instant::now() + options.delay;
-                        publish(&options, &model.properties(), executed, Some(&action))?;
+                        publish(&options, &model.properties(), counts, Some(&action))?;
                         working = Some(Working {
                             id,
                             action,
@@ -96,7 +120,10 @@ pub async fn serve(
                         });
                     }
                 }
-                DeviceEvent::Connected { .. } => eprintln!("host connected"),
+                DeviceEvent::Connected { .. } => {
+                    eprintln!("host connected");
+                    counts.connections += 1;
+                }
                 DeviceEvent::Lost { reason } => eprintln!("host lost: {reason}"),
                 DeviceEvent::Cancel { .. } | DeviceEvent::TimeSync { .. } => {}
                 DeviceEvent::IncompatibleVersion { theirs } => {
@@ -112,11 +139,12 @@ pub async fn serve(
             let result = if options.fails.as_deref() == Some(work.action.as_str()) {
                 Err(Fault::new(FaultCode::Failed, "the relay is stuck"))
             } else {
-                executed += 1;
+                counts.executed += 1;
+                note_execution(&options, &work)?;
                 model.invoke(&work.action, &work.input)
             };
             // The world sees the new state before the host hears of it: who reads the answer may look at once.
-            publish(&options, &model.properties(), executed, None)?;
+            publish(&options, &model.properties(), counts, None)?;
             device.respond(clock(), work.id, result).unwrap_or(());
         }
         for (property, value) in model.properties() {
@@ -128,30 +156,53 @@ pub async fn serve(
         }
         told = model.properties();
 
-        let mut output = Vec::new();
-        while device.poll_transmit(clock(), &mut output) {}
-        options.noise.spoil(&mut output);
-        if !output.is_empty() {
-            line.stream
-                .write_all(&output)
-                .await
-                .context("the line failed")?;
+        if let (Some(at), Some(pace)) = (next_event, options.tick)
+            && at <= tokio::time::Instant::now()
+        {
+            // Only what the machine took counts: without a connection, or room, there is nobody to tell.
+            let number = Value::Int(counts.ticks);
+            if device.event(clock(), "tick", number).is_ok() {
+                counts.ticks += 1;
+            }
+            next_event = Some(at.max(tokio::time::Instant::now()) + pace);
+        }
+
+        if ways.has_room() {
+            let mut output = Vec::new();
+            if ways.kind().is_stream() {
+                while output.len() < 4096 && device.poll_transmit(clock(), &mut output) {}
+                options.noise.spoil(&mut output);
+            } else {
+                device.poll_transmit(clock(), &mut output);
+            }
+            ways.send(output);
         }
         let timeout = device
             .poll_timeout()
             .map(|at| origin + Duration::from_micros(at.as_micros()));
         tokio::select! {
-            count = line.stream.read(&mut input) => {
-                let mut bytes = input[..count.context("the line failed")?].to_vec();
-                anyhow::ensure!(!bytes.is_empty(), "the line is gone");
-                options.noise.spoil(&mut bytes);
-                device.handle_input(clock(), &bytes);
-            }
+            arrival = ways.turn() => match arrival.context("nobody can reach the device any more")? {
+                Arrival::Bytes(mut bytes) => {
+                    if ways.kind().is_stream() {
+                        options.noise.spoil(&mut bytes);
+                    }
+                    device.handle_input(clock(), &bytes);
+                }
+                Arrival::Moved(link, bytes) => {
+                    eprintln!("going on over {link:?}");
+                    device.change_link(clock(), link);
+                    if !bytes.is_empty() {
+                        device.handle_input(clock(), &bytes);
+                    }
+                }
+                Arrival::Nothing => {}
+            },
+            () = sleep_until(next_event) => {}
             () = sleep_until(timeout) => device.handle_timeout(clock()),
             () = sleep_until(working.as_ref().map(|work| work.done_at)) => {}
             _ = tick.tick() => {
                 model.pass(TICK.as_secs_f64());
-                publish(&options, &model.properties(), executed, working.as_ref().map(|work| work.action.as_str()))?;
+                publish(&options, &model.properties(), counts, working.as_ref().map(|work| work.action.as_str()))?;
             }
             _ = terminate.recv() => return Ok(()),
             _ = tokio::signal::ctrl_c() => return Ok(()),
@@ -166,12 +217,42 @@ async fn sleep_until(deadline: Option<tokio::time::Instant>) {
     }
 }
 
-/// Writes the state file in one step, so that a reader never sees half of it: properties, how many actions were executed
-/// since power-up, and which one is being worked on.
+/// Adds a line to the file of executions, so that who asked can be held against what was done, and how often.
+fn note_execution(options: &Options, work: &Working) -> anyhow::Result<()> {
+    let Some(path) = &options.executions else {
+        return Ok(());
+    };
+    let line = json!({"action": work.action, "input": plain(&work.input)});
+    let mut file = OpenOptions::new()
+        .create(true)
+        .append(true)
+        .open(path)
+        .with_context(|| format!("cannot open {}", path.display()))?;
+    std::io::Write::write_all(&mut file, format!("{line}\n").as_bytes())
+        .with_context(|| format!("cannot write {}", path.display()))
+}
+
+/// A value as the world reads it.
+fn plain(value: &Value) -> serde_json::Value {
+    match value {
+        Value::Bool(truth) => json!(truth),
+        Value::Int(number) => json!(number),
+        Value::Float(number) => json!(number),
+        Value::Text(text) => json!(text),
+        Value::Map(members) => members
+            .iter()
+            .map(|(name, value)| (name.clone(), plain(value)))
+            .collect(),
+        other => json!(format!("{other:?}")),
+    }
+}
+
+/// Writes the state file in one step, so that a reader never sees half of it: properties, what was counted since power-up, and
+/// which action is being worked on.
 fn publish(
     options: &Options,
     properties: &[(&'static str, Value)],
-    executed: u64,
+    counts: Counts,
     working: Option<&str>,
 ) -> anyhow::Result<()> {
     let Some(path) = &options.state else {
@@ -179,16 +260,11 @@ fn publish(
     };
     let mut state = serde_json::Map::new();
     for (name, value) in properties {
-        let value = match value {
-            Value::Bool(truth) => json!(truth),
-            Value::Int(number) => json!(number),
-            Value::Float(number) => json!(number),
-            Value::Text(text) => json!(text),
-            other => json!(format!("{other:?}")),
-        };
-        state.insert((*name).to_owned(), value);
+        state.insert((*name).to_owned(), plain(value));
     }
-    state.insert("executed".to_owned(), json!(executed));
+    state.insert("executed".to_owned(), json!(counts.executed));
+    state.insert("ticks".to_owned(), json!(counts.ticks));
+    state.insert("connections".to_owned(), json!(counts.connections));
     state.insert("working".to_owned(), json!(working));
     let fresh = path.with_extension("new");
     std::fs::write(&fresh, serde_json::to_vec(&state)?)

@@ -16,7 +16,7 @@ const WITHOUT_DEFAULT: [&str; 4] = [
 ];
 
 /// Lists of tables, of which there are none by default.
-const TABLES: [&str; 3] = ["link", "foreign.modbus", "foreign.mqtt"];
+const TABLES: [&str; 3] = ["device", "foreign.modbus", "foreign.mqtt"];
 
 fn example() -> String {
     std::fs::read_to_string(shipped().join("config.example.toml")).unwrap()
@@ -73,7 +73,7 @@ fn the_example_as_shipped_is_the_defaults() {
 fn the_example_with_every_setting_in_use_is_accepted() {
     let config =
         Config::from_text(&with_every_setting(), Path::new("config.example.toml")).unwrap();
-    assert_eq!(config.links.len(), 1);
+    assert_eq!(config.devices.len(), 1);
     assert_eq!(
         (config.foreign.modbus.len(), config.foreign.mqtt.len()),
         (1, 1)

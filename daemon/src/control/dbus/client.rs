@@ -112,12 +112,30 @@ pub trait Link {
     /// Where it leads.
     #[zbus(property)]
     fn address(&self) -> zbus::Result<String>;
-    /// `disconnected`, `connecting`, `connected` or `reconnecting`.
+    /// Name of its device in the configuration.
+    #[zbus(property)]
+    fn device(&self) -> zbus::Result<String>;
+    /// `connected`: it carries the device. `standby`, `connecting`, `reconnecting`, `disconnected` or `refused` otherwise.
     #[zbus(property)]
     fn state(&self) -> zbus::Result<String>;
     /// Why it is not connected, if something went wrong.
     #[zbus(property)]
     fn detail(&self) -> zbus::Result<String>;
+    /// `private` or `clear`.
+    #[zbus(property)]
+    fn security(&self) -> zbus::Result<String>;
+    /// Smoothed round-trip time in microseconds; 0 while it is not known.
+    #[zbus(property)]
+    fn rtt_us(&self) -> zbus::Result<u64>;
+    /// Share of packets that had to be sent again; -1 while it is not known.
+    #[zbus(property)]
+    fn loss(&self) -> zbus::Result<f64>;
+    /// Bytes handed to the link since the daemon started.
+    #[zbus(property)]
+    fn bytes_sent(&self) -> zbus::Result<u64>;
+    /// Bytes taken from it.
+    #[zbus(property)]
+    fn bytes_received(&self) -> zbus::Result<u64>;
 }
 
 /// `org.openautoglm.Edge1.Model`: a model, at `/org/openautoglm/Edge1/models/*`.

@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
+use std::time::Duration;
 
 use zbus::object_server::SignalEmitter;
 use zbus::{Connection, OwnedObjectPath, OwnedVariant, Variant, interface};
@@ -13,7 +14,7 @@ use super::names::path;
 use super::value;
 use crate::inference::InferenceHandle;
 use crate::inference::status::InferenceStatus;
-use crate::link::supervisor::{LinkSnapshot, Links};
+use crate::link::board::{LinkSnapshot, Links};
 use crate::status::model_state;
 use crate::things::description::ThingId;
 use crate::things::registry::{DeviceEvent, Presence, Registry, ThingSnapshot, Things};
@@ -56,7 +57,7 @@ impl Thing {
         self.look(|thing| matches!(thing.presence, Presence::Online { .. }))
     }
 
-    /// The link that reaches it; empty while it is offline.
+    /// The link that reaches it; empty while none does.
     #[zbus(property)]
     fn link(&self) -> String {
         self.look(link_of)
@@ -89,7 +90,7 @@ impl Thing {
 fn link_of(thing: &ThingSnapshot) -> String {
     match &thing.presence {
         Presence::Online { link, .. } => link.to_string(),
-        Presence::Offline { .. } => String::new(),
+        Presence::Interrupted { .. } | Presence::Offline { .. } => String::new(),
     }
 }
 
@@ -101,7 +102,7 @@ pub struct Link {
 }
 
 impl Link {
-    fn look(&self, part: impl FnOnce(&LinkSnapshot) -> String) -> String {
+    fn look<T: Default>(&self, part: impl FnOnce(&LinkSnapshot) -> T) -> T {
         self.links
             .borrow()
             .get(&self.id)
@@ -112,10 +113,16 @@ impl Link {
 
 #[interface(name = "org.openautoglm.Edge1.Link")]
 impl Link {
-    /// Name in the configuration.
+    /// Its device's name in the configuration, and its kind.
     #[zbus(property(emits_changed_signal = "const"))]
     fn name(&self) -> String {
         self.id.to_string()
+    }
+
+    /// Name of its device in the configuration.
+    #[zbus(property(emits_changed_signal = "const"))]
+    fn device(&self) -> String {
+        self.look(|link| link.device.clone())
     }
 
     /// Where it leads, as a URI.
@@ -124,7 +131,8 @@ impl Link {
         self.look(|link| link.address.to_string())
     }
 
-    /// `disconnected`, `connecting`, `connected` or `reconnecting`.
+    /// `connected`: it carries the device. `standby`: another does. `connecting`, `reconnecting`, `disconnected`; `refused`: whoever
+    /// answers is not authentic, or the key cannot be used.
     #[zbus(property)]
     fn state(&self) -> String {
         self.look(|link| link.state.name().to_owned())
@@ -135,6 +143,42 @@ impl Link {
     fn detail(&self) -> String {
         self.look(|link| link.state.cause().unwrap_or_default().to_owned())
     }
+
+    /// `private`: encrypted, and both ends have proved that they have the device's key. `clear`: neither.
+    #[zbus(property(emits_changed_signal = "const"))]
+    fn security(&self) -> String {
+        self.look(|link| link.privacy.name().to_owned())
+    }
+
+    /// Smoothed round-trip time in microseconds, when the link was used last; 0 while it is not known.
+    #[zbus(property(emits_changed_signal = "false"))]
+    fn rtt_us(&self) -> u64 {
+        self.look(|link| micros(link.quality.rtt))
+    }
+
+    /// Share of packets that had to be sent again, 0 to 1, when the link was used last; -1 while it is not known.
+    #[zbus(property(emits_changed_signal = "false"))]
+    fn loss(&self) -> f64 {
+        self.look(|link| link.quality.loss.unwrap_or(-1.0))
+    }
+
+    /// Bytes handed to the link since the daemon started.
+    #[zbus(property(emits_changed_signal = "false"))]
+    fn bytes_sent(&self) -> u64 {
+        self.look(|link| link.quality.bytes_sent)
+    }
+
+    /// Bytes taken from the link since the daemon started.
+    #[zbus(property(emits_changed_signal = "false"))]
+    fn bytes_received(&self) -> u64 {
+        self.look(|link| link.quality.bytes_received)
+    }
+}
+
+fn micros(time: Option<Duration>) -> u64 {
+    time.map_or(0, |time| {
+        u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
+    })
 }
 
 /// A model on the bus.

@@ -16,7 +16,7 @@ use super::names::{ROOT, SERVICE};
 use super::objects::Tree;
 use crate::config::Bus;
 use crate::inference::InferenceHandle;
-use crate::link::supervisor::Links;
+use crate::link::board::Links;
 use crate::router::command::Commands;
 use crate::router::conversation::Conversations;
 use crate::session::Sessions;

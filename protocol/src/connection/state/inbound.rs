@@ -11,7 +11,8 @@ use crate::wire::{
     Close, CloseReason, HELLO_OFFER, Hello, Kind, Role, Token, VersionRange, WireError,
 };
 
-use super::super::established::{ConnectionKey, Established, Received, Refusal};
+use super::super::established::{Established, Refusal, Turn};
+use super::super::key::ConnectionKey;
 use super::super::protection::Protection;
 use super::super::session::Suspended;
 use super::super::timers::{Timer, TimerTable};
@@ -46,28 +47,34 @@ impl Connection {
             self.stats.stale += 1;
             return Ok(());
         };
-        let (timers, stats) = (&mut self.timers, &mut self.stats);
-        let config = &self.config;
-        match established.on_packet(now, packet, || is_overrun, config, timers, stats) {
-            Ok(Received {
-                messages,
-                delivered,
-                is_opened,
-            }) => {
+        let mut turn = Turn {
+            now,
+            config: &self.config,
+            timers: &mut self.timers,
+            stats: &mut self.stats,
+            buffers: &mut self.buffers,
+        };
+        let received = &mut self.received;
+        let taken = established.on_packet(packet, || is_overrun, received, &mut turn);
+        if taken.is_err() {
+            received.clear();
+        }
+        match taken {
+            Ok(()) => {
                 if established.is_settled() {
-                    timers.clear(Timer::Handshake);
+                    self.timers.clear(Timer::Handshake);
                 }
-                if is_opened {
+                if core::mem::take(&mut received.is_opened) {
                     let peer = established.peer;
                     if established.on_protected() {
                         self.events.push_back(ConnectionEvent::Established { peer });
                     }
                 }
-                self.stats.messages_received += messages.len() as u64;
+                self.stats.messages_received += received.messages.len() as u64;
                 self.events
-                    .extend(delivered.into_iter().map(ConnectionEvent::Delivered));
+                    .extend(received.delivered.drain(..).map(ConnectionEvent::Delivered));
                 self.events
-                    .extend(messages.into_iter().map(ConnectionEvent::Message));
+                    .extend(received.messages.drain(..).map(ConnectionEvent::Message));
             }
             Err(Refusal::Stale) => self.stats.stale += 1,
             Err(Refusal::Malformed(error)) => return Err(error),

@@ -1,0 +1,232 @@
+//! The devices of a configuration, checked: names, links, and how each connection is protected.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use autoglm_drivers::link::{LinkAddress, LinkClass, LinkId};
+
+use super::key::{KeySource, from_hex};
+use super::raw::{RawDevice, RawKey};
+use super::validate::{ConfigError, Reject, absolute, name};
+use super::{DeviceConfig, LinkConfig, Protection};
+
+/// The longest time that a connection may be kept, in seconds. A device remembers its latest requests only.
+const RESUME_S_MAX: u64 = 3600;
+
+pub(super) fn devices(
+    reject: &Reject<'_>,
+    raw: Vec<RawDevice>,
+) -> Result<Vec<DeviceConfig>, ConfigError> {
+    let (mut names, mut addresses) = (BTreeSet::new(), BTreeSet::new());
+    raw.into_iter()
+        .map(|raw| {
+            let device = name(reject, "device.name", raw.name.clone())?;
+            if !names.insert(device.clone()) {
+                return Err(reject.value(
+                    "device.name",
+                    device,
+                    "stands twice; names must be unique",
+                ));
+            }
+            let links = links(reject, &device, &raw.links, &mut addresses)?;
+            let protection = protection(reject, &device, &raw)?;
+            if protection == Protection::Clear
+                && let Some(link) = links
+                    .iter()
+                    .find(|link| link.address.class() == LinkClass::Mqtt)
+            {
+                return Err(reject.value(
+                    format!("device.{device}.links"),
+                    &link.address,
+                    format!(
+                        "a broker is somebody else's computer, so this device needs a key: `autoglmctl key new FILE`, \
+                         key = {{ file = \"FILE\" }} under [[device]] {device}, and the same key in the device"
+                    ),
+                ));
+            }
+            let resume = reject.within(
+                &format!("device.{device}.resume_s"),
+                raw.resume_s,
+                0,
+                RESUME_S_MAX,
+            )?;
+            Ok(DeviceConfig {
+                name: device,
+                links,
+                protection,
+                resume: Duration::from_secs(resume),
+            })
+        })
+        .collect()
+}
+
+fn links(
+    reject: &Reject<'_>,
+    device: &str,
+    raw: &[String],
+    addresses: &mut BTreeSet<String>,
+) -> Result<Vec<LinkConfig>, ConfigError> {
+    let key = format!("device.{device}.links");
+    if raw.is_empty() {
+        return Err(reject.value(key, "[]", "must name at least one link"));
+    }
+    let mut counts: BTreeMap<LinkClass, u32> = BTreeMap::new();
+    raw.iter()
+        .map(|text| {
+            let address: LinkAddress = text
+                .parse()
+                .map_err(|error| reject.value(key.clone(), text, error))?;
+            if !addresses.insert(address.to_string()) {
+                return Err(reject.value(key.clone(), text, "another link has it already"));
+            }
+            let class = address.class();
+            let count = counts.entry(class).or_default();
+            *count += 1;
+            let id = match count {
+                1 => format!("{device}-{}", class.name()),
+                count => format!("{device}-{}-{count}", class.name()),
+            };
+            Ok(LinkConfig {
+                id: LinkId(id),
+                address,
+            })
+        })
+        .collect()
+}
+
+fn protection(
+    reject: &Reject<'_>,
+    device: &str,
+    raw: &RawDevice,
+) -> Result<Protection, ConfigError> {
+    let source = |member: &str, raw: &RawKey| match raw {
+        RawKey::File(path) => {
+            let key = format!("device.{device}.{member}.file");
+            absolute(reject, &key, path).map(KeySource::File)
+        }
+        RawKey::Credential(credential) => {
+            let key = format!("device.{device}.{member}.credential");
+            let is_fit = !credential.is_empty()
+                && !credential.starts_with('.')
+                && !credential.contains(['/', '\0']);
+            match is_fit {
+                true => Ok(KeySource::Credential(credential.clone())),
+                false => Err(reject.value(key, credential, "must be the name of a credential")),
+            }
+        }
+    };
+    let key = raw.key.as_ref().map(|key| source("key", key)).transpose()?;
+    match (key, &raw.identity, &raw.peer) {
+        (None, None, None) => Ok(Protection::Clear),
+        (Some(key), None, None) => Ok(Protection::PreShared { key }),
+        (Some(key), Some(identity), Some(peer)) => {
+            let public = from_hex(peer).ok_or_else(|| {
+                reject.value(
+                    format!("device.{device}.peer"),
+                    peer,
+                    "must be the device's public key, 64 hexadecimal digits, as `autoglmctl key public` prints it",
+                )
+            })?;
+            Ok(Protection::Mutual {
+                key,
+                identity: source("identity", identity)?,
+                peer: *public,
+            })
+        }
+        (None, ..) => Err(reject.value(
+            format!("device.{device}.key"),
+            "",
+            "identity and peer protect only beside a shared key: add key = { file = \"…\" }",
+        )),
+        (Some(_), ..) => Err(reject.value(
+            format!("device.{device}"),
+            "",
+            "identity (this box's private key) and peer (the device's public key) belong together",
+        )),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::super::Config;
+    use super::*;
+
+    fn read(text: &str) -> Result<Vec<DeviceConfig>, String> {
+        Config::from_text(text, Path::new("config.toml"))
+            .map(|config| config.devices)
+            .map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn a_devices_links_are_named_after_it_and_keep_their_order() {
+        let devices = read(
+            "[[device]]\nname = \"desk\"\nkey = { file = \"/k\" }\nlinks = [\"serial:///dev/a\", \"mqtt://b/d\", \"serial:///dev/c\"]",
+        )
+        .unwrap();
+        let ids: Vec<&str> = devices[0]
+            .links
+            .iter()
+            .map(|link| link.id.0.as_str())
+            .collect();
+        assert_eq!(ids, ["desk-serial", "desk-mqtt", "desk-serial-2"]);
+        assert_eq!(devices[0].resume, Duration::from_secs(30));
+    }
+
+    #[test]
+    fn a_device_at_a_broker_needs_a_key_and_is_told_how() {
+        let error = read("[[device]]\nname = \"desk\"\nlinks = [\"mqtt://b/desk\"]").unwrap_err();
+        for part in ["device.desk.links", "autoglmctl key new", "key = {"] {
+            assert!(error.contains(part), "{part}: {error}");
+        }
+    }
+
+    #[test]
+    fn static_pairs_are_complete_or_refused() {
+        let device = |more: &str| {
+            read(&format!(
+                "[[device]]\nname = \"desk\"\nlinks = [\"serial:///dev/a\"]\n{more}"
+            ))
+        };
+        let peer = "ab".repeat(32);
+        let both = format!("identity = {{ credential = \"box\" }}\npeer = \"{peer}\"\n");
+        let mutual = device(&format!("key = {{ file = \"/k\" }}\n{both}")).unwrap();
+        assert!(matches!(
+            &mutual[0].protection,
+            Protection::Mutual { peer, .. } if *peer == [0xab; 32]
+        ));
+        assert!(device(&both).unwrap_err().contains("shared key"));
+        assert!(
+            device("key = { file = \"/k\" }\npeer = \"00\"")
+                .unwrap_err()
+                .contains("belong together")
+        );
+        assert!(
+            device("key = { file = \"k\" }")
+                .unwrap_err()
+                .contains("absolute")
+        );
+        assert!(
+            device("key = { credential = \"../k\" }")
+                .unwrap_err()
+                .contains("name of a credential")
+        );
+    }
+
+    #[test]
+    fn names_and_addresses_are_unique_and_addresses_are_checked() {
+        let device = |name: &str, path: &str| {
+            format!("[[device]]\nname=\"{name}\"\nlinks=[\"serial:///dev/{path}\"]\n")
+        };
+        let refusal = |text: String| read(&text).unwrap_err();
+        assert!(refusal(device("a", "x") + &device("a", "y")).contains("twice"));
+        assert!(refusal(device("a", "x") + &device("b", "x")).contains("already"));
+        let wrong = refusal("[[device]]\nname=\"a\"\nlinks=[\"usb:x\"]".to_owned());
+        assert!(
+            wrong.contains("device.a.links") && wrong.contains("usb:x") && wrong.contains("serial"),
+            "{wrong}"
+        );
+        assert!(refusal("[[device]]\nname=\"a\"\nlinks=[]".to_owned()).contains("at least one"));
+    }
+}

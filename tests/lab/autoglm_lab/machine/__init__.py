@@ -1,0 +1,1 @@
+"""One virtual machine: hardware.py (what it is made of), vm.py (its life), channel.py (talking to the agent in it)."""

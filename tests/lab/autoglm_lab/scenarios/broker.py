@@ -1,0 +1,91 @@
+"""The fleet's broker: restarted, killed, away, and cut off without a word."""
+
+import time
+
+from . import scenario
+from .box import UNIT, Box
+from .report import Notes
+
+# A broker that is away is tried again after 1 s, doubling, with full jitter: what that can add to a short absence.
+JITTER_S = 4
+
+
+def _fresh(box: Box) -> None:
+    """A daemon whose waits for the broker start small: earlier scenarios have made them long."""
+    box.shell(f"systemctl restart {UNIT}")
+    box.settle()
+
+
+@scenario(bound_s=5 + JITTER_S, is_short=True)
+def the_broker_restarts(box: Box, notes: Notes) -> None:
+    """A broker that is restarted is in use again within 5 s and jitter; nothing is lost or doubled."""
+    _fresh(box)
+    with box.operator() as operator:
+        operator.wait_for_count(10)
+        place = box.journal.now()
+        box.shell("systemctl restart mosquitto")
+        started = box.wait_for("^Started", after=place, unit="systemd:mosquitto")
+        notes.did("restarted the broker")
+        notes.obeys_again(
+            operator, since=box.journal.on_host(started.at), what="from the broker's start to the next command done"
+        )
+        operator.wait_for_count(10)
+        notes.counted(operator.stop())
+
+
+@scenario(bound_s=5 + JITTER_S)
+def kill_9_of_the_broker(box: Box, notes: Notes) -> None:
+    """A broker that is killed and forgets its sessions is in use again within 5 s and jitter."""
+    _fresh(box)
+    with box.operator() as operator:
+        operator.wait_for_count(10)
+        place = box.journal.now()
+        box.shell(
+            "systemctl kill --kill-whom=main -s KILL mosquitto; sleep 0.5; rm -f /var/lib/mosquitto/mosquitto.db; systemctl restart mosquitto"
+        )
+        started = box.wait_for("^Started", after=place, unit="systemd:mosquitto")
+        notes.did("kill -9 of the broker, and a new one that knows nobody")
+        notes.obeys_again(
+            operator, since=box.journal.on_host(started.at), what="from the broker's start to the next command done"
+        )
+        operator.wait_for_count(10)
+        notes.counted(operator.stop())
+
+
+@scenario(bound_s=30 + JITTER_S)
+def the_broker_is_away_for_20_s(box: Box, notes: Notes) -> None:
+    """A broker that is away for 20 s is found again within the back-off, and what waited is done."""
+    _fresh(box)
+    with box.operator() as operator:
+        operator.wait_for_count(10)
+        box.shell("systemctl stop mosquitto")
+        notes.did("stopped the broker for 20 s")
+        time.sleep(20)
+        place = box.journal.now()
+        box.shell("systemctl start mosquitto")
+        started = box.wait_for("^Started", after=place, unit="systemd:mosquitto")
+        notes.obeys_again(
+            operator, since=box.journal.on_host(started.at), what="from the broker's start to the next command done"
+        )
+        operator.wait_for_count(10)
+        notes.counted(operator.stop())
+
+
+@scenario(bound_s=30 + JITTER_S)
+def the_broker_is_away_at_start(box: Box, notes: Notes) -> None:
+    """A daemon that starts without its broker serves the bus at once, and the fleet when the broker comes."""
+    box.shell(f"systemctl stop mosquitto; systemctl restart {UNIT}")
+    notes.did("started the daemon without a broker")
+    box.wait_for("^device connected", after=0)
+    said = box.machine.run(["autoglmctl", "invoke", "desk lamp", "turn_on"], timeout_s=60)
+    notes.expect(said.status == 0, f"the bus serves {said.stderr.strip()}")
+    time.sleep(5)
+    with box.operator() as operator:
+        place = box.journal.now()
+        box.shell("systemctl start mosquitto")
+        started = box.wait_for("^Started", after=place, unit="systemd:mosquitto")
+        notes.obeys_again(
+            operator, since=box.journal.on_host(started.at), what="from the broker's start to the next command done"
+        )
+        operator.wait_for_count(10)
+        notes.counted(operator.stop())
