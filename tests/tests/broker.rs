@@ -232,3 +232,36 @@ async fn a_broker_that_is_away_is_said_and_a_full_queue_refuses_at_once() {
         .unwrap();
     assert_eq!(first, Some(Err(PublishError::Busy)));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_message_whose_time_is_over_does_not_leave_when_the_broker_returns() {
+    let mut edge_box = EdgeBox::new().unwrap();
+    edge_box.start_broker().unwrap();
+    let port = edge_box.broker_port();
+    let speaker = side(port, "speaker", &[]);
+    is_connected(&speaker).await;
+    edge_box.stop_broker().unwrap();
+    let away = |state: &BrokerState| matches!(state, BrokerState::Waiting { .. });
+    tokio::time::timeout(PATIENCE, speaker.client.state().wait_for(away))
+        .await
+        .unwrap()
+        .unwrap();
+    let client = speaker.client.clone();
+    let until = std::time::Instant::now();
+    let late = tokio::spawn(async move { client.publish_until(numbered(1), until).await });
+    edge_box.start_broker().unwrap();
+    let mut listener = side(port, "listener", &[]);
+    is_connected(&listener).await;
+    // Wanted only now, on a connection that is there already.
+    listener.client.want(["numbers".to_owned()].into());
+    assert_eq!(late.await.unwrap(), Err(PublishError::Expired));
+    // What is still in time arrives, and nothing before it. It is sent until the new subscription has taken effect.
+    let client = speaker.client.clone();
+    let sending = tokio::spawn(async move {
+        loop {
+            client.publish(numbered(2)).await.unwrap();
+        }
+    });
+    assert_eq!(next(&mut listener).await.1, "2");
+    sending.abort();
+}
