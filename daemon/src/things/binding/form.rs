@@ -1,7 +1,7 @@
 //! Forms of a Thing Description (TD 1.1 §5.3.4.2), read and checked; what their terms mean is each binding's business.
 //!
 //! Only what a form says is read here: its target (`href`, resolved against the description's `base`), its operations (`op`, with the
-//! defaults of TD 1.1 table 5.3.4.2-5.4), its content type, and its other members as they stand. An error names the JSON path.
+//! defaults of TD 1.1 §5.4), its content type, and its other members as they stand. An error names the JSON path.
 
 use std::collections::BTreeSet;
 use std::fmt;
