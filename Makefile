@@ -43,6 +43,7 @@ test: ## run all tests on real parts
 	@$(CARGO) build --workspace --bins
 	$(CARGO) test --workspace $(TEST)
 	$(if $(TEST),,python3 -m unittest discover -s models/tests -t models)
+	$(if $(TEST),,python3 -m unittest discover -s tests/lab/tests -t tests/lab)
 
 bench: ## measure, with peers in the same run, and print the README's tables
 	@$(SETUP) all

@@ -10,27 +10,31 @@ use std::time::{Duration, SystemTime};
 
 use anyhow::Context as _;
 use autoglm_drivers::backoff::Backoff;
-use autoglm_drivers::link::{LinkAddress, Opener};
+use autoglm_drivers::ble::Radio;
+use autoglm_drivers::link::{LinkAddress, LinkClass, Opener};
 use autoglm_drivers::mqtt::device::{Brokers, End};
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::config::{Bus, Config};
+use crate::config::{Bus, Class, Config, OutboxConfig};
 use crate::control::dbus::service::{Door, DoorState};
-use crate::control::fleet::service::FleetDoor;
+use crate::control::fleet::reporter::REPORTS;
+use crate::control::fleet::service::{FleetDoor, FleetParts};
 use crate::foreign;
 use crate::inference::{Inference, InferenceConfig};
+use crate::link::adapters::Adapters;
 use crate::link::board::{LinkBoard, all_tried};
-use crate::link::supervisor::{Adapters, Supervisor, Surroundings};
+use crate::link::supervisor::{Supervisor, Surroundings};
 use crate::notify;
 use crate::router::command::Commands;
 use crate::router::comprehension::comprehension;
 use crate::router::conversation::Conversations;
 use crate::router::speech::Speech;
 use crate::session::{Retention, Sessions};
-use crate::status::StatusSource;
+use crate::status::{FleetStatus, StatusSource};
 use crate::store::ledger::Ledger;
+use crate::store::outbox::{LaneQuota, Limits, Outbox};
 use crate::store::{ExportPolicy, Store, StoreConfig, StoreHandle};
 use crate::things::registry::registry;
 use crate::understanding::catalogue::Catalogue;
@@ -82,7 +86,11 @@ pub async fn run(config: Config, own_uid: u32, stop: CancellationToken) -> anyho
     let (source_tasks, running, owner_tasks) =
         (TaskTracker::new(), TaskTracker::new(), TaskTracker::new());
 
-    let (registry, registry_task) = registry();
+    let (registry, mut registry_task) = registry();
+    let reports = config.fleet.as_ref().map(|_| mpsc::channel(REPORTS));
+    if let Some((reports, _)) = &reports {
+        registry_task = registry_task.reporting_to(reports.clone());
+    }
     owner_tasks.spawn(registry_task.run(owners.clone()));
     let catalogue = Catalogue::new(Wording::clone(&wording));
     let (comprehension, comprehension_task) =
@@ -117,9 +125,29 @@ pub async fn run(config: Config, own_uid: u32, stop: CancellationToken) -> anyho
     );
 
     let board = LinkBoard::new();
-    let fleet = config.fleet.as_ref().map(|fleet| {
-        FleetDoor::connect(fleet, &config.box_id, boot_id, &owner_tasks, owners.clone())
-    });
+    let outbox = config
+        .fleet
+        .as_ref()
+        .map(|fleet| outbox(store.handle(), &fleet.outbox));
+    let fleet = match (&config.fleet, &outbox, reports) {
+        (Some(fleet), Some(outbox), Some((_, reports))) => {
+            let parts = FleetParts {
+                outbox: outbox.clone(),
+                reports,
+                registry: registry.clone(),
+                boot_id,
+            };
+            let cancel = owners.clone();
+            Some(FleetDoor::connect(
+                fleet,
+                &config.box_id,
+                parts,
+                &owner_tasks,
+                cancel,
+            ))
+        }
+        _ => None,
+    };
     // Foreign devices serve what is still running, as links do, so they stop after it has drained.
     let foreign = foreign::start(
         &config.foreign,
@@ -135,7 +163,13 @@ pub async fn run(config: Config, own_uid: u32, stop: CancellationToken) -> anyho
         board.subscribe(),
         registry.clone(),
         understood,
-        fleet.as_ref().map(FleetDoor::state),
+        fleet
+            .as_ref()
+            .zip(outbox)
+            .map(|(door, outbox)| FleetStatus {
+                broker: door.state(),
+                outbox: outbox.stats(),
+            }),
         foreign,
     );
     let (door_state, mut door) = watch::channel(DoorState::Starting);
@@ -171,10 +205,13 @@ pub async fn run(config: Config, own_uid: u32, stop: CancellationToken) -> anyho
         });
     }
     owner_tasks.spawn(upkeep(store.handle(), ledger, sessions, owners.clone()));
-    // Devices' brokers stop after the devices, who take their leave by them.
+    // Devices' brokers and the radio stop after the devices, who take their leave by them.
     let (broker_tasks, brokers) = (TaskTracker::new(), CancellationToken::new());
     let around = Surroundings {
-        opener: Opener::new(device_brokers(&config, &broker_tasks, &brokers)),
+        opener: Opener::new(
+            device_brokers(&config, &broker_tasks, &brokers),
+            device_radio(&config, &broker_tasks, &brokers),
+        ),
         adapters: Adapters::default(),
         backoff: config.link_backoff,
         registry: registry.clone(),
@@ -206,7 +243,7 @@ pub async fn run(config: Config, own_uid: u32, stop: CancellationToken) -> anyho
         drain("devices and owners", owner_tasks, GRACE).await;
         // Devices take their leave through them.
         brokers.cancel();
-        drain("devices' brokers", broker_tasks, CLOSING).await;
+        drain("devices' brokers and radio", broker_tasks, CLOSING).await;
     };
     let ((), models) = tokio::join!(devices, inference.stop(GRACE + CLOSING));
     if let Err(stragglers) = models {
@@ -217,6 +254,20 @@ pub async fn run(config: Config, own_uid: u32, stop: CancellationToken) -> anyho
         .context("the store did not close")?;
     tracing::info!("stopped");
     Ok(())
+}
+
+/// The outbox with its configured limits.
+fn outbox(store: StoreHandle, config: &OutboxConfig) -> Outbox {
+    let quota = |class: Class| LaneQuota {
+        entries_max: class.entries_max,
+        bytes_max: class.bytes_max,
+    };
+    let limits = Limits {
+        results: quota(config.results),
+        events: quota(config.events),
+        telemetry: quota(config.telemetry_class),
+    };
+    Outbox::new(store, limits)
 }
 
 /// Looks through the commands of the last run. Until that has succeeded, commands are refused and devices still served.
@@ -236,7 +287,7 @@ fn device_brokers(config: &Config, tasks: &TaskTracker, cancel: &CancellationTok
     let links = config.devices.iter().flat_map(|device| &device.links);
     let places = links.filter_map(|link| match &link.address {
         LinkAddress::Mqtt { broker, topic } => Some((broker.clone(), topic.clone())),
-        LinkAddress::Serial { .. } => None,
+        LinkAddress::Serial { .. } | LinkAddress::Ble(_) => None,
     });
     Brokers::spawn(
         places,
@@ -246,6 +297,14 @@ fn device_brokers(config: &Config, tasks: &TaskTracker, cancel: &CancellationTok
         tasks,
         cancel,
     )
+}
+
+/// Bluetooth, if a device is reached by it: without one, nothing on the box is asked for it.
+fn device_radio(config: &Config, tasks: &TaskTracker, cancel: &CancellationToken) -> Option<Radio> {
+    let mut links = config.devices.iter().flat_map(|device| &device.links);
+    links
+        .any(|link| link.address.class() == LinkClass::Ble)
+        .then(|| Radio::spawn(tasks, cancel.clone()))
 }
 
 fn wording(config: &Config) -> anyhow::Result<Wording> {

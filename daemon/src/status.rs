@@ -11,6 +11,7 @@ use crate::foreign::{SourceStatus, Sources};
 use crate::inference::InferenceHandle;
 use crate::inference::status::ModelState;
 use crate::link::board::{LinkSnapshot, Links};
+use crate::store::outbox::{Lane, OutboxStats};
 use crate::store::{Origin, StoreHandle, StoreHealth};
 use crate::things::registry::{Presence, Registry};
 
@@ -23,8 +24,17 @@ pub struct StatusSource {
     links: Links,
     registry: Registry,
     understood: watch::Receiver<usize>,
-    fleet: Option<watch::Receiver<BrokerState>>,
+    fleet: Option<FleetStatus>,
     foreign: Sources,
+}
+
+/// How the fleet's side stands.
+#[derive(Debug, Clone)]
+pub struct FleetStatus {
+    /// The broker's connection.
+    pub broker: watch::Receiver<BrokerState>,
+    /// What waits for it.
+    pub outbox: watch::Receiver<OutboxStats>,
 }
 
 impl StatusSource {
@@ -41,7 +51,7 @@ impl StatusSource {
         links: Links,
         registry: Registry,
         understood: watch::Receiver<usize>,
-        fleet: Option<watch::Receiver<BrokerState>>,
+        fleet: Option<FleetStatus>,
         foreign: Sources,
     ) -> Self {
         Self {
@@ -90,8 +100,8 @@ impl StatusSource {
             "models": models,
             "links": links,
             "things": {"known": things.len(), "online": online, "understood": *self.understood.borrow()},
+            "fleet": self.fleet.as_ref().map_or_else(|| json!({"state": "off"}), fleet),
             "foreign": self.foreign(),
-            "fleet": self.fleet.as_ref().map_or_else(|| json!({"state": "off"}), |fleet| broker(&fleet.borrow())),
         })
     }
 
@@ -129,8 +139,10 @@ impl StatusSource {
         if let StoreHealth::Unavailable { cause } = self.store.health() {
             line.push_str(&format!("; store unavailable: {cause}"));
         }
-        if let Some(BrokerState::Waiting { cause, .. }) =
-            self.fleet.as_ref().map(|fleet| fleet.borrow().clone())
+        if let Some(BrokerState::Waiting { cause, .. }) = self
+            .fleet
+            .as_ref()
+            .map(|fleet| fleet.broker.borrow().clone())
         {
             line.push_str(&format!("; broker away: {cause}"));
         }
@@ -175,6 +187,26 @@ fn store(health: &StoreHealth) -> Value {
         StoreHealth::Ready { origin } => json!({"state": "ready", "detail": self::origin(origin)}),
         StoreHealth::Unavailable { cause } => json!({"state": "unavailable", "detail": cause}),
     }
+}
+
+fn fleet(fleet: &FleetStatus) -> Value {
+    let mut value = broker(&fleet.broker.borrow());
+    let stats = *fleet.outbox.borrow();
+    let lanes: serde_json::Map<String, Value> = Lane::ALL
+        .into_iter()
+        .zip(stats)
+        .map(|(lane, stats)| {
+            let counts = json!({
+                "waiting": stats.waiting, "bytes": stats.bytes, "delivered": stats.delivered, "coalesced": stats.coalesced,
+                "expired": stats.expired, "dropped": stats.dropped, "refused": stats.refused, "undeliverable": stats.undeliverable,
+            });
+            (lane.name().to_owned(), counts)
+        })
+        .collect();
+    if let Some(members) = value.as_object_mut() {
+        members.insert("outbox".to_owned(), Value::Object(lanes));
+    }
+    value
 }
 
 fn broker(state: &BrokerState) -> Value {

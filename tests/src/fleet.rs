@@ -143,6 +143,18 @@ impl Operator {
             .await?)
     }
 
+    /// Publishes a command that names itself in its payload and asks for its answer nowhere: it goes to the box's result topic.
+    ///
+    /// # Errors
+    /// When the client is gone.
+    pub async fn publish_without_reply(&self, payload: &[u8]) -> anyhow::Result<()> {
+        let topic = format!("{}/command", self.base);
+        Ok(self
+            .client
+            .publish(topic, QoS::AtLeastOnce, false, payload.to_vec())
+            .await?)
+    }
+
     /// Waits for the reply to a command.
     ///
     /// # Errors

@@ -157,6 +157,34 @@ async fn a_finished_command_is_answered_from_memory_even_while_its_device_is_awa
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_was_refused_is_not_carried_out_by_a_duplicate_that_comes_later() {
+    let mut edge_box = EdgeBox::new().unwrap();
+    edge_box.start_device("lamp", &[]).unwrap();
+    let mut operator = connected(&mut edge_box).await;
+    edge_box.pull_device("lamp");
+    edge_box.daemon().unwrap().kill();
+    edge_box.start_daemon().unwrap();
+    // This run of the daemon has never seen the lamp. "Rejected" is a promise that nothing is done.
+    let refused = operator.command("late", &payload("toggle")).await.unwrap();
+    assert_eq!(
+        (&refused["status"], &refused["error"]),
+        (&json!("REJECTED"), &json!("UnknownThing")),
+        "{refused}\n{}",
+        edge_box.log()
+    );
+    edge_box.start_device("lamp", &[]).unwrap();
+    let executed = executed_when_idle(&edge_box, "lamp").await;
+    // An operator that had no answer yet, or a broker that delivers twice, sends it again.
+    let again = operator.command("late", &payload("toggle")).await.unwrap();
+    assert_eq!(again["error"], "UnknownThing", "{again}");
+    assert_eq!(
+        executed_when_idle(&edge_box, "lamp").await,
+        executed + 1,
+        "the second look, and no toggle"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_waited_at_the_broker_is_carried_out_by_the_box_that_comes_back() {
     let mut edge_box = EdgeBox::new().unwrap();
     edge_box.start_device("lamp", &[]).unwrap();
@@ -280,4 +308,32 @@ async fn a_cable_pulled_and_plugged_in_while_the_lamp_works_costs_nothing() {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_answer_that_met_a_pulled_cable_is_given_again_without_a_second_toggle() {
     toggled_over_a_pulled_cable(|state| state["executed"] == 1).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn doors_that_command_one_device_at_once_are_all_served_and_each_command_is_done_once() {
+    let mut edge_box = EdgeBox::new().unwrap();
+    edge_box
+        .start_device("lamp", &["--delay-ms", "100"])
+        .unwrap();
+    let mut operator = connected(&mut edge_box).await;
+    for round in 0..4 {
+        operator
+            .publish(&format!("fleet-{round}"), &payload("toggle"))
+            .await
+            .unwrap();
+    }
+    // The lamp does one thing at a time, and says that it is busy otherwise.
+    let (one, two) = tokio::join!(
+        edge_box.invoke(LAMP, "toggle", None),
+        edge_box.invoke(LAMP, "toggle", None)
+    );
+    one.unwrap();
+    two.unwrap();
+    for round in 0..4 {
+        let reply = operator.reply_to(&format!("fleet-{round}"), PATIENCE).await;
+        let reply = reply.unwrap();
+        assert_eq!(reply["status"], "SUCCEEDED", "{reply}\n{}", edge_box.log());
+    }
+    assert_eq!(edge_box.device("lamp").unwrap()["executed"], 6);
 }

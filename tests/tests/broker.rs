@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use autoglm_drivers::backoff::Backoff;
 use autoglm_drivers::mqtt::{
-    self, BrokerState, Client, ClientConfig, Incoming, Publication, PublishError, Will,
+    self, BrokerState, Client, ClientConfig, Incoming, Publication, PublishError, PublishOptions,
+    Will,
 };
 use autoglm_tests::edge_box::{EdgeBox, PATIENCE};
 use tokio::sync::mpsc;
@@ -248,13 +249,17 @@ async fn a_message_whose_time_is_over_does_not_leave_when_the_broker_returns() {
         .unwrap();
     let client = speaker.client.clone();
     let until = std::time::Instant::now();
-    let late = tokio::spawn(async move { client.publish_until(numbered(1), until).await });
+    let options = PublishOptions {
+        expires: Some(until),
+        ..PublishOptions::default()
+    };
+    let late = client.submit(numbered(1), options).unwrap();
     edge_box.start_broker().unwrap();
     let mut listener = side(port, "listener", &[]);
     is_connected(&listener).await;
     // Wanted only now, on a connection that is there already.
     listener.client.want(["numbers".to_owned()].into());
-    assert_eq!(late.await.unwrap(), Err(PublishError::Expired));
+    assert_eq!(late.await, Err(PublishError::Expired));
     // What is still in time arrives, and nothing before it. It is sent until the new subscription has taken effect.
     let client = speaker.client.clone();
     let sending = tokio::spawn(async move {

@@ -52,6 +52,8 @@ const MODULES: [(&str, &[&str]); 14] = [
             "router",
             "session",
             "status",
+            // Of it the outbox alone, see `CONTROL_OF_STORE`.
+            "store",
             "things",
             "understanding",
         ],
@@ -75,6 +77,9 @@ const CLI_USES: [&str; 8] = [
     "things::schema",
     "understanding::",
 ];
+
+/// What the doors may use of the store: what waits for the fleet. Everything else goes through the router and the sessions.
+const CONTROL_OF_STORE: &str = "store::outbox";
 
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
@@ -303,6 +308,19 @@ fn the_command_line_is_a_client_and_touches_no_owner_of_state() {
         if module == "cli" && first(&path) != "cli" {
             assert!(
                 CLI_USES.iter().any(|allowed| path.starts_with(allowed)),
+                "{}: crate::{path}",
+                file.display()
+            );
+        }
+    }
+}
+
+#[test]
+fn doors_know_the_outbox_of_the_store_and_nothing_else() {
+    for (file, module, path) in uses() {
+        if module == "control" && first(&path) == "store" {
+            assert!(
+                path.starts_with(CONTROL_OF_STORE),
                 "{}: crate::{path}",
                 file.display()
             );

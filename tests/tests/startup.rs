@@ -152,7 +152,7 @@ fn check_and_print_config_touch_nothing_and_what_is_printed_is_taken_again() {
     let output = command.arg("--check").output().unwrap();
     let words = String::from_utf8(output.stdout).unwrap();
     assert!(
-        output.status.success() && words.contains("2 links") && words.contains("fleet on"),
+        output.status.success() && words.contains("2 devices") && words.contains("fleet on"),
         "{words}"
     );
 

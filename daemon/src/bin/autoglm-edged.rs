@@ -38,8 +38,8 @@ fn start(arguments: &DaemonArgs) -> anyhow::Result<()> {
         print!("{}", config::effective(&arguments.config)?);
         return Ok(());
     }
-    let config = Config::load(&arguments.config)?;
     if arguments.check {
+        let config = config::check(&arguments.config)?;
         let (things, wrong): (Vec<_>, Vec<_>) = foreign::files::load(&config.foreign)
             .into_iter()
             .partition(Result::is_ok);
@@ -57,6 +57,7 @@ fn start(arguments: &DaemonArgs) -> anyhow::Result<()> {
         );
         return Ok(());
     }
+    let config = Config::load(&arguments.config)?;
     if std::env::var_os(NO_TELEMETRY).is_none() {
         // A running process cannot change its environment safely once it has threads, so it starts over with the right one.
         let error = std::process::Command::new(std::env::current_exe()?)

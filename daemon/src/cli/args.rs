@@ -218,7 +218,7 @@ pub enum SessionsCommand {
 /// `key`.
 #[derive(Debug, Subcommand)]
 pub enum KeyCommand {
-    /// Make a key for a device and this box to share (key = { file = "FILE" } under its [[device]])
+    /// Make a key for a device and this box to share (key = { file = "FILE" } under its `[[device]]`)
     New {
         /// Where to write it, for its owner's eyes only; an existing file is never overwritten
         file: PathBuf,

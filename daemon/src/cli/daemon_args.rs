@@ -22,7 +22,7 @@ pub struct DaemonArgs {
     #[arg(long, value_name = "PATH", default_value = config::DEFAULT_PATH)]
     pub config: PathBuf,
 
-    /// Check the configuration, say what is wrong with it, and exit
+    /// Check the configuration and the certificates, keys and passwords that it names, say what is wrong, and exit
     #[arg(long)]
     pub check: bool,
 

@@ -107,6 +107,36 @@ fn rows_text<'a>(
     table.render()
 }
 
+/// What waits for the broker, and what was lost of it, on one line.
+fn outbox_text(lanes: &Map<String, Json>) -> String {
+    let sum = |key: &str| -> i64 { lanes.values().filter_map(|lane| lane[key].as_i64()).sum() };
+    let mut waiting: Vec<String> = Vec::new();
+    let mut lost: Vec<String> = Vec::new();
+    for (name, lane) in lanes {
+        let count = |key: &str| lane[key].as_i64().unwrap_or(0);
+        if count("waiting") > 0 {
+            waiting.push(format!("{} {}", count("waiting"), plain(name)));
+        }
+        for key in ["dropped", "refused", "expired", "undeliverable"] {
+            if count(key) > 0 {
+                lost.push(format!("{} {} {key}", count(key), plain(name)));
+            }
+        }
+    }
+    let mut text = match waiting.is_empty() {
+        true => "empty".to_owned(),
+        false => format!(
+            "{} waiting ({} KiB)",
+            waiting.join(", "),
+            sum("bytes").div_euclid(1024) + 1
+        ),
+    };
+    if !lost.is_empty() {
+        text.push_str(&format!("; since the start {}", lost.join(", ")));
+    }
+    text
+}
+
 /// The links with their quality; the one that is connected carries its device.
 fn links_text(links: &[Map<String, Json>], width: Option<u16>) -> String {
     let head = [
@@ -168,6 +198,9 @@ fn status_text(status: &Json, width: Option<u16>) -> String {
     text.push_str(&format!("store    {}\n", state(&status["store"])));
     text.push_str(&format!("runtime  {}\n", word(&status["runtime"])));
     text.push_str(&format!("fleet    {}\n", state(&status["fleet"])));
+    if let Some(lanes) = status["fleet"]["outbox"].as_object() {
+        text.push_str(&format!("outbox   {}\n", outbox_text(lanes)));
+    }
     for (name, source) in status["foreign"].as_object().into_iter().flatten() {
         text.push_str(&format!(
             "foreign  {}: {}, {} things, {} online, {} errors\n",
@@ -345,6 +378,19 @@ mod tests {
             Exit::Unknown
         );
         assert!(models_ready(&[], &[]).is_ok());
+    }
+
+    #[test]
+    fn outbox_says_what_waits_and_what_was_lost() {
+        let lane = |waiting: u64, dropped: u64, refused: u64| json!({"waiting": waiting, "bytes": 600, "dropped": dropped, "refused": refused, "expired": 0, "undeliverable": 0});
+        let text = |value: Json| outbox_text(value.as_object().unwrap());
+        let quiet = json!({"results": lane(0, 0, 0), "events": lane(0, 0, 0)});
+        assert_eq!(text(quiet), "empty");
+        let busy = json!({"events": lane(3, 0, 2), "telemetry": lane(4, 1, 0)});
+        assert_eq!(
+            text(busy),
+            "3 events, 4 telemetry waiting (2 KiB); since the start 2 events refused, 1 telemetry dropped"
+        );
     }
 
     #[test]

@@ -10,6 +10,8 @@ use autoglm_drivers::link::LinkAddress;
 use autoglm_drivers::mqtt::Broker;
 use serde::{Deserialize, Serialize};
 
+use super::access::Written;
+use super::raw::{RawLogin, RawTls, keep_alive_s};
 use super::validate::{ConfigError, Reject, absolute, name};
 
 /// `[foreign]`
@@ -54,8 +56,14 @@ pub struct RawModbus {
 pub struct RawMqtt {
     /// Short unique name; forms name the broker by it.
     pub name: String,
-    /// `mqtt://host[:port]`.
+    /// `mqtts://host[:port]` or `mqtt://host[:port]`.
     pub broker: String,
+    /// Whether `mqtt://`, which everybody on the way can read and change, may leave this machine. Default: no.
+    #[serde(default)]
+    pub allow_clear: bool,
+    /// MQTT keep-alive in seconds. Default 15: a dead connection is noticed after 23.
+    #[serde(default = "keep_alive_s")]
+    pub keep_alive_s: u64,
     /// Zigbee2MQTT's base topic, usually `zigbee2mqtt`. Absent: not looked for.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub zigbee2mqtt: Option<String>,
@@ -65,6 +73,10 @@ pub struct RawMqtt {
     /// Home Assistant's discovery prefix, usually `homeassistant`. Absent: not looked for.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub home_assistant: Option<String>,
+    /// `[foreign.mqtt.tls]`, with `mqtts://`.
+    pub tls: Option<RawTls>,
+    /// `[foreign.mqtt.login]`
+    pub login: Option<RawLogin>,
 }
 
 fn parity() -> String {
@@ -129,7 +141,7 @@ pub enum Parity {
 pub struct MqttConfig {
     /// Its name in forms.
     pub name: String,
-    /// Its address.
+    /// Its address, and how it is spoken to.
     pub broker: Broker,
     /// Zigbee2MQTT's base topic.
     pub zigbee2mqtt: Option<String>,
@@ -223,10 +235,15 @@ fn mqtt(reject: &Reject<'_>, name: String, raw: RawMqtt) -> Result<MqttConfig, C
         }
     };
     Ok(MqttConfig {
-        broker: raw
-            .broker
-            .parse()
-            .map_err(|error| reject.value(key("broker"), &raw.broker, error))?,
+        broker: Written {
+            table: &format!("foreign.mqtt.{name}"),
+            broker: &raw.broker,
+            allow_clear: raw.allow_clear,
+            keep_alive_s: raw.keep_alive_s,
+            tls: raw.tls.as_ref(),
+            login: raw.login.as_ref(),
+        }
+        .broker(reject)?,
         zigbee2mqtt: topic("zigbee2mqtt", raw.zigbee2mqtt)?,
         tasmota: topic("tasmota", raw.tasmota)?,
         home_assistant: topic("home_assistant", raw.home_assistant)?,
@@ -237,6 +254,8 @@ fn mqtt(reject: &Reject<'_>, name: String, raw: RawMqtt) -> Result<MqttConfig, C
 #[cfg(test)]
 mod tests {
     use std::path::Path;
+
+    use autoglm_drivers::mqtt::Transport;
 
     use super::super::Config;
     use super::*;
@@ -269,9 +288,35 @@ mod tests {
     }
 
     #[test]
+    fn a_broker_is_spoken_to_as_the_fleets_is() {
+        let broker = |rest: &str| read(&format!("[[foreign.mqtt]]\nname = \"home\"\n{rest}"));
+        let message = broker("broker = \"mqtt://broker.example\"").unwrap_err();
+        assert!(
+            message.contains("foreign.mqtt.home.broker") && message.contains("allow_clear"),
+            "{message}"
+        );
+        broker("broker = \"mqtt://broker.example\"\nallow_clear = true").unwrap();
+        let message = broker("broker = \"mqtts://broker.example\"").unwrap_err();
+        assert!(message.contains("[foreign.mqtt.home.tls]"), "{message}");
+        let config = broker(
+            "broker = \"mqtts://broker.example\"\n[foreign.mqtt.tls]\nca = \"/ca\"\n[foreign.mqtt.login]\nuser = \"u\"\npassword_file = \"/p\"\n",
+        )
+        .unwrap();
+        let access = &config.mqtt[0].broker.access;
+        assert!(
+            matches!(&access.transport, Transport::Tls(files) if files.authority == Path::new("/ca")),
+            "{access:?}"
+        );
+        assert_eq!(
+            access.login.as_ref().map(|login| login.user.as_str()),
+            Some("u")
+        );
+    }
+
+    #[test]
     fn a_wrong_value_names_key_value_and_what_is_allowed() {
         let bus = "[[foreign.modbus]]\nname = \"meters\"\naddress = \"serial:///dev/ttyUSB0\"\n";
-        let broker = "[[foreign.mqtt]]\nname = \"meters\"\nbroker = \"mqtt://x\"\n";
+        let broker = "[[foreign.mqtt]]\nname = \"meters\"\nbroker = \"mqtt://127.0.0.1\"\n";
         for (text, parts) in [
             (
                 format!("{bus}parity = \"mark\""),

@@ -4,7 +4,9 @@
 //! form that leaves this module. Every error names the file, the key, the value and what is allowed. All
 //! defaults stand in `raw.rs` (those of foreign devices in `foreign.rs`), each with its unit and reason. Secrets never stand in the file, only paths to them.
 
+mod access;
 mod device;
+mod fleet;
 pub mod foreign;
 pub mod key;
 mod raw;
@@ -132,12 +134,49 @@ pub struct InferenceSettings {
 /// The fleet's broker.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FleetConfig {
-    /// Its address.
+    /// Its address, and how it is spoken to.
     pub broker: Broker,
     /// First part of all topics.
     pub topic_root: String,
     /// How long the broker keeps commands for us while we are away.
     pub session_expiry: Duration,
+    /// What waits for it.
+    pub outbox: OutboxConfig,
+}
+
+/// What waits for the broker, and how long.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct OutboxConfig {
+    /// Which values of properties are told.
+    pub telemetry: Telemetry,
+    /// Results: how many may wait, bytes that they may take, how long they are worth something.
+    pub results: Class,
+    /// Events.
+    pub events: Class,
+    /// Values of properties. The lifetime counts with [`Telemetry::Every`] only: the latest value is true until the next.
+    pub telemetry_class: Class,
+}
+
+/// Limits of one class of messages.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Class {
+    /// Messages.
+    pub entries_max: u64,
+    /// Bytes.
+    pub bytes_max: u64,
+    /// After this time a message is dropped.
+    pub lifetime: Duration,
+}
+
+/// Which values of properties the fleet is told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Telemetry {
+    /// The newest of each; one that was replaced before it left is not sent.
+    Latest,
+    /// Each change.
+    Every,
+    /// None.
+    Off,
 }
 
 /// Limits of conversations.
@@ -177,6 +216,22 @@ impl Config {
         })?;
         validate::validate(raw, path)
     }
+}
+
+/// Reads and checks the file at `path`, and the certificates, keys and passwords that it names, as a connection would now. The daemon
+/// itself starts without them, and tries them again with each connection.
+///
+/// # Errors
+/// As [`Config::load`], and [`ConfigError::Access`].
+pub fn check(path: &Path) -> Result<Config, ConfigError> {
+    let config = Config::load(path)?;
+    let fleet = config.fleet.iter().map(|fleet| &fleet.broker);
+    let foreign = config.foreign.mqtt.iter().map(|foreign| &foreign.broker);
+    for broker in fleet.chain(foreign) {
+        let access = broker.access.check(std::time::SystemTime::now());
+        access.map_err(|source| ConfigError::access(path, broker, source))?;
+    }
+    Ok(config)
 }
 
 /// The file's effective values, defaults included, as TOML.

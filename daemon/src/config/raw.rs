@@ -201,14 +201,92 @@ impl Default for RawSessions {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RawFleet {
-    /// `mqtt://host[:port]`.
+    /// `mqtts://host[:port]` or `mqtt://host[:port]`.
     pub broker: String,
+    /// Whether `mqtt://`, which everybody on the way can read and change, may leave this machine. Default: no.
+    #[serde(default)]
+    pub allow_clear: bool,
     /// First part of all topics.
     #[serde(default = "topic_root")]
     pub topic_root: String,
     /// Seconds that the broker keeps commands for us. Default one day.
     #[serde(default = "session_expiry_s")]
     pub session_expiry_s: u64,
+    /// MQTT keep-alive in seconds. Default 15: a dead connection is noticed after 23.
+    #[serde(default = "keep_alive_s")]
+    pub keep_alive_s: u64,
+    /// `[fleet.tls]`, with `mqtts://`.
+    pub tls: Option<RawTls>,
+    /// `[fleet.login]`
+    pub login: Option<RawLogin>,
+    /// `[fleet.outbox]`
+    #[serde(default)]
+    pub outbox: RawOutbox,
+}
+
+/// `[fleet.tls]`, `[foreign.mqtt.tls]`: PEM files, as absolute paths or `credential:NAME` (of systemd's `LoadCredential=`).
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RawTls {
+    /// The authorities that may have signed the broker's certificate.
+    pub ca: String,
+    /// Our certificate, then those that lead to the authority. Default: none.
+    pub certificate: Option<String>,
+    /// Its private key. Default: none.
+    pub key: Option<String>,
+}
+
+/// `[fleet.login]`, `[foreign.mqtt.login]`
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RawLogin {
+    /// User name at the broker.
+    pub user: String,
+    /// The file with the password, as an absolute path or `credential:NAME`.
+    pub password_file: String,
+}
+
+/// `[fleet.outbox]`: what waits for the broker.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct RawOutbox {
+    /// `latest`, `every` or `off`. Default: latest, since a value that is over explains little.
+    pub telemetry: String,
+    /// Results that may wait. Default 2000.
+    pub results_max: u64,
+    /// KiB of results that may wait. Default 4096.
+    pub results_kib_max: u64,
+    /// Events that may wait. Default 20000: one every 30 s for a week.
+    pub events_max: u64,
+    /// KiB of events that may wait. Default 7168.
+    pub events_kib_max: u64,
+    /// Values that may wait. Default 10000.
+    pub telemetry_max: u64,
+    /// KiB of values that may wait. Default 4096.
+    pub telemetry_kib_max: u64,
+    /// Seconds after which a result that did not get through is dropped. Default one week, as long as a command may live.
+    pub result_lifetime_s: u64,
+    /// Seconds after which an event that did not get through is dropped. Default one week.
+    pub event_lifetime_s: u64,
+    /// Seconds after which a value that did not get through is dropped, with `telemetry = "every"`. Default one day.
+    pub telemetry_lifetime_s: u64,
+}
+
+impl Default for RawOutbox {
+    fn default() -> Self {
+        Self {
+            telemetry: "latest".to_owned(),
+            results_max: 2_000,
+            results_kib_max: 4_096,
+            events_max: 20_000,
+            events_kib_max: 7_168,
+            telemetry_max: 10_000,
+            telemetry_kib_max: 4_096,
+            result_lifetime_s: 604_800,
+            event_lifetime_s: 604_800,
+            telemetry_lifetime_s: 86_400,
+        }
+    }
 }
 
 fn topic_root() -> String {
@@ -217,6 +295,10 @@ fn topic_root() -> String {
 
 fn session_expiry_s() -> u64 {
     86_400
+}
+
+pub(super) fn keep_alive_s() -> u64 {
+    15
 }
 
 /// `[[device]]`

@@ -5,10 +5,12 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use autoglm_drivers::backoff::Backoff;
+use autoglm_drivers::mqtt::{AccessError, Broker};
 
 use super::device::devices;
-use super::raw::{RawConfig, RawFleet};
-use super::{Bus, Config, FleetConfig, InferenceSettings, SessionSettings};
+use super::fleet;
+use super::raw::RawConfig;
+use super::{Bus, Config, InferenceSettings, SessionSettings};
 
 /// Why a configuration cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -42,6 +44,27 @@ pub enum ConfigError {
         /// What may stand there.
         allowed: String,
     },
+    /// Certificates, key or password that a broker connection could not use.
+    #[error("{path}: the broker {broker} cannot be spoken to")]
+    Access {
+        /// The file that names them.
+        path: PathBuf,
+        /// The broker's address.
+        broker: String,
+        /// What is wrong with which of them.
+        #[source]
+        source: Box<AccessError>,
+    },
+}
+
+impl ConfigError {
+    pub(super) fn access(path: &Path, broker: &Broker, source: AccessError) -> Self {
+        Self::Access {
+            path: path.to_owned(),
+            broker: broker.to_string(),
+            source: Box::new(source),
+        }
+    }
 }
 
 /// Reports a value of one file.
@@ -178,7 +201,7 @@ pub(super) fn validate(raw: RawConfig, path: &Path) -> Result<Config, ConfigErro
         foreign: super::foreign::validate(&reject, raw.foreign)?,
         fleet: raw
             .fleet
-            .map(|fleet| self::fleet(&reject, fleet))
+            .map(|fleet| fleet::fleet(&reject, fleet))
             .transpose()?,
         sessions: SessionSettings {
             context_turns: reject.count(
@@ -215,32 +238,6 @@ pub(super) fn validate(raw: RawConfig, path: &Path) -> Result<Config, ConfigErro
             .wording
             .map(|path| absolute(&reject, "understanding.wording", &path))
             .transpose()?,
-    })
-}
-
-fn fleet(reject: &Reject<'_>, raw: RawFleet) -> Result<FleetConfig, ConfigError> {
-    if raw.topic_root.is_empty()
-        || raw.topic_root.contains(['+', '#', '\0'])
-        || raw.topic_root.starts_with('$')
-    {
-        return Err(reject.value(
-            "fleet.topic_root",
-            raw.topic_root,
-            "must be a topic without wildcards",
-        ));
-    }
-    Ok(FleetConfig {
-        broker: raw
-            .broker
-            .parse()
-            .map_err(|error| reject.value("fleet.broker", &raw.broker, error))?,
-        topic_root: raw.topic_root.trim_matches('/').to_owned(),
-        session_expiry: Duration::from_secs(reject.within(
-            "fleet.session_expiry_s",
-            raw.session_expiry_s,
-            60,
-            u64::from(u32::MAX) - 1,
-        )?),
     })
 }
 

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use autoglm_drivers::backoff::Backoff;
 use autoglm_drivers::mqtt::{
-    self, BrokerState, Client, ClientConfig, Incoming, Publication, PublishError,
+    self, BrokerState, Client, ClientConfig, Incoming, Publication, PublishError, PublishOptions,
 };
 use autoglm_drivers::port::{Answer, Command, PortError};
 use serde_json::Value;
@@ -510,8 +510,15 @@ impl Owner {
                         retain,
                         ..Publication::default()
                     };
+                    let options = PublishOptions {
+                        expires: Some(until),
+                        ..PublishOptions::default()
+                    };
                     self.publishing.spawn(async move {
-                        let result = client.publish_until(publication, until).await;
+                        let result = match client.submit(publication, options) {
+                            Ok(receipt) => receipt.await,
+                            Err(error) => Err(error),
+                        };
                         (id, token, result)
                     });
                 }
@@ -558,6 +565,8 @@ impl Owner {
         let result = result.map_err(|error| match error {
             PublishError::Busy => Unpublished::Busy,
             PublishError::Refused(why) => Unpublished::Refused(why),
+            PublishError::TooLarge { .. } => Unpublished::Refused("larger than it takes"),
+            PublishError::InvalidTopic => Unpublished::Refused("topic name"),
             PublishError::Stopped | PublishError::Expired => Unpublished::Stopped,
         });
         if let Some(slot) = self.slots.get_mut(id) {

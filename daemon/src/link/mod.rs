@@ -2,9 +2,10 @@
 //!
 //! A device, not a link, owns the connection: [`supervisor`] is one task per device, which keeps one port for as long as the
 //! device is configured and puts the link below it that [`policy`] (pure, with [`quality`]) chooses. [`introduction`] learns what the
-//! device is and hands the Thing to the registry; [`protection`] turns configured keys into the protocol's security; [`board`]
-//! and [`state`] are what observers see. Nothing here interprets what a device says beyond that.
+//! device is and hands the Thing to the registry; [`protection`] turns configured keys into the protocol's security; [`board`],
+//! [`state`] and [`tally`] are what observers see; [`adapters`] is what links share. Nothing here interprets what a device says beyond that.
 
+pub mod adapters;
 pub mod board;
 pub mod introduction;
 pub mod policy;
@@ -12,3 +13,4 @@ pub mod protection;
 pub mod quality;
 pub mod state;
 pub mod supervisor;
+pub mod tally;

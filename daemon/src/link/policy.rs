@@ -57,6 +57,8 @@ pub fn opening_at_once(class: LinkClass) -> Option<usize> {
     match class {
         // Lines have nothing in common.
         LinkClass::Serial => None,
+        // The driver itself connects one device at a time and lets the others wait until they are heard.
+        LinkClass::Ble => None,
         LinkClass::Mqtt => Some(16),
     }
 }
@@ -89,6 +91,8 @@ enum Active {
 #[derive(Debug)]
 struct Rest {
     until: Instant,
+    /// No announcement shortens it to less.
+    not_before: Instant,
     cause: String,
     is_refusal: bool,
 }
@@ -262,6 +266,8 @@ impl Policy {
                     candidate.detours = candidate.detours.saturating_add(1);
                     candidate.rest = Some(Rest {
                         until,
+                        // A loose plug must not interrupt the connection every few seconds.
+                        not_before: now + DETOUR.min,
                         cause,
                         is_refusal: false,
                     });
@@ -294,6 +300,7 @@ impl Policy {
         };
         candidate.rest = Some(Rest {
             until: now + rest,
+            not_before: now,
             cause,
             is_refusal: true,
         });
@@ -306,7 +313,7 @@ impl Policy {
         let candidate = &mut self.links[link];
         let is_believed = |rest: &Rest| !rest.is_refusal || candidate.class == LinkClass::Serial;
         if let Some(rest) = candidate.rest.as_mut().filter(|rest| is_believed(rest)) {
-            rest.until = rest.until.min(now);
+            rest.until = rest.until.min(now.max(rest.not_before));
         }
     }
 
@@ -375,6 +382,7 @@ impl Policy {
         candidate.attempt = self.backoff.attempt_after(candidate.attempt, lived);
         candidate.rest = Some(Rest {
             until: now + self.backoff.delay(attempt, random),
+            not_before: now,
             cause,
             is_refusal: false,
         });

@@ -52,6 +52,8 @@ fn usual(class: LinkClass) -> Duration {
     match class {
         // One segment of 512 bytes at 115,200 baud takes 45 ms, a short message a tenth of it.
         LinkClass::Serial => Duration::from_millis(30),
+        // Two connection intervals of 7.5 to 50 ms (Bluetooth Core 5.4 Vol 6 Part B §4.5.1; phones and BlueZ choose so).
+        LinkClass::Ble => Duration::from_millis(80),
         // Two hops and a broker, as likely on a radio as on a wire.
         LinkClass::Mqtt => Duration::from_millis(60),
     }
@@ -60,7 +62,8 @@ fn usual(class: LinkClass) -> Duration {
 /// A broker is another machine that must run and be paid for, so a line is worth twice its delay.
 fn weight(class: LinkClass) -> u32 {
     match class {
-        LinkClass::Serial => 1,
+        // A radio shares its air and empties batteries, but needs nobody else.
+        LinkClass::Serial | LinkClass::Ble => 1,
         LinkClass::Mqtt => 2,
     }
 }

@@ -9,11 +9,13 @@
 //! When the connection breaks under a command, the same request is asked again under the same id if that cannot
 //! execute it twice: the device is the same power-up (it remembers what it executed), the request never left, or the action is
 //! declared idempotent. Otherwise the outcome is [`CommandError::Interrupted`].
+//!
+//! A device that is busy did nothing, and is asked anew until the deadline: two doors may well command one device at once.
 
 use std::time::{Duration, Instant, SystemTime};
 
 use autoglm_drivers::port::{Answer, Port, PortError};
-use autoglm_protocol::{DeliveryState, Reply, Request, RequestFailure, RequestId};
+use autoglm_protocol::{DeliveryState, FaultCode, Reply, Request, RequestFailure, RequestId};
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 use tokio_util::task::TaskTracker;
@@ -31,6 +33,9 @@ pub const LIFETIME_DEFAULT: Duration = Duration::from_secs(86_400);
 /// While a device's link is broken for less than this, what is asked waits for the device, up to its deadline: links move within that.
 /// Later nobody would think that the device is there, and it is said at once that it is not.
 const BREAK: Duration = Duration::from_secs(5);
+
+/// Rest before a busy device is asked anew: short beside what a command takes, long beside what asking costs the line.
+const BUSY_REST: Duration = Duration::from_millis(50);
 
 /// A call with everything that identifies it.
 #[derive(Debug, Clone)]
@@ -111,7 +116,7 @@ impl Commands {
         let started = Instant::now();
         let (thing, request) = match self.prepare(&command) {
             Ok(prepared) => prepared,
-            Err(error) => return self.remembered(&command).await.unwrap_or(Err(error)),
+            Err(error) => return self.refused(&command, error, SystemTime::now()).await,
         };
         let deadline = command.deadline.unwrap_or(self.deadline);
         let id = request_id(&command.id);
@@ -189,6 +194,42 @@ impl Commands {
         Ok((thing, request))
     }
 
+    /// The answer to a command that cannot be begun. A thing that is not known may be known a moment later, when its device has
+    /// introduced itself; a duplicate that comes then must not be carried out, for it was promised that nothing is done. So that
+    /// refusal is noted like any other outcome.
+    async fn refused(
+        &self,
+        command: &Command,
+        error: CommandError,
+        now: SystemTime,
+    ) -> Result<Done, CommandError> {
+        if let Some(known) = self.remembered(command).await {
+            return known;
+        }
+        let is_read = matches!(command.call.operation, Operation::Read { .. });
+        if is_read || !matches!(error, CommandError::UnknownThing { .. }) {
+            return Err(error);
+        }
+        let (id, thing) = (command.id.clone(), command.call.thing.to_string());
+        let expiry = command.expiry.unwrap_or(now + LIFETIME_DEFAULT);
+        match self
+            .ledger
+            .begin(&id, &digest(command), expiry, now)
+            .await
+            .map_err(not_taken)?
+        {
+            Begin::Fresh(_) => {}
+            known => return earlier(known, id, thing),
+        }
+        let refusal = Err(error);
+        let _ = self
+            .ledger
+            .finish(&id, Outcome::of(&refusal).to_json())
+            .await
+            .map_err(not_taken)?;
+        refusal
+    }
+
     /// What came of a command that cannot be begun now, if it was begun before: a duplicate that arrives before its device has
     /// returned must not be told that nothing was done.
     async fn remembered(&self, command: &Command) -> Option<Result<Done, CommandError>> {
@@ -207,7 +248,7 @@ impl Commands {
     async fn ask(
         &self,
         thing: &ThingSnapshot,
-        id: RequestId,
+        mut id: RequestId,
         request: Request,
         deadline: Duration,
         repeat: Repeat,
@@ -234,6 +275,14 @@ impl Commands {
                 Err(PortError::NotConnected) => {}
                 Err(PortError::Failed(RequestFailure::ConnectionLost { delivered })) => {
                     may_have_acted |= delivered != DeliveryState::NotSent;
+                }
+                Err(PortError::Failed(RequestFailure::Fault(fault)))
+                    if fault.code == FaultCode::Busy && Instant::now() + BUSY_REST < ends =>
+                {
+                    tokio::time::sleep(BUSY_REST).await;
+                    // Under another name, for it remembers what it answered to this one.
+                    id = next_id(id);
+                    continue;
                 }
                 Err(error) => return Err(self.failed(error, thing, deadline)),
             }
@@ -409,6 +458,11 @@ fn request_id(command_id: &str) -> RequestId {
     let mut first = [0u8; 8];
     first.copy_from_slice(&hash[..8]);
     RequestId(u64::from_be_bytes(first))
+}
+
+/// The name under which a request is asked anew after the device refused it under `id`.
+fn next_id(id: RequestId) -> RequestId {
+    request_id(&format!("after {:016x}", id.0))
 }
 
 /// What the ledger compares to tell a duplicate from another command under the same id.

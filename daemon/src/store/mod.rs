@@ -11,7 +11,8 @@
 //! ```
 //!
 //! Reading order: [`schema`] (what is stored), [`batch`] (what is asked), [`queue`] (how it waits), [`commit`] (the owner), [`disk`] and [`engine`] (sled), [`durable`] (the
-//! syncs), [`recovery`] (opening whatever is found), [`export`] (JSON lines), [`ledger`] (commands executed at most once).
+//! syncs), [`recovery`] (opening whatever is found), [`export`] (JSON lines), [`ledger`] (commands executed at most once), [`outbox`] (what must
+//! reach the broker).
 
 mod batch;
 mod commit;
@@ -21,6 +22,7 @@ mod engine;
 mod error;
 mod export;
 pub mod ledger;
+pub mod outbox;
 mod queue;
 mod recovery;
 mod schema;

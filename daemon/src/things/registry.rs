@@ -107,6 +107,31 @@ pub struct DeviceEvent {
     pub data: Value,
 }
 
+/// What a fleet is told of Things, in the order in which it happened. Unlike snapshots and [`Registry::events`] nothing is left out.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Report {
+    /// A device emitted an event.
+    Event(DeviceEvent),
+    /// A property has a new value.
+    Value {
+        /// Whose.
+        thing: ThingId,
+        /// Which.
+        property: String,
+        /// Its value.
+        value: Value,
+    },
+    /// A Thing came or went.
+    Presence {
+        /// Which.
+        thing: ThingId,
+        /// Its title.
+        title: String,
+        /// Whether it can be reached now.
+        is_online: bool,
+    },
+}
+
 enum Change {
     Attach(Attachment, oneshot::Sender<()>),
     Interrupt(DeviceName),
@@ -138,6 +163,7 @@ pub struct RegistryTask {
     changes: mpsc::Receiver<Change>,
     publish: watch::Sender<Arc<Things>>,
     events: broadcast::Sender<DeviceEvent>,
+    reports: Option<mpsc::Sender<Report>>,
     by_device: BTreeMap<DeviceName, ThingId>,
 }
 
@@ -158,6 +184,7 @@ pub fn registry() -> (Registry, RegistryTask) {
             changes: queue,
             publish,
             events,
+            reports: None,
             by_device: BTreeMap::new(),
         },
     )
@@ -229,59 +256,106 @@ impl Registry {
 }
 
 impl RegistryTask {
+    /// Reports to `reports` from now on. While that queue is full the registry waits, and so the devices: its receiver must
+    /// not wait for anything but a disk.
+    #[must_use]
+    pub fn reporting_to(self, reports: mpsc::Sender<Report>) -> Self {
+        Self {
+            reports: Some(reports),
+            ..self
+        }
+    }
+
+    async fn report(&self, report: Report) {
+        if let Some(reports) = &self.reports {
+            // A receiver that is gone has stopped before us.
+            let _ = reports.send(report).await;
+        }
+    }
+
     /// Owns the Things until cancelled.
     pub async fn run(mut self, cancel: CancellationToken) {
         loop {
             tokio::select! {
                 () = cancel.cancelled() => return,
                 change = self.changes.recv() => match change {
-                    Some(change) => self.apply(change),
+                    Some(change) => self.apply(change).await,
                     None => return,
                 },
             }
         }
     }
 
-    fn apply(&mut self, change: Change) {
+    async fn apply(&mut self, change: Change) {
         match change {
             Change::Attach(attachment, visible) => {
+                let (thing, title) = (
+                    attachment.description.id.clone(),
+                    attachment.description.title.clone(),
+                );
                 self.attach(attachment);
                 let _ = visible.send(());
+                self.report(Report::Presence {
+                    thing,
+                    title,
+                    is_online: true,
+                })
+                .await;
             }
             Change::Interrupt(device) => self.interrupt(&device),
             Change::Resume(device, link) => self.resume(&device, link),
-            Change::Detach(device) => self.detach(&device),
+            Change::Detach(device) => {
+                if let Some((thing, title)) = self.detach(&device) {
+                    self.report(Report::Presence {
+                        thing,
+                        title,
+                        is_online: false,
+                    })
+                    .await;
+                }
+            }
             Change::Property {
                 device,
                 property,
                 value,
             } => {
-                if let Some(id) = self.by_device.get(&device) {
-                    self.publish.send_if_modified(|things| {
-                        // An unchanged value is no news, and wakes nobody.
-                        let Some(known) = things.get(id) else {
-                            return false;
-                        };
-                        if !known.description.properties.contains_key(&property)
-                            || known.values.get(&property) == Some(&value)
-                        {
-                            return false;
-                        }
-                        if let Some(thing) = Arc::make_mut(things).get_mut(id) {
-                            thing.values.insert(property, value);
-                        }
-                        true
-                    });
+                let Some(thing) = self.by_device.get(&device).cloned() else {
+                    return;
+                };
+                let is_news = self.publish.send_if_modified(|things| {
+                    // An unchanged value is no news, and wakes nobody.
+                    let Some(known) = things.get(&thing) else {
+                        return false;
+                    };
+                    if !known.description.properties.contains_key(&property)
+                        || known.values.get(&property) == Some(&value)
+                    {
+                        return false;
+                    }
+                    if let Some(thing) = Arc::make_mut(things).get_mut(&thing) {
+                        thing.values.insert(property.clone(), value.clone());
+                    }
+                    true
+                });
+                if is_news {
+                    self.report(Report::Value {
+                        thing,
+                        property,
+                        value,
+                    })
+                    .await;
                 }
             }
             Change::Event { device, name, data } => {
                 if let Some(thing) = self.by_device.get(&device) {
-                    // Nobody listening is no fault.
-                    let _ = self.events.send(DeviceEvent {
+                    let event = DeviceEvent {
                         thing: thing.clone(),
                         name,
                         data,
-                    });
+                    };
+                    // Nobody listening is no fault.
+                    let _ = self.events.send(event.clone());
+                    self.report(Report::Event(event)).await;
                 }
             }
         }
@@ -353,12 +427,17 @@ impl RegistryTask {
         });
     }
 
-    fn detach(&mut self, device: &DeviceName) {
+    /// The Thing that cannot be reached any more, with its title.
+    fn detach(&mut self, device: &DeviceName) -> Option<(ThingId, String)> {
         self.change_presence(device, |_| {
             let since = SystemTime::now();
             Some(Presence::Offline { since })
         });
-        self.by_device.remove(device);
+        let id = self.by_device.remove(device)?;
+        let things = self.publish.borrow();
+        let title = things.get(&id)?.description.title.clone();
+        drop(things);
+        Some((id, title))
     }
 
     fn change_presence(

@@ -286,3 +286,35 @@ async fn wait_ends_when_the_daemon_comes_or_the_time_is_up() {
         .await;
     assert_eq!(run.code, Some(8), "{run:?}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn keys_are_made_without_a_daemon_and_what_is_secret_is_never_printed() {
+    let bus = Bus::start().await;
+    let directory = tempfile::tempdir().unwrap();
+    let path = |name: &str| directory.path().join(name).display().to_string();
+    let (psk, pair) = (path("desk.key"), path("box.key"));
+    let run = bus.run(&["key", "new", &psk]).await;
+    assert_eq!((run.code, run.out.as_str()), (Some(0), ""), "{run:?}");
+    let made = std::fs::read_to_string(&psk).unwrap();
+    let digits = made.trim().strip_prefix("psk:").unwrap();
+    assert!(digits.len() == 64 && !run.err.contains(&digits[..8]));
+
+    let run = bus.run(&["key", "pair", &pair]).await;
+    let public = run.out.trim().to_owned();
+    let private = std::fs::read_to_string(&pair).unwrap();
+    assert_eq!((run.code, public.len()), (Some(0), 64), "{run:?}");
+    assert!(!private.contains(&public));
+    let run = bus.run(&["--json", "key", "public", &pair]).await;
+    assert_eq!(run.json()["key"]["public"], public);
+
+    let run = bus.run(&["key", "new", &psk]).await;
+    assert_eq!(run.code, Some(2), "a key is never overwritten: {run:?}");
+    assert_eq!(std::fs::read_to_string(&psk).unwrap(), made);
+    let run = bus.run(&["key", "public", &psk]).await;
+    assert_eq!(
+        run.code,
+        Some(2),
+        "a shared key has no public half: {run:?}"
+    );
+    assert!(!run.err.contains(&digits[..8]), "{run:?}");
+}

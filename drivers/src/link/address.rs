@@ -1,13 +1,15 @@
 //! Link addresses: URIs, so that they can stand in a config file, a log line and a D-Bus property alike.
 //!
-//! `serial:///dev/ttyUSB0?baud=115200`, `mqtt://broker:1883/autoglm/devices/desk`. This module parses and prints them; what
-//! they name is opened by [`super::open`].
+//! `serial:///dev/ttyUSB0?baud=115200`, `ble:///C0:FF:EE:00:00:01`, `mqtt://broker:1883/autoglm/devices/desk`. This module parses
+//! and prints them; what they name is opened by [`super::open`].
 
 use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
 
 use super::LinkClass;
+use crate::ble::BleAddress;
+use crate::ble::address::BleAddressError;
 use crate::mqtt::{Broker, BrokerError};
 
 /// Baud rate of a serial link whose address names none: the rate that most boards' bootloaders and
@@ -24,6 +26,8 @@ pub enum LinkAddress {
         /// Line speed in baud, 8N1, no flow control.
         baud: u32,
     },
+    /// A BLE device: `ble:///C0:FF:EE:00:00:01`, `ble://hci0/name/Lamp`; see [`crate::ble::address`].
+    Ble(BleAddress),
     /// A device at a broker: `mqtt://broker:1883/autoglm/devices/desk`.
     Mqtt {
         /// The broker.
@@ -37,7 +41,7 @@ pub enum LinkAddress {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum AddressError {
     /// The part before `:` names no kind of link that exists.
-    #[error("`{0}` is no link scheme (known: serial, mqtt)")]
+    #[error("`{0}` is no link scheme (known: serial, ble, mqtt)")]
     UnknownScheme(String),
     /// A serial address without an absolute device path.
     #[error("a serial address needs an absolute path, as in serial:///dev/ttyUSB0?baud=115200")]
@@ -48,6 +52,9 @@ pub enum AddressError {
     /// A baud rate that is no number or is out of range.
     #[error("baud `{0}` is not a number from 50 to 4000000")]
     Baud(String),
+    /// A BLE address.
+    #[error(transparent)]
+    Ble(#[from] BleAddressError),
     /// The broker's part of an MQTT address.
     #[error(transparent)]
     Broker(#[from] BrokerError),
@@ -65,6 +72,7 @@ impl FromStr for LinkAddress {
         let (scheme, rest) = text.split_once(':').unwrap_or((text, ""));
         match scheme {
             "serial" => Self::serial(rest),
+            "ble" => Ok(Self::Ble(rest.parse()?)),
             "mqtt" => Self::mqtt(rest),
             _ => Err(AddressError::UnknownScheme(scheme.to_owned())),
         }
@@ -77,6 +85,7 @@ impl LinkAddress {
     pub fn class(&self) -> LinkClass {
         match self {
             Self::Serial { .. } => LinkClass::Serial,
+            Self::Ble(_) => LinkClass::Ble,
             Self::Mqtt { .. } => LinkClass::Mqtt,
         }
     }
@@ -125,6 +134,7 @@ impl fmt::Display for LinkAddress {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Serial { path, baud } => write!(out, "serial://{}?baud={baud}", path.display()),
+            Self::Ble(address) => address.fmt(out),
             Self::Mqtt { broker, topic } => write!(out, "{broker}/{topic}"),
         }
     }
@@ -139,6 +149,7 @@ mod tests {
         for text in [
             "serial:///dev/ttyUSB0?baud=9600",
             "serial:///dev/serial/by-id/usb-x-if00?baud=3000000",
+            "ble://hci0/name/Desk%20lamp?mtu=20",
             "mqtt://broker.local:1999/autoglm/devices/desk",
             "mqtt://[::1]:1883/desk",
         ] {
@@ -167,6 +178,7 @@ mod tests {
         assert!(parse("serial:///dev/x?speed=1").contains("`speed=1`"));
         assert!(parse("serial:///dev/x?baud=fast").contains("`fast`"));
         assert!(parse("serial:///dev/x?baud=9").contains("`9`"));
+        assert!(parse("ble:///lamp").contains("`lamp`"));
         assert!(parse("mqtt://broker").contains("topic"));
         assert!(parse("mqtt://broker/a/+/b").contains("`a/+/b`"));
         assert!(parse("mqtt://broker:0/a").contains("`0`"));

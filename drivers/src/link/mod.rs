@@ -30,6 +30,8 @@ impl fmt::Display for LinkId {
 pub enum LinkClass {
     /// A serial line.
     Serial,
+    /// Characteristics of a BLE device.
+    Ble,
     /// Topics at a broker.
     Mqtt,
 }
@@ -40,6 +42,7 @@ impl LinkClass {
     pub fn name(self) -> &'static str {
         match self {
             Self::Serial => "serial",
+            Self::Ble => "ble",
             Self::Mqtt => "mqtt",
         }
     }
@@ -49,7 +52,8 @@ impl LinkClass {
 /// promises are each link's own and end with it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Delivery {
-    /// Anything may be lost, garbled or cut: a serial line.
+    /// Anything may be lost, garbled or cut (a serial line); packets, where the link keeps their bounds, come whole or not at all,
+    /// and in any order (BLE).
     Unreliable,
     /// Packets come whole and in order while the link lasts, and may come twice: MQTT at QoS 1.
     AtLeastOnce,

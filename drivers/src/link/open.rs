@@ -7,6 +7,7 @@ use std::time::Duration;
 use tokio::sync::Notify;
 
 use super::{Link, LinkAddress};
+use crate::ble::{BleError, Radio};
 use crate::mqtt::device::{AttachError, Brokers};
 use crate::serial::{self, OpenError};
 
@@ -20,6 +21,9 @@ pub enum LinkError {
     /// The serial line could not be opened.
     #[error(transparent)]
     Serial(#[from] OpenError),
+    /// The device cannot be reached by radio.
+    #[error(transparent)]
+    Ble(#[from] BleError),
     /// The device cannot be reached by its broker.
     #[error(transparent)]
     Mqtt(#[from] AttachError),
@@ -29,13 +33,14 @@ pub enum LinkError {
 #[derive(Debug, Clone, Default)]
 pub struct Opener {
     brokers: Brokers,
+    radio: Option<Radio>,
 }
 
 impl Opener {
-    /// An opener that reaches devices by these brokers.
+    /// An opener that reaches devices by these brokers, and by this radio if there is to be one.
     #[must_use]
-    pub fn new(brokers: Brokers) -> Self {
-        Self { brokers }
+    pub fn new(brokers: Brokers, radio: Option<Radio>) -> Self {
+        Self { brokers, radio }
     }
 
     /// Opens a link; that somebody answers on it is not said by this.
@@ -46,6 +51,10 @@ impl Opener {
         match address {
             LinkAddress::Serial { path, baud } => {
                 Ok(Link::Stream(Box::new(serial::open(path, *baud)?)))
+            }
+            LinkAddress::Ble(address) => {
+                let radio = self.radio.as_ref().ok_or(BleError::Stopped)?;
+                Ok(Link::Packets(radio.open(address).await?))
             }
             LinkAddress::Mqtt { broker, topic } => {
                 Ok(Link::Packets(self.brokers.attach(broker, topic).await?))
@@ -58,6 +67,11 @@ impl Opener {
     pub fn announcements(&self, address: &LinkAddress) -> Announcements {
         match address {
             LinkAddress::Serial { path, .. } => Announcements::Path(path.clone()),
+            LinkAddress::Ble(address) => Announcements::Device(
+                self.radio
+                    .as_ref()
+                    .map(|radio| radio.announcements(address)),
+            ),
             LinkAddress::Mqtt { broker, topic } => {
                 Announcements::Device(self.brokers.announcements(broker, topic))
             }
@@ -70,7 +84,7 @@ impl Opener {
 pub enum Announcements {
     /// A node that may appear.
     Path(PathBuf),
-    /// A device that may speak at its broker; `None` for a broker that nobody knows.
+    /// A device that may speak at its broker, or advertise; `None` for a broker that nobody knows.
     Device(Option<Arc<Notify>>),
 }
 

@@ -12,14 +12,18 @@
 //! [`Backoff`]: crate::backoff::Backoff
 
 use std::collections::BTreeSet;
-use std::time::Instant;
+use std::pin::Pin;
+use std::task::{Context, Poll};
 
+use rumqttc::v5::mqttbytes::valid_filter;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::pump::Pump;
-use super::types::{BrokerState, ClientConfig, Incoming, Publication, PublishError};
+use super::pump::{Ends, Pump};
+use super::types::{
+    BrokerState, ClientConfig, Incoming, Publication, PublishError, PublishOptions,
+};
 
 /// Publications waiting for the owner task. Full: [`PublishError::Busy`] at once, because whoever
 /// publishes can decide better than a queue what to do while the broker is away.
@@ -33,23 +37,38 @@ const UP_CAPACITY: usize = 64;
 /// MQTT 5 receive maximum: the broker's limit on unacknowledged messages to us, hence our back-pressure.
 pub(super) const RECEIVE_MAXIMUM: u16 = 16;
 
-pub(super) type Receipt = oneshot::Sender<Result<(), PublishError>>;
+pub(super) type ReceiptSender = oneshot::Sender<Result<(), PublishError>>;
 
-/// A publication on its way to the owner task.
+/// What reaches the owner task.
 #[derive(Debug)]
-pub(super) struct Order {
+pub(super) struct Submission {
     pub(super) publication: Publication,
-    /// Not to be sent, and not to be sent again, after this moment.
-    pub(super) until: Option<Instant>,
-    pub(super) receipt: Receipt,
+    pub(super) options: PublishOptions,
+    pub(super) receipt: ReceiptSender,
+}
+
+/// Resolves when the broker has acknowledged, or when it is certain that it never will. Dropping it gives up the receipt, not the
+/// message.
+#[derive(Debug)]
+pub struct Receipt(oneshot::Receiver<Result<(), PublishError>>);
+
+impl Future for Receipt {
+    type Output = Result<(), PublishError>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        Pin::new(&mut self.0)
+            .poll(context)
+            .map(|received| received.unwrap_or(Err(PublishError::Stopped)))
+    }
 }
 
 /// Handle to the broker connection. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Client {
-    out: mpsc::Sender<Order>,
+    out: mpsc::Sender<Submission>,
     packets: mpsc::Sender<Publication>,
     state: watch::Receiver<BrokerState>,
+    fresh_sessions: watch::Receiver<u64>,
     wanted: watch::Sender<BTreeSet<String>>,
 }
 
@@ -61,43 +80,52 @@ impl Client {
     /// # Errors
     /// [`PublishError::Busy`] when the queue is full, [`PublishError::Stopped`] after shut-down.
     pub async fn publish(&self, publication: Publication) -> Result<(), PublishError> {
-        self.order(publication, None).await
+        self.submit(publication, PublishOptions::default())?.await
     }
 
-    /// As [`Client::publish`], but the message never leaves after `until`: what nobody waits for any more must not be done later, when the
-    /// broker returns.
+    /// Hands over a publication at QoS 1 and returns at once; the receipt resolves once the broker has acknowledged, across
+    /// reconnections. Publications leave in the order in which they were handed over.
     ///
     /// # Errors
-    /// As [`Client::publish`], and [`PublishError::Expired`].
-    pub async fn publish_until(
+    /// [`PublishError::Busy`] when the queue is full, [`PublishError::Stopped`] after shut-down, [`PublishError::InvalidTopic`].
+    pub fn submit(
         &self,
         publication: Publication,
-        until: Instant,
-    ) -> Result<(), PublishError> {
-        self.order(publication, Some(until)).await
+        options: PublishOptions,
+    ) -> Result<Receipt, PublishError> {
+        if !is_topic_name(&publication.topic) {
+            return Err(PublishError::InvalidTopic);
+        }
+        let (receipt, acknowledged) = oneshot::channel();
+        self.out
+            .try_send(Submission {
+                publication,
+                options,
+                receipt,
+            })
+            .map_err(|error| match error {
+                mpsc::error::TrySendError::Full(_) => PublishError::Busy,
+                mpsc::error::TrySendError::Closed(_) => PublishError::Stopped,
+            })?;
+        Ok(Receipt(acknowledged))
     }
 
-    async fn order(
-        &self,
-        publication: Publication,
-        until: Option<Instant>,
-    ) -> Result<(), PublishError> {
-        let (receipt, acknowledged) = oneshot::channel();
-        let order = Order {
-            publication,
-            until,
-            receipt,
-        };
-        self.out.try_send(order).map_err(|error| match error {
-            mpsc::error::TrySendError::Full(_) => PublishError::Busy,
-            mpsc::error::TrySendError::Closed(_) => PublishError::Stopped,
-        })?;
-        acknowledged.await.unwrap_or(Err(PublishError::Stopped))
+    /// Counts the times that the broker knew nothing of us: subscriptions were made again, and what it kept retained may be gone.
+    #[must_use]
+    pub fn fresh_sessions(&self) -> watch::Receiver<u64> {
+        self.fresh_sessions.clone()
     }
 
     /// Which topic filters are subscribed to beside those of the configuration, from now on and after every connection. The broker then
-    /// sends what it keeps of the new ones. One that it refuses is logged and left out.
-    pub fn want(&self, filters: BTreeSet<String>) {
+    /// sends what it keeps of the new ones. What is no topic filter, and what the broker refuses, is logged and left out.
+    pub fn want(&self, mut filters: BTreeSet<String>) {
+        filters.retain(|filter| {
+            let is_good = valid_filter(filter);
+            if !is_good {
+                tracing::warn!(filter, "not a topic filter; nothing is subscribed to by it");
+            }
+            is_good
+        });
         self.wanted.send_if_modified(|wanted| {
             let is_new = *wanted != filters;
             *wanted = filters;
@@ -139,18 +167,33 @@ pub fn spawn_with_queue(
     cancel: CancellationToken,
 ) -> (Client, mpsc::Receiver<Incoming>) {
     let (out, out_queue) = mpsc::channel(OUT_CAPACITY);
+    let (packets, packet_queue) = mpsc::channel(PACKETS_CAPACITY);
     let (up, up_queue) = mpsc::channel(up_capacity);
     let (state, watched) = watch::channel(BrokerState::Starting);
+    let (fresh, fresh_sessions) = watch::channel(0);
     let (wanted, filters) = watch::channel(BTreeSet::new());
-    let (packets, packet_queue) = mpsc::channel(PACKETS_CAPACITY);
-    tracker.spawn(Pump::new(config, out_queue, packet_queue, up, state, filters).run(cancel));
+    let ends = Ends {
+        out: out_queue,
+        packets: packet_queue,
+        wanted: filters,
+        up,
+        state,
+        fresh_sessions: fresh,
+    };
+    tracker.spawn(Pump::new(config, ends).run(cancel));
     (
         Client {
             out,
             packets,
             state: watched,
+            fresh_sessions,
             wanted,
         },
         up_queue,
     )
+}
+
+/// Whether it can be published to (MQTT 5 §4.7). One that cannot would stay at the head of every queue for ever.
+fn is_topic_name(topic: &str) -> bool {
+    !topic.is_empty() && topic.len() <= usize::from(u16::MAX) && !topic.contains(['+', '#', '\0'])
 }

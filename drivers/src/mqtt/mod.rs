@@ -5,12 +5,18 @@
 //! Never decides what a message means and keeps nothing on disk. Read [`client`] for what is worked
 //! around in rumqttc 0.25.1 and why.
 
+pub mod access;
 pub mod client;
 pub mod device;
+mod failure;
+mod options;
 mod pump;
+mod subscriptions;
 pub mod types;
 
-pub use client::{Client, spawn, spawn_with_queue};
+pub use access::{Access, AccessError, ClientFiles, Login, TlsFiles, Transport};
+pub use client::{Client, Receipt, spawn, spawn_with_queue};
 pub use types::{
-    Broker, BrokerError, BrokerState, ClientConfig, Incoming, Publication, PublishError, Will,
+    Broker, BrokerError, BrokerState, ClientConfig, Incoming, Publication, PublishError,
+    PublishOptions, Will,
 };

@@ -1,28 +1,34 @@
 //! What goes into and comes out of the MQTT client.
 
 use std::fmt;
+use std::net::IpAddr;
 use std::str::FromStr;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rumqttc::v5::mqttbytes::v5::Publish;
 use tokio::sync::mpsc;
 
+use super::access::{Access, TlsFiles, Transport};
 use crate::backoff::Backoff;
 
-/// A broker's address: `mqtt://host[:port]`.
+/// A broker's address, `mqtt://host[:port]` or `mqtts://host[:port]`, and how it is spoken to there.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Broker {
     /// Host name or address.
     pub host: String,
-    /// TCP port, 1883 unless given.
+    /// TCP port, 1883 (clear) or 8883 (TLS) unless given.
     pub port: u16,
+    /// Transport, login and keep-alive. An address that was parsed has the transport of its scheme, without files.
+    pub access: Box<Access>,
 }
 
 /// A broker address that cannot be used, with the reason.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum BrokerError {
-    /// Not `mqtt://…`.
-    #[error("`{0}` is no broker address (expected mqtt://host or mqtt://host:port)")]
+    /// Neither `mqtt://…` nor `mqtts://…`.
+    #[error(
+        "`{0}` is no broker address (expected mqtts://host or mqtt://host, with :port where it is not the usual one)"
+    )]
     Scheme(String),
     /// No host.
     #[error("the broker address names no host")]
@@ -36,9 +42,11 @@ impl FromStr for Broker {
     type Err = BrokerError;
 
     fn from_str(text: &str) -> Result<Self, BrokerError> {
-        let rest = text
-            .strip_prefix("mqtt://")
-            .ok_or_else(|| BrokerError::Scheme(text.to_owned()))?;
+        let (rest, transport, port_default) = match text.split_once("://") {
+            Some(("mqtt", rest)) => (rest, Transport::Clear, 1883),
+            Some(("mqtts", rest)) => (rest, Transport::Tls(TlsFiles::default()), 8883),
+            _ => return Err(BrokerError::Scheme(text.to_owned())),
+        };
         let rest = rest.strip_suffix('/').unwrap_or(rest);
         // An IPv6 address stands in brackets, so the last colon is the port's only outside them.
         let (host, port) = match rest.rsplit_once(':') {
@@ -51,7 +59,7 @@ impl FromStr for Broker {
                     })?,
                 )
             }
-            _ => (rest, 1883),
+            _ => (rest, port_default),
         };
         let host = host.trim_start_matches('[').trim_end_matches(']');
         if host.is_empty() {
@@ -60,16 +68,35 @@ impl FromStr for Broker {
         Ok(Self {
             host: host.to_owned(),
             port,
+            access: Box::new(Access {
+                transport,
+                ..Access::default()
+            }),
         })
     }
 }
 
 impl fmt::Display for Broker {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let scheme = match self.access.transport {
+            Transport::Clear => "mqtt",
+            Transport::Tls(_) => "mqtts",
+        };
         if self.host.contains(':') {
-            write!(out, "mqtt://[{}]:{}", self.host, self.port)
+            write!(out, "{scheme}://[{}]:{}", self.host, self.port)
         } else {
-            write!(out, "mqtt://{}:{}", self.host, self.port)
+            write!(out, "{scheme}://{}:{}", self.host, self.port)
+        }
+    }
+}
+
+impl Broker {
+    /// Whether packets to it stay on this machine: an address of the loopback interface, or `localhost`.
+    #[must_use]
+    pub fn is_local(&self) -> bool {
+        match self.host.parse::<IpAddr>() {
+            Ok(address) => address.is_loopback(),
+            Err(_) => self.host.eq_ignore_ascii_case("localhost"),
         }
     }
 }
@@ -115,6 +142,16 @@ pub struct Publication {
     pub retain: bool,
     /// MQTT 5 correlation data, given back to a requester.
     pub correlation: Option<Vec<u8>>,
+}
+
+/// What else goes with a publication.
+#[derive(Debug, Clone, Default)]
+pub struct PublishOptions {
+    /// When it is worth nothing any more: not sent after that, and given to the broker as message expiry, in whole seconds rounded
+    /// up. `None`: for ever.
+    pub expires: Option<Instant>,
+    /// MQTT 5 user properties.
+    pub properties: Vec<(String, String)>,
 }
 
 /// A message that arrived. QoS 1 messages are acknowledged to the broker only by [`Incoming::acknowledge`]:
@@ -167,6 +204,15 @@ impl Incoming {
         Some(Duration::from_secs(u64::from(seconds)))
     }
 
+    /// MQTT 5 user properties, in the sender's order.
+    #[must_use]
+    pub fn properties(&self) -> &[(String, String)] {
+        match &self.publish.properties {
+            Some(properties) => &properties.user_properties,
+            None => &[],
+        }
+    }
+
     /// Acknowledges it to the broker: it is durable with us now. Waits while the owner task is busy; an
     /// acknowledgement of an earlier connection is dropped there, and the broker sends again.
     pub async fn acknowledge(self) {
@@ -199,12 +245,23 @@ pub enum PublishError {
     /// The client was stopped.
     #[error("the broker connection is shut down")]
     Stopped,
-    /// Its time was over before the broker had it. An earlier connection may have carried it all the same.
-    #[error("the broker was away until the message's time was over")]
-    Expired,
-    /// The broker refused it.
+    /// The broker refused it; it may take it another time.
     #[error("the broker refused the message: {0}")]
     Refused(&'static str),
+    /// Its deadline passed before it was sent.
+    #[error("the message expired before the broker had it")]
+    Expired,
+    /// Larger than this broker takes.
+    #[error("the message has {bytes} bytes, the broker takes {limit} at most")]
+    TooLarge {
+        /// Its packet's size, at most.
+        bytes: usize,
+        /// The broker's maximum packet size.
+        limit: usize,
+    },
+    /// The topic is empty, too long, or has wildcards.
+    #[error("the message's topic is no topic name")]
+    InvalidTopic,
 }
 
 #[cfg(test)]
@@ -224,6 +281,30 @@ mod tests {
         );
         assert_eq!(parse("mqtt://[::1]"), Ok(("::1".into(), 1883)));
         assert_eq!(parse("mqtt://[::1]:42"), Ok(("::1".into(), 42)));
+        assert_eq!(
+            parse("mqtts://fleet.example"),
+            Ok(("fleet.example".into(), 8883))
+        );
+    }
+
+    #[test]
+    fn only_loopback_is_local() {
+        let is_local = |text: &str| text.parse::<Broker>().unwrap().is_local();
+        for text in [
+            "mqtt://127.0.0.1",
+            "mqtt://127.9.9.9",
+            "mqtt://[::1]",
+            "mqtt://LocalHost",
+        ] {
+            assert!(is_local(text), "{text}");
+        }
+        for text in [
+            "mqtt://192.168.1.2",
+            "mqtt://localhost.example",
+            "mqtt://[fe80::1]",
+        ] {
+            assert!(!is_local(text), "{text}");
+        }
     }
 
     #[test]

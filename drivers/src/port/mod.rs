@@ -11,14 +11,16 @@
 //! [`Config::resume_window`](autoglm_protocol::Config::resume_window): requests and observers survive, and whoever asked learns of the
 //! break only if it lasts longer. A port never opens a link; [`LinkControl`] is how its supervisor gives and takes them.
 //!
-//! [`mod@task`] is the loop, [`pipe`] the link as the loop uses it.
+//! [`mod@task`] is the loop, [`pipe`] the link as the loop uses it, [`carry`] what is too large for a request.
 
+pub mod carry;
 pub mod pipe;
 pub mod task;
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use autoglm_protocol::transfer::Offer;
 use autoglm_protocol::wire::VersionRange;
 use autoglm_protocol::{
     LogLevel, LostReason, PeerInfo, Reply, Request, RequestError, RequestFailure, RequestId,
@@ -27,12 +29,16 @@ use autoglm_protocol::{
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
+use self::carry::Parcel;
 use crate::link::Link;
 
+pub use carry::CarryError;
 pub use task::PortTask;
 
 /// Requests waiting for the port's next turn; the machine has its own bound on those in flight.
 const DOWN_CAPACITY: usize = 16;
+/// What is to be carried waits for the port's next turn; the protocol carries one at a time.
+const PARCELS_CAPACITY: usize = 1;
 /// Links on their way to the port: the supervisor gives one and hears what became of it before it gives the next.
 const LINKS_CAPACITY: usize = 4;
 
@@ -188,18 +194,25 @@ pub struct Command {
     connection: CancellationToken,
 }
 
-/// Makes a handle whose requests the caller serves by itself. When the receiver is dropped the port is closed.
+/// Makes a handle whose requests the caller serves by itself, and which carries nothing large ([`CarryError::Unsupported`]). When the receiver is dropped the port is closed.
 #[must_use]
 pub fn requests() -> (Port, mpsc::Receiver<Command>) {
     let (down, commands) = mpsc::channel(DOWN_CAPACITY);
     let connection = CancellationToken::new();
-    (Port { down, connection }, commands)
+    let port = Port {
+        down,
+        parcels: None,
+        connection,
+    };
+    (port, commands)
 }
 
 /// The way to a device, for as long as one connection to it. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Port {
     down: mpsc::Sender<Command>,
+    /// None where the device does not speak our protocol.
+    parcels: Option<mpsc::Sender<Parcel>>,
     /// Cancelled when the connection is over.
     connection: CancellationToken,
 }
@@ -240,6 +253,28 @@ impl Port {
             })?;
         answer.await.unwrap_or(Err(PortError::NotConnected))
     }
+
+    /// Carries something large to the device, and returns when the device has stored it. It goes on over interruptions of the
+    /// connection, and delays a request by a segment at most. Dropping the future gives up the receipt, not the transfer.
+    ///
+    /// # Errors
+    /// [`CarryError`]; after [`CarryError::Interrupted`] the same offer goes on where it stopped.
+    pub async fn carry(&self, offer: Offer, content: Arc<[u8]>) -> Result<(), CarryError> {
+        let parcels = self.parcels.as_ref().ok_or(CarryError::Unsupported)?;
+        let (reply, carried) = oneshot::channel();
+        let connection = self.connection.clone();
+        let parcel = Parcel {
+            offer,
+            content,
+            reply,
+            connection,
+        };
+        parcels.try_send(parcel).map_err(|error| match error {
+            mpsc::error::TrySendError::Full(_) => CarryError::Busy,
+            mpsc::error::TrySendError::Closed(_) => CarryError::NotConnected,
+        })?;
+        carried.await.unwrap_or(Err(CarryError::Interrupted))
+    }
 }
 
 #[derive(Debug)]
@@ -277,11 +312,13 @@ impl LinkControl {
 #[must_use]
 pub fn port(up: mpsc::Sender<PortEvent>) -> (LinkControl, PortTask) {
     let (down, commands) = mpsc::channel(DOWN_CAPACITY);
+    let (parcels, carrying) = mpsc::channel(PARCELS_CAPACITY);
     let (orders, links) = mpsc::channel(LINKS_CAPACITY);
     let (publish, quality) = watch::channel(LinkQuality::default());
     let task = PortTask {
         requests: down,
         down: commands,
+        parcels: (parcels, carrying),
         links,
         up,
         quality: Arc::new(publish),

@@ -8,7 +8,7 @@ use autoglm_protocol::{Host, Instant, LinkKind};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, ReadHalf, WriteHalf};
 
 use super::LinkEnd;
-use crate::link::{ByteStream, Link, PacketLink};
+use crate::link::{ByteStream, Delivery, Link, PacketLink};
 
 /// Bytes read from a link in one turn: some 20 ms of a 921,600 baud line.
 const READ_BYTES: usize = 2048;
@@ -63,9 +63,13 @@ impl Pipe {
     pub(super) fn kind(&self) -> LinkKind {
         match self {
             Self::Absent | Self::Stream { .. } => LinkKind::Stream,
-            Self::Packets { link, .. } => LinkKind::Datagram {
-                mtu: link.mtu_bytes,
-            },
+            Self::Packets { link, .. } => {
+                let mtu = link.mtu_bytes;
+                match link.delivery {
+                    Delivery::Unreliable | Delivery::AtLeastOnce => LinkKind::Datagram { mtu },
+                    Delivery::ReliableOrdered => LinkKind::ReliableDatagram { mtu },
+                }
+            }
         }
     }
 

@@ -6,15 +6,16 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use autoglm_protocol::{
     Config, Host, HostEvent, Instant, LinkKind, RequestError, RequestFailure, RequestId, Security,
-    Standing, Stats,
+    Standing, Stats, TIME_SYNC_INTERVAL,
 };
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
+use super::carry::{Carrier, Parcel};
 use super::pipe::{Pipe, Reading, Turn};
 use super::{
     Answer, Command, LinkEnd, LinkIndex, LinkOrder, LinkQuality, Port, PortError, PortEvent,
@@ -32,6 +33,7 @@ const QUALITY_EVERY: Duration = Duration::from_secs(1);
 pub struct PortTask {
     pub(super) requests: mpsc::Sender<Command>,
     pub(super) down: mpsc::Receiver<Command>,
+    pub(super) parcels: (mpsc::Sender<Parcel>, mpsc::Receiver<Parcel>),
     pub(super) links: mpsc::Receiver<LinkOrder>,
     pub(super) up: mpsc::Sender<PortEvent>,
     pub(super) quality: Arc<watch::Sender<LinkQuality>>,
@@ -51,6 +53,7 @@ impl PortTask {
         let Self {
             requests,
             mut down,
+            parcels: (parcels, mut carrying),
             mut links,
             up,
             quality,
@@ -61,6 +64,9 @@ impl PortTask {
             pipe: Pipe::Absent,
             link: None,
             requests,
+            parcels,
+            carrier: Carrier::default(),
+            tell_time_at: None,
             connection: None,
             in_flight: BTreeMap::new(),
             held: VecDeque::new(),
@@ -69,6 +75,9 @@ impl PortTask {
         };
         loop {
             let now = machine.now();
+            machine.drain(now);
+            machine.carrier.advance(now, &mut machine.host);
+            machine.tell_time(now);
             machine.pipe.fill(now, &mut machine.host);
             machine.drain(now);
             let reading = match machine.held.len() < HELD_MAX {
@@ -90,6 +99,10 @@ impl PortTask {
                     Err(_) => return machine.end().await,
                 },
                 Some(command) = down.recv() => machine.on_command(command),
+                Some(parcel) = carrying.recv() => {
+                    let now = machine.now();
+                    machine.carrier.offer(now, &mut machine.host, parcel);
+                }
                 () = sleep_until(deadline) => {
                     let now = machine.now();
                     machine.host.handle_timeout(now);
@@ -111,6 +124,10 @@ struct Machine {
     pipe: Pipe,
     link: Option<LinkIndex>,
     requests: mpsc::Sender<Command>,
+    parcels: mpsc::Sender<Parcel>,
+    carrier: Carrier,
+    /// When the device is told the time next; `None` without a connection.
+    tell_time_at: Option<Instant>,
     /// Cancelled when the connection that was announced is over.
     connection: Option<CancellationToken>,
     in_flight: BTreeMap<RequestId, InFlight>,
@@ -126,7 +143,8 @@ impl Machine {
     }
 
     fn deadline(&self) -> Option<tokio::time::Instant> {
-        let at = self.host.poll_timeout()?;
+        let timeouts = self.host.poll_timeout().into_iter();
+        let at = timeouts.chain(self.tell_time_at).min()?;
         Some(self.origin + Duration::from_micros(at.as_micros()))
     }
 
@@ -231,9 +249,11 @@ impl Machine {
                     let connection = CancellationToken::new();
                     let port = Port {
                         down: self.requests.clone(),
+                        parcels: Some(self.parcels.clone()),
                         connection: connection.clone(),
                     };
                     self.connection = Some(connection);
+                    self.tell_time_at = Some(now);
                     self.standing = Standing::Connected;
                     self.held.push_back(PortEvent::Connected { peer, port });
                 }
@@ -284,7 +304,21 @@ impl Machine {
         }
     }
 
+    /// Tells the device the time when that is due.
+    fn tell_time(&mut self, now: Instant) {
+        if self.tell_time_at.is_none_or(|at| now < at) {
+            return;
+        }
+        self.tell_time_at = Some(now + TIME_SYNC_INTERVAL);
+        // A clock before 1970 tells nobody the time; without room the device is told at the next turn of the interval.
+        if let Ok(unix) = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH) {
+            let micros = u64::try_from(unix.as_micros()).unwrap_or(u64::MAX);
+            let _ = self.host.time_sync(now, micros);
+        }
+    }
+
     fn end_connection(&mut self) {
+        self.tell_time_at = None;
         if let Some(connection) = self.connection.take() {
             connection.cancel();
         }

@@ -1,7 +1,7 @@
 //! A simulated device as its own process: `simulated-device lamp --pty /tmp/lamp --state /tmp/lamp.json`.
 //!
-//! It speaks the protocol in its device role over a pseudo-terminal that it makes, over a real port with `--serial`, by a broker with
-//! `--mqtt`, or by several of these at once: it goes where the host speaks to it. Its state can be looked at in the state file;
+//! It speaks the protocol in its device role over a pseudo-terminal that it makes, over a real port with `--serial`, as a BLE
+//! peripheral with `--ble hci1`, by a broker with `--mqtt`, or by several of these at once: it goes where the host speaks to it. Its state can be looked at in the state file;
 //! noise, slowness and faults can be asked for.
 
 use std::path::PathBuf;
@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use autoglm_drivers::backoff::Backoff;
+use autoglm_drivers::ble::address::{MTU_BYTES_MAX, MTU_BYTES_MIN};
 use autoglm_drivers::link::LinkAddress;
 use autoglm_drivers::mqtt::device::{Brokers, End};
 use autoglm_edge::config::key::{KeyKind, KeySource, from_hex};
@@ -17,6 +18,7 @@ use autoglm_tests::device::lamp::{self, Lamp};
 use autoglm_tests::device::line::Line;
 use autoglm_tests::device::model::Model;
 use autoglm_tests::device::noise::Noise;
+use autoglm_tests::device::peripheral::Peripheral;
 use autoglm_tests::device::serve::{Options, serve};
 use autoglm_tests::device::thermometer::{self, Thermometer};
 use autoglm_tests::device::ways::Ways;
@@ -39,11 +41,21 @@ struct Arguments {
     /// What it is.
     kind: Kind,
     /// Make a pseudo-terminal and name it so.
-    #[arg(long, required_unless_present_any = ["serial", "mqtt"])]
+    #[arg(long, required_unless_present_any = ["serial", "ble", "mqtt"])]
     pty: Option<PathBuf>,
     /// Use a real serial port.
     #[arg(long)]
     serial: Option<PathBuf>,
+    /// Be a BLE peripheral on this controller, as in hci1. The signals USR1, USR2 and HUP make it vanish, return, and serve
+    /// other handles.
+    #[arg(long, value_name = "CONTROLLER")]
+    ble: Option<String>,
+    /// The name that it advertises.
+    #[arg(long, default_value = "Lamp", requires = "ble")]
+    ble_name: String,
+    /// The most bytes of a packet that it takes by radio, 20 to 500.
+    #[arg(long, default_value_t = MTU_BYTES_MAX, requires = "ble", value_parser = parse_mtu)]
+    ble_mtu: usize,
     /// Be reached by a broker: mqtt://HOST:PORT/TOPIC.
     #[arg(long)]
     mqtt: Option<LinkAddress>,
@@ -110,7 +122,12 @@ async fn main() -> anyhow::Result<()> {
     if let Some(path) = &arguments.serial {
         ways.add_line(Line::serial(path, arguments.baud)?);
     }
-    if let Some(address) = arguments.mqtt {
+    if let Some(controller) = &arguments.ble {
+        let peripheral =
+            Peripheral::start(controller, &arguments.ble_name, arguments.ble_mtu).await?;
+        ways.add_peripheral(peripheral);
+    }
+    if let Some(address) = arguments.mqtt.clone() {
         let LinkAddress::Mqtt { broker, topic } = address else {
             anyhow::bail!("--mqtt takes mqtt://HOST:PORT/TOPIC, not {address}");
         };
@@ -139,6 +156,15 @@ async fn main() -> anyhow::Result<()> {
         tick: arguments.tick_ms.map(Duration::from_millis),
     };
     serve(ways, &description, model.as_mut(), options).await
+}
+
+fn parse_mtu(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(mtu) if (MTU_BYTES_MIN..=MTU_BYTES_MAX).contains(&mtu) => Ok(mtu),
+        _ => Err(format!(
+            "not a number from {MTU_BYTES_MIN} to {MTU_BYTES_MAX}"
+        )),
+    }
 }
 
 /// Rests between connections to the broker.

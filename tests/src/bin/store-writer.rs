@@ -21,7 +21,9 @@ use autoglm_edge::store::{
     Batch, Committed, ExportPolicy, Key, Store, StoreConfig, StoreHandle, StoreHealth, Tree,
     Versioned, Write,
     ledger::{Begin, Ledger},
+    outbox::{self, Outbox, OutboxStats},
 };
+use autoglm_tests::outbox_check::{outbox_limits, outbox_message};
 use autoglm_tests::stored_records::{RECORDS_KEPT, Stored, Text, record_key, record_text};
 use clap::Parser;
 use sled::Transactional as _;
@@ -42,21 +44,39 @@ struct Options {
     /// Begin and finish commands in the ledger instead; prints `BEGUN <id>` and `FINISHED <id>`.
     #[arg(long, conflicts_with = "unsafe_flush_only")]
     ledger: bool,
+    /// Fill and empty the outbox instead: prints `ACK <n>` when message n is durable, and `CLEARING <n>` before it is removed.
+    #[arg(long, conflicts_with_all = ["unsafe_flush_only", "ledger"])]
+    outbox: bool,
+    /// Print `HAS <n>` for each message in the outbox, and end: what to compare with the lines of `--outbox` after a crash.
+    #[arg(long, conflicts_with_all = ["unsafe_flush_only", "ledger", "outbox"])]
+    list_outbox: bool,
     /// Look at what is there instead, and hold it against the numbers on stdin, one a line, that were acknowledged; prints
     /// `CHECK lost <n> torn <n> wrong <n> next <n> <how the store was opened>`.
     #[arg(long, conflicts_with_all = ["unsafe_flush_only", "ledger"])]
     check: bool,
 }
 
+/// What is held back in the outbox, so that a cut finds something and space is used again.
+const WAITING: u64 = 200;
+/// Removed in one commit.
+const CLEARED_AT_ONCE: usize = 50;
+
 fn main() -> anyhow::Result<()> {
     let options = Options::parse();
+    if options.list_outbox {
+        return list_outbox(&options);
+    }
     if options.check {
         return check(&options);
     }
-    let why = match (options.unsafe_flush_only, options.ledger) {
-        (true, _) => write_flush_only(&options),
-        (false, true) => run_commands(&options),
-        (false, false) => write_store(&options),
+    let why = if options.unsafe_flush_only {
+        write_flush_only(&options)
+    } else if options.ledger {
+        run_commands(&options)
+    } else if options.outbox {
+        fill_outbox(&options)
+    } else {
+        write_store(&options)
     };
     say(&format!(
         "END {:#}",
@@ -124,6 +144,51 @@ async fn run_commands(options: &Options) -> anyhow::Result<()> {
         .join_next()
         .await
         .context("there is at least one runner")?;
+    first?
+}
+
+#[tokio::main]
+async fn list_outbox(options: &Options) -> anyhow::Result<()> {
+    let store = open(options)?;
+    for (_, id) in outbox::ids(&store).await? {
+        say(&format!("HAS {id}"));
+    }
+    Ok(())
+}
+
+#[tokio::main]
+async fn fill_outbox(options: &Options) -> anyhow::Result<()> {
+    let outbox = Outbox::new(open(options)?, outbox_limits());
+    outbox.load().await?;
+    let next = Arc::new(AtomicU64::new(options.start));
+    let mut writers = tokio::task::JoinSet::new();
+    for _ in 0..options.writers {
+        let (outbox, next) = (outbox.clone(), next.clone());
+        writers.spawn(async move {
+            loop {
+                let number = next.fetch_add(1, Ordering::Relaxed);
+                let committed = outbox.put_waiting(outbox_message(number)).await?;
+                acknowledge(number, committed);
+            }
+        });
+    }
+    let mut stats = outbox.stats();
+    writers.spawn(async move {
+        loop {
+            let is_full = |stats: &OutboxStats| stats[1].waiting >= WAITING;
+            stats.wait_for(is_full).await?;
+            let parcels = outbox.take(CLEARED_AT_ONCE, |_| true).await?;
+            let places: Vec<_> = parcels.iter().map(|parcel| parcel.place).collect();
+            for parcel in &parcels {
+                say(&format!("CLEARING {}", parcel.message.id));
+            }
+            outbox.clear(&places).await?;
+        }
+    });
+    let first = writers
+        .join_next()
+        .await
+        .context("there is at least one writer")?;
     first?
 }
 

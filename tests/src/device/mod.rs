@@ -5,13 +5,15 @@
 //! serial hardware with `--serial /dev/ttyUSB1`.
 //!
 //! [`model`] is what the device is (pure), [`lamp`] and [`thermometer`] are the two kinds, [`mod@line`] makes the
-//! pseudo-terminal, [`noise`] spoils it on request, [`ways`] are the line and the broker by which it is reached, and [`serve`] is
-//! the loop.
+//! pseudo-terminal, [`noise`] spoils it on request, [`inbox`] keeps what is carried to it, [`peripheral`] is its end of a BLE
+//! link, [`ways`] are the line, the radio and the broker by which it is reached, and [`serve`] is the loop.
 
+pub mod inbox;
 pub mod lamp;
 pub mod line;
 pub mod model;
 pub mod noise;
+pub mod peripheral;
 pub mod serve;
 pub mod thermometer;
 pub mod ways;

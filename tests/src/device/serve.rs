@@ -11,6 +11,7 @@ use autoglm_protocol::{
 use serde_json::json;
 use tokio::signal::unix::{SignalKind, signal};
 
+use super::inbox::{self, Inbox};
 use super::model::{Model, read, unknown};
 use super::noise::Noise;
 use super::ways::{Arrival, Ways};
@@ -42,7 +43,7 @@ pub struct Options {
 }
 
 /// What the device counts since power-up, for the world to compare.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Default)]
 struct Counts {
     /// Actions carried out.
     executed: u64,
@@ -50,6 +51,8 @@ struct Counts {
     ticks: i64,
     /// Connections, those that resumed another not counted.
     connections: u64,
+    /// What was carried to it.
+    inbox: Inbox,
 }
 
 /// A command that the device is carrying out.
@@ -75,6 +78,7 @@ pub async fn serve(
         || Instant::from_micros(u64::try_from(origin.elapsed().as_micros()).unwrap_or(u64::MAX));
     let config = Config {
         resume_window: options.resume,
+        transfer_bytes_max: inbox::BYTES_MAX,
         ..Config::default()
     };
     let mut device = Device::with_security(
@@ -91,7 +95,7 @@ pub async fn serve(
     let mut counts = Counts::default();
     let mut next_event = options.tick.map(|pace| origin + pace);
     let mut told = model.properties();
-    publish(&options, &told, counts, None)?;
+    publish(&options, &told, &counts, None)?;
 
     loop {
         while let Some(event) = device.poll_event() {
@@ -111,7 +115,7 @@ pub async fn serve(
                         device.respond(now, id, Err(busy)).unwrap_or(());
                     } else {
                         let done_at = tokio::time::Instant::now() + options.delay;
-                        publish(&options, &model.properties(), counts, Some(&action))?;
+                        publish(&options, &model.properties(), &counts, Some(&action))?;
                         working = Some(Working {
                             id,
                             action,
@@ -131,6 +135,16 @@ pub async fn serve(
                 }
             }
         }
+        let complete = counts.inbox.complete;
+        counts.inbox.advance(clock(), &mut device);
+        if counts.inbox.complete != complete {
+            publish(
+                &options,
+                &model.properties(),
+                &counts,
+                working.as_ref().map(|work| work.action.as_str()),
+            )?;
+        }
         if working
             .as_ref()
             .is_some_and(|work| work.done_at <= tokio::time::Instant::now())
@@ -144,7 +158,7 @@ pub async fn serve(
                 model.invoke(&work.action, &work.input)
             };
             // The world sees the new state before the host hears of it: who reads the answer may look at once.
-            publish(&options, &model.properties(), counts, None)?;
+            publish(&options, &model.properties(), &counts, None)?;
             device.respond(clock(), work.id, result).unwrap_or(());
         }
         for (property, value) in model.properties() {
@@ -202,7 +216,7 @@ pub async fn serve(
             () = sleep_until(working.as_ref().map(|work| work.done_at)) => {}
             _ = tick.tick() => {
                 model.pass(TICK.as_secs_f64());
-                publish(&options, &model.properties(), counts, working.as_ref().map(|work| work.action.as_str()))?;
+                publish(&options, &model.properties(), &counts, working.as_ref().map(|work| work.action.as_str()))?;
             }
             _ = terminate.recv() => return Ok(()),
             _ = tokio::signal::ctrl_c() => return Ok(()),
@@ -252,7 +266,7 @@ fn plain(value: &Value) -> serde_json::Value {
 fn publish(
     options: &Options,
     properties: &[(&'static str, Value)],
-    counts: Counts,
+    counts: &Counts,
     working: Option<&str>,
 ) -> anyhow::Result<()> {
     let Some(path) = &options.state else {
@@ -265,6 +279,9 @@ fn publish(
     state.insert("executed".to_owned(), json!(counts.executed));
     state.insert("ticks".to_owned(), json!(counts.ticks));
     state.insert("connections".to_owned(), json!(counts.connections));
+    state.insert("carried_bytes".to_owned(), json!(counts.inbox.bytes));
+    state.insert("offers".to_owned(), json!(counts.inbox.offers));
+    state.insert("complete".to_owned(), json!(counts.inbox.complete));
     state.insert("working".to_owned(), json!(working));
     let fresh = path.with_extension("new");
     std::fs::write(&fresh, serde_json::to_vec(&state)?)

@@ -1,4 +1,4 @@
-//! The ways by which a device can be reached: its serial line, a broker, or both at once.
+//! The ways by which a device can be reached: its serial line, a BLE controller, a broker, or several at once.
 //!
 //! One of them is in use. The host decides which: whoever sends a host's Hello on another way, while the present one has been
 //! silent, is followed there. A task reads each way, so that a Hello is heard on all; what a way that is not in use brings besides
@@ -18,6 +18,7 @@ use tokio::time::Instant;
 use tokio_serial::SerialStream;
 
 use super::line::{FarEnd, Line};
+use super::peripheral::Peripheral;
 
 /// What was read and not yet taken; full, the readers wait.
 const INPUTS: usize = 64;
@@ -104,6 +105,13 @@ impl Ways {
             index,
             self.read.clone(),
         ));
+        self.ways.push(Way::Packets(None));
+    }
+
+    /// Adds a BLE peripheral.
+    pub fn add_peripheral(&mut self, peripheral: Peripheral) {
+        let index = self.ways.len();
+        tokio::spawn(read_peripheral(peripheral, index, self.read.clone()));
         self.ways.push(Way::Packets(None));
     }
 
@@ -264,5 +272,38 @@ async fn read_broker(
         if read.send((index, Input::Gone)).await.is_err() {
             return;
         }
+    }
+}
+
+/// Each host that connects is a link; one that comes while another is there takes its place.
+async fn read_peripheral(
+    mut peripheral: Peripheral,
+    index: usize,
+    read: mpsc::Sender<(usize, Input)>,
+) {
+    let mut present = peripheral.accept().await;
+    while let Some(mut link) = present {
+        let opened = Input::Opened(link.outgoing, link.mtu_bytes);
+        if read.send((index, opened)).await.is_err() {
+            return;
+        }
+        present = loop {
+            tokio::select! {
+                next = peripheral.accept() => break next,
+                packet = link.incoming.recv() => match packet {
+                    Some(Ok(packet)) => {
+                        if read.send((index, Input::Packet(packet))).await.is_err() {
+                            return;
+                        }
+                    }
+                    Some(Err(_)) | None => {
+                        if read.send((index, Input::Gone)).await.is_err() {
+                            return;
+                        }
+                        break peripheral.accept().await;
+                    }
+                },
+            }
+        };
     }
 }

@@ -10,11 +10,16 @@ use tokio::sync::{Semaphore, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::courier::Courier;
 use super::message::{self, Request};
+use super::reporter::Reporter;
+use super::topic::Topics;
 use crate::config::FleetConfig;
 use crate::router::Principal;
 use crate::router::command::{Command, Commands};
 use crate::router::outcome::CommandError;
+use crate::store::outbox::{Lane, Message, Outbox};
+use crate::things::registry::{Registry, Report};
 
 /// Commands in progress at a time, the same as the broker's limit on unacknowledged ones.
 const IN_PROGRESS: usize = 16;
@@ -31,40 +36,60 @@ const BACKOFF: Backoff = Backoff {
 #[derive(Debug)]
 pub struct FleetDoor {
     incoming: mpsc::Receiver<Incoming>,
+    answers: Answers,
+}
+
+/// Where answers go. Cheap to clone.
+#[derive(Debug, Clone)]
+struct Answers {
     client: Client,
-    result_topic: String,
+    outbox: Outbox,
+    topic: String,
+    lifetime: Duration,
+}
+
+/// What the door needs of the box.
+#[derive(Debug)]
+pub struct FleetParts {
+    /// What waits for the broker.
+    pub outbox: Outbox,
+    /// What Things report.
+    pub reports: mpsc::Receiver<Report>,
+    /// The Things.
+    pub registry: Registry,
+    /// This run of the daemon.
+    pub boot_id: u32,
 }
 
 impl FleetDoor {
-    /// Connects (and keeps connecting) to the fleet's broker.
+    /// Connects (and keeps connecting) to the fleet's broker, and starts to tell it what waits in the outbox.
     #[must_use]
     pub fn connect(
         config: &FleetConfig,
         box_id: &str,
-        boot_id: u32,
+        parts: FleetParts,
         tracker: &TaskTracker,
         cancel: CancellationToken,
     ) -> Self {
-        let base = format!("{}/{box_id}", config.topic_root);
+        let topics = Topics::new(&config.topic_root, box_id);
         let presence = |state: &str| {
-            json!({"state": state, "boot": boot_id, "version": env!("CARGO_PKG_VERSION")})
+            json!({"state": state, "boot": parts.boot_id, "version": env!("CARGO_PKG_VERSION")})
                 .to_string()
                 .into_bytes()
         };
-        let presence_topic = format!("{base}/presence");
         let (client, incoming) = mqtt::spawn(
             ClientConfig {
                 broker: config.broker.clone(),
                 client_id: format!("autoglm-edge-{box_id}"),
-                subscriptions: vec![format!("{base}/command")],
+                subscriptions: vec![topics.command()],
                 birth: Some(Publication {
-                    topic: presence_topic.clone(),
+                    topic: topics.presence(),
                     payload: presence("online"),
                     retain: true,
                     correlation: None,
                 }),
                 will: Some(Will {
-                    topic: presence_topic,
+                    topic: topics.presence(),
                     payload: presence("offline"),
                     delay: WILL_DELAY,
                 }),
@@ -72,19 +97,31 @@ impl FleetDoor {
                 backoff: BACKOFF,
             },
             tracker,
-            cancel,
+            cancel.clone(),
         );
-        Self {
-            incoming,
-            client,
-            result_topic: format!("{base}/result"),
-        }
+        let answers = Answers {
+            client: client.clone(),
+            outbox: parts.outbox.clone(),
+            topic: topics.result(),
+            lifetime: config.outbox.results.lifetime,
+        };
+        let reporter = Reporter::new(
+            topics,
+            config.outbox,
+            parts.outbox.clone(),
+            parts.reports,
+            parts.registry,
+            client.fresh_sessions(),
+        );
+        tracker.spawn(reporter.run(cancel.clone()));
+        tracker.spawn(Courier::new(parts.outbox, client).run(cancel));
+        Self { incoming, answers }
     }
 
     /// The broker connection's state, to watch.
     #[must_use]
     pub fn state(&self) -> watch::Receiver<BrokerState> {
-        self.client.state()
+        self.answers.client.state()
     }
 
     /// Serves until cancelled; commands in progress are tracked by `tracker`.
@@ -104,9 +141,9 @@ impl FleetDoor {
                 () = cancel.cancelled() => return,
                 incoming = self.incoming.recv() => {
                     let Some(incoming) = incoming else { return };
-                    let (commands, client, fallback) = (commands.clone(), self.client.clone(), self.result_topic.clone());
+                    let (commands, answers) = (commands.clone(), self.answers.clone());
                     tracker.spawn(async move {
-                        handle(incoming, &commands, &client, fallback).await;
+                        handle(incoming, &commands, answers).await;
                         drop(permit);
                     });
                 }
@@ -115,10 +152,9 @@ impl FleetDoor {
     }
 }
 
-async fn handle(incoming: Incoming, commands: &Commands, client: &Client, fallback: String) {
-    let topic = incoming.response_topic().map_or(fallback, str::to_owned);
-    let correlation = incoming.correlation().map(<[u8]>::to_vec);
+async fn handle(incoming: Incoming, commands: &Commands, answers: Answers) {
     let expiry = incoming.expires_in().map(|left| SystemTime::now() + left);
+    let mut id = None;
     let (reply, is_final): (Value, bool) =
         match Request::parse(incoming.payload(), incoming.correlation()) {
             Err(error) => {
@@ -133,6 +169,7 @@ async fn handle(incoming: Incoming, commands: &Commands, client: &Client, fallba
                 (message::reply(&request.id, &error), true)
             }
             Ok(request) => {
+                id = Some(request.id.clone());
                 let command = Command {
                     id: format!("fleet:{}", request.id),
                     principal: Principal::Fleet,
@@ -149,20 +186,51 @@ async fn handle(incoming: Incoming, commands: &Commands, client: &Client, fallba
                 (message::reply(&request.id, &result), is_final)
             }
         };
-    let published = client
-        .publish(Publication {
-            topic,
-            payload: reply.to_string().into_bytes(),
-            retain: false,
-            correlation,
-        })
-        .await;
-    if let Err(error) = published {
-        // Not acknowledged: the broker delivers the command again, and the ledger answers it.
-        tracing::warn!(%error, "fleet reply not delivered");
-        return;
-    }
-    if is_final {
-        incoming.acknowledge().await;
+    answers.give(incoming, id, reply, is_final).await;
+}
+
+impl Answers {
+    /// Gives an answer, and acknowledges a command whose final answer cannot be lost any more: it is durable here, or at the broker.
+    async fn give(self, incoming: Incoming, id: Option<String>, reply: Value, is_final: bool) {
+        let topic = incoming.response_topic().map_or(self.topic, str::to_owned);
+        let correlation = incoming.correlation().map(<[u8]>::to_vec);
+        if is_final {
+            let message = Message {
+                lane: Lane::Results,
+                // A command that is delivered and answered again has the same answer under the same id.
+                id: id.map_or_else(
+                    || uuid::Uuid::now_v7().to_string(),
+                    |id| format!("result:{id}"),
+                ),
+                topic: topic.clone(),
+                payload: reply.clone(),
+                retain: false,
+                correlation: correlation.clone(),
+                lifetime: Some(self.lifetime),
+                is_latest_only: false,
+            };
+            match self.outbox.put_waiting(message).await {
+                Ok(_durable) => return incoming.acknowledge().await,
+                // Then the broker keeps the command until it has the answer.
+                Err(error) => {
+                    tracing::warn!(%error, "fleet reply does not go through the outbox")
+                }
+            }
+        }
+        let published = self
+            .client
+            .publish(Publication {
+                topic,
+                payload: reply.to_string().into_bytes(),
+                retain: false,
+                correlation,
+            })
+            .await;
+        match published {
+            Ok(()) if is_final => incoming.acknowledge().await,
+            Ok(()) => {}
+            // Not acknowledged: the broker delivers the command again, and the ledger answers it.
+            Err(error) => tracing::warn!(%error, "fleet reply not delivered"),
+        }
     }
 }

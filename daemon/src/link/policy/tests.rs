@@ -81,6 +81,12 @@ fn a_line_on_which_nobody_answers_gives_the_connection_back_and_is_left_alone_fo
         panic!("it waits")
     };
     assert!(until >= now + DETOUR.min, "{:?}", until - now);
+    // A loose plug, which comes and goes, does not shorten that.
+    policy.on_announced(SERIAL, now + Duration::from_secs(1));
+    assert_eq!(
+        policy.step(now + Duration::from_secs(1)),
+        Step::Wait(Some(until))
+    );
 }
 
 #[test]

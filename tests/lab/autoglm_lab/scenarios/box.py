@@ -31,9 +31,9 @@ id = "edge"
 filter = "warn,autoglm_edge=debug,autoglm_drivers=debug"
 [fleet]
 broker = "{broker}"
-[[link]]
+[[device]]
 name = "desk"
-address = "serial://{port}?baud=115200"
+links = ["serial://{port}?baud=115200"]
 """
 INNER_BROKER = "mqtt://127.0.0.1:1883"
 MOSQUITTO = "listener {port} {address}\nallow_anonymous true\nset_tcp_nodelay true\nmax_packet_size 1048576\n"

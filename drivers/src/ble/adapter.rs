@@ -1,0 +1,597 @@
+//! The owner task of one adapter: carries out what its [machine](super::machine) decides, and tells it what came of it.
+//!
+//! It lives as long as the process, also while the adapter is unplugged or bluetoothd is gone; the [radio](super::radio) tells it
+//! which. Its loop is one select over commands, devices heard, tickets given back, finished work and the machine's deadline; it
+//! drains the machine fully after each. Each piece of work runs in a task of its own and always ends, within its time limit.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::{Duration, Instant};
+
+use btleplug::api::{Central as _, Peripheral as _};
+use btleplug::platform::{Adapter, PeripheralId};
+use futures_util::StreamExt as _;
+use futures_util::stream::FuturesUnordered;
+use tokio::sync::{broadcast, mpsc, oneshot, watch};
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::address::{AdapterSelector, DeviceAddress, Target};
+use super::bluez::{Bluez, device_id};
+use super::fault::OperationError;
+use super::gatt::{DISCONNECT, GattClient, Lease, Purpose, Reached, reach};
+use super::listener::{Heard, Listener};
+use super::machine::{Action, Fault, Input, Job, Loss, Machine, Power, Refusal, SEEK, Ticket};
+use super::pairing::{Credential, pair};
+use super::tap::Tap;
+use super::types::{Advertisement, BleError, RadioStatus, Step};
+use crate::link::PacketLink;
+
+/// Commands that wait for the task; more are refused at once.
+const COMMANDS: usize = 32;
+/// Devices heard that wait for the task; more are dropped, since they advertise again.
+const HEARD: usize = 256;
+/// Event streams taken in one process, since none can be given back.
+const LISTENERS_MAX: u32 = 8;
+/// The most that disconnecting everybody at the end may take.
+const GOODBYE: Duration = Duration::from_secs(1);
+/// How long an adapter stays off when it is switched off and on.
+const OFF_PAUSE: Duration = Duration::from_secs(1);
+
+/// What is wanted, and where the answer goes.
+#[derive(Debug)]
+pub(super) enum Wanted {
+    Packets {
+        target: Target,
+        purpose: Purpose,
+        reply: oneshot::Sender<Result<PacketLink, BleError>>,
+    },
+    Gatt {
+        target: Target,
+        reply: oneshot::Sender<Result<GattClient, BleError>>,
+    },
+    Pair {
+        target: Target,
+        credential: Credential,
+        reply: oneshot::Sender<Result<DeviceAddress, BleError>>,
+    },
+    Forget {
+        device: DeviceAddress,
+        reply: oneshot::Sender<Result<DeviceAddress, BleError>>,
+    },
+}
+
+impl Wanted {
+    /// Answers that it cannot be.
+    pub(super) fn refuse(self, error: BleError) {
+        // Whoever asked may have given up.
+        match self {
+            Self::Packets { reply, .. } => drop(reply.send(Err(error))),
+            Self::Gatt { reply, .. } => drop(reply.send(Err(error))),
+            Self::Pair { reply, .. } | Self::Forget { reply, .. } => drop(reply.send(Err(error))),
+        }
+    }
+
+    fn is_abandoned(&self) -> bool {
+        match self {
+            Self::Packets { reply, .. } => reply.is_closed(),
+            Self::Gatt { reply, .. } => reply.is_closed(),
+            Self::Pair { reply, .. } | Self::Forget { reply, .. } => reply.is_closed(),
+        }
+    }
+
+    fn job(&self) -> Job {
+        match self {
+            Self::Packets { target, .. } | Self::Gatt { target, .. } => {
+                Job::Connect(target.clone())
+            }
+            Self::Pair { target, .. } => Job::Pair(target.clone()),
+            Self::Forget { device, .. } => Job::Forget(*device),
+        }
+    }
+
+    /// Who is meant.
+    pub(super) fn target(&self) -> Target {
+        match self {
+            Self::Packets { target, .. }
+            | Self::Gatt { target, .. }
+            | Self::Pair { target, .. } => target.clone(),
+            Self::Forget { device, .. } => Target::Address(*device),
+        }
+    }
+}
+
+/// What an adapter's task is told.
+#[derive(Debug)]
+pub(super) enum Command {
+    Power(Power),
+    Listeners(bool),
+    Interest(Target),
+    Want(Wanted),
+}
+
+/// A device that appeared at an adapter.
+#[derive(Debug, Clone)]
+pub(super) struct Appearance {
+    pub(super) adapter: String,
+    pub(super) device: DeviceAddress,
+    pub(super) name: Option<String>,
+    pub(super) services: Vec<uuid::Uuid>,
+}
+
+/// What came of a piece of work.
+#[derive(Debug)]
+enum Outcome {
+    Scan(Result<(), ()>),
+    Reached(Ticket, Result<Reached, OperationError>),
+    Paired(Ticket, Result<(), OperationError>),
+    Done(Result<(), Fault>),
+}
+
+/// The parts that an adapter's task needs.
+#[derive(Debug)]
+pub(super) struct Parts {
+    pub(super) name: String,
+    pub(super) adapter: Adapter,
+    pub(super) bluez: Bluez,
+    pub(super) status: watch::Sender<RadioStatus>,
+    pub(super) advertisements: broadcast::Sender<Advertisement>,
+    pub(super) appearances: mpsc::Sender<Appearance>,
+}
+
+/// The task's state.
+struct AdapterTask {
+    parts: Parts,
+    machine: Machine,
+    next_ticket: u64,
+    asked: BTreeMap<Ticket, Wanted>,
+    leases: BTreeMap<Ticket, (DeviceAddress, watch::Sender<Option<Loss>>)>,
+    reached: Option<(Ticket, Reached)>,
+    failed: Option<(Ticket, BleError)>,
+    taps: BTreeMap<DeviceAddress, Tap>,
+    names: BTreeMap<DeviceAddress, (Option<String>, Vec<uuid::Uuid>)>,
+    listeners: u32,
+    heard: mpsc::Sender<Heard>,
+    returns: mpsc::UnboundedSender<Ticket>,
+    work: FuturesUnordered<JoinHandle<Outcome>>,
+    /// What the running work reports if it dies of a fault of ours or of a library.
+    dying: Vec<DyingWord>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum DyingWord {
+    Scan,
+    Operation,
+}
+
+/// Starts the task of an adapter.
+pub(super) fn spawn(
+    parts: Parts,
+    tracker: &TaskTracker,
+    cancel: CancellationToken,
+) -> mpsc::Sender<Command> {
+    let (commands, queue) = mpsc::channel(COMMANDS);
+    let (heard, all_heard) = mpsc::channel(HEARD);
+    let (returns, returned) = mpsc::unbounded_channel();
+    let task = AdapterTask {
+        parts,
+        machine: Machine::new(),
+        next_ticket: 0,
+        asked: BTreeMap::new(),
+        leases: BTreeMap::new(),
+        reached: None,
+        failed: None,
+        taps: BTreeMap::new(),
+        names: BTreeMap::new(),
+        listeners: 0,
+        heard,
+        returns,
+        work: FuturesUnordered::new(),
+        dying: Vec::new(),
+    };
+    tracker.spawn(task.run(queue, all_heard, returned, cancel));
+    commands
+}
+
+impl AdapterTask {
+    #[tracing::instrument(name = "ble", skip_all, fields(adapter = %self.parts.name))]
+    async fn run(
+        mut self,
+        mut commands: mpsc::Receiver<Command>,
+        mut heard: mpsc::Receiver<Heard>,
+        mut returned: mpsc::UnboundedReceiver<Ticket>,
+        cancel: CancellationToken,
+    ) {
+        self.listen();
+        loop {
+            self.give_back_abandoned();
+            self.act();
+            self.publish();
+            let deadline = self.machine.poll_timeout();
+            // Every branch is cancel-safe: receivers lose nothing when dropped.
+            let input = tokio::select! {
+                () = cancel.cancelled() => return self.disconnect_all().await,
+                command = commands.recv() => match command {
+                    Some(Command::Power(power)) => Input::Power(power),
+                    Some(Command::Listeners(any)) => Input::Listeners(any),
+                    Some(Command::Interest(target)) => Input::Interest(target),
+                    Some(Command::Want(wanted)) => self.on_wanted(wanted),
+                    None => return,
+                },
+                Some(heard) = heard.recv() => self.on_heard(heard),
+                Some(ticket) = returned.recv() => {
+                    self.leases.remove(&ticket);
+                    Input::GiveBack(ticket)
+                }
+                Some(outcome) = self.work.next(), if !self.work.is_empty() => {
+                    self.on_outcome(outcome)
+                }
+                () = sleep_until(deadline) => {
+                    self.machine.handle_timeout(Instant::now());
+                    continue;
+                }
+            };
+            tracing::trace!(?input);
+            self.machine.handle_input(Instant::now(), input);
+        }
+    }
+
+    fn on_wanted(&mut self, wanted: Wanted) -> Input {
+        self.next_ticket += 1;
+        let ticket = Ticket(self.next_ticket);
+        let job = wanted.job();
+        self.asked.insert(ticket, wanted);
+        Input::Ask { ticket, job }
+    }
+
+    fn on_heard(&mut self, heard: Heard) -> Input {
+        match heard {
+            Heard::Advertisement {
+                device,
+                name,
+                services,
+            } => {
+                if self.names.len() >= HEARD {
+                    self.names.clear();
+                }
+                self.names.insert(device, (name.clone(), services.clone()));
+                Input::Heard {
+                    device,
+                    name,
+                    services,
+                }
+            }
+            Heard::Disconnected(device) => Input::Disconnected(device),
+        }
+    }
+
+    fn on_outcome(&mut self, outcome: Result<Outcome, tokio::task::JoinError>) -> Input {
+        let outcome = outcome.unwrap_or_else(|error| {
+            tracing::error!(%error, "a Bluetooth operation died");
+            // At most one of each kind runs, and an operation is what can die.
+            match self.dying.contains(&DyingWord::Operation) {
+                true => Outcome::Done(Err(Fault::Failed)),
+                false => Outcome::Scan(Err(())),
+            }
+        });
+        let word = match &outcome {
+            Outcome::Scan(_) => DyingWord::Scan,
+            _ => DyingWord::Operation,
+        };
+        self.dying.retain(|running| *running != word);
+        let (ticket, result) = match outcome {
+            Outcome::Scan(result) => return Input::ScanChanged(result),
+            Outcome::Done(result) => return Input::Done(result),
+            Outcome::Reached(ticket, result) => {
+                let result = result.map(|reached| {
+                    self.reached = Some((ticket, reached));
+                });
+                (ticket, result)
+            }
+            Outcome::Paired(ticket, result) => (ticket, result),
+        };
+        Input::Done(result.map_err(|failed| {
+            let error = &failed.error;
+            tracing::debug!(%error, source = ?std::error::Error::source(error), "operation failed");
+            self.failed = Some((ticket, failed.error));
+            failed.fault
+        }))
+    }
+
+    /// A caller who no longer waits holds no place in the queue.
+    fn give_back_abandoned(&mut self) {
+        let abandoned: Vec<_> = self
+            .asked
+            .extract_if(.., |_, wanted| wanted.is_abandoned())
+            .map(|(ticket, _)| ticket)
+            .collect();
+        for ticket in abandoned {
+            self.machine
+                .handle_input(Instant::now(), Input::GiveBack(ticket));
+        }
+    }
+
+    fn act(&mut self) {
+        while let Some(action) = self.machine.poll_action() {
+            tracing::debug!(?action);
+            match action {
+                Action::StartScan => self.start_scan(),
+                Action::StopScan => self.stop_scan(),
+                Action::Connect {
+                    ticket,
+                    device,
+                    within,
+                } => self.connect(ticket, device, within),
+                Action::Pair {
+                    ticket,
+                    device,
+                    within,
+                } => self.pair(ticket, device, within),
+                Action::Disconnect(device) => self.disconnect(device),
+                Action::Forget(device) => self.forget(device),
+                Action::PowerCycle => self.power_cycle(),
+                Action::ListenAnew => self.listen(),
+                Action::Grant { ticket, device } => self.grant(ticket, device),
+                Action::Refuse { ticket, why } => self.refuse(ticket, why),
+                Action::Lost { ticket, why } => self.lose(ticket, why),
+                Action::Announce(device) => self.announce(device),
+            }
+        }
+    }
+
+    fn listen(&mut self) {
+        if self.listeners >= LISTENERS_MAX {
+            return;
+        }
+        self.listeners += 1;
+        let listener = Listener::new(
+            self.parts.adapter.clone(),
+            self.parts.name.clone(),
+            self.heard.clone(),
+            self.parts.advertisements.clone(),
+        );
+        // Beside this task, which a BlueZ that does not answer must not hold up.
+        tokio::spawn(async move {
+            if let Err(error) = listener.start().await {
+                tracing::warn!(%error, "no event stream from BlueZ; it is asked for again when the scan stays silent");
+            }
+        });
+    }
+
+    fn start(&mut self, word: DyingWord, work: impl Future<Output = Outcome> + Send + 'static) {
+        self.dying.push(word);
+        self.work.push(tokio::spawn(work));
+    }
+
+    fn start_scan(&mut self) {
+        let (bluez, name) = (self.parts.bluez.clone(), self.parts.name.clone());
+        self.start(DyingWord::Scan, async move {
+            let mut started = bluez.start_scan(&name).await;
+            if started.is_err() {
+                // A scan of ours that was thought to be over.
+                let _ = bluez.stop_scan(&name).await;
+                started = bluez.start_scan(&name).await;
+            }
+            Outcome::Scan(started.map_err(|error| {
+                tracing::warn!(%error, "the scan could not be started; it is tried again");
+            }))
+        });
+    }
+
+    fn stop_scan(&mut self) {
+        let (bluez, name) = (self.parts.bluez.clone(), self.parts.name.clone());
+        self.start(DyingWord::Scan, async move {
+            let stopped = bluez.stop_scan(&name).await;
+            Outcome::Scan(stopped.map_err(|error| tracing::debug!(%error, "stopping the scan")))
+        });
+    }
+
+    fn connect(&mut self, ticket: Ticket, device: DeviceAddress, within: Duration) {
+        let purpose = match self.asked.get(&ticket) {
+            Some(Wanted::Packets { purpose, .. }) => *purpose,
+            _ => Purpose::Gatt,
+        };
+        let tap = self.taps.get(&device).cloned();
+        let (adapter, name) = (self.parts.adapter.clone(), self.parts.name.clone());
+        self.start(DyingWord::Operation, async move {
+            let tapped = async {
+                match tap {
+                    Some(tap) => Ok(tap),
+                    None => {
+                        Tap::open(adapter.peripheral(&peripheral_id(&name, device)?).await?).await
+                    }
+                }
+            };
+            let reached = match tokio::time::timeout(within, tapped).await {
+                Ok(Ok(tap)) => reach(tap, device, purpose, within).await,
+                Ok(Err(error)) => Err(OperationError::from_btleplug(device, Step::Connect, error)),
+                Err(_) => Err(OperationError::timed_out(device, Step::Connect, within)),
+            };
+            Outcome::Reached(ticket, reached)
+        });
+    }
+
+    fn pair(&mut self, ticket: Ticket, device: DeviceAddress, within: Duration) {
+        let credential = match self.asked.get(&ticket) {
+            Some(Wanted::Pair { credential, .. }) => credential.clone(),
+            _ => Credential::None,
+        };
+        let (bluez, name) = (self.parts.bluez.clone(), self.parts.name.clone());
+        self.start(DyingWord::Operation, async move {
+            Outcome::Paired(
+                ticket,
+                pair(&bluez, &name, device, credential, within).await,
+            )
+        });
+    }
+
+    /// Through btleplug, whose connection asked for it; BlueZ also takes it as the end of an attempt that goes on.
+    fn disconnect(&mut self, device: DeviceAddress) {
+        let tap = self.taps.get(&device).cloned();
+        let (adapter, name) = (self.parts.adapter.clone(), self.parts.name.clone());
+        self.start(DyingWord::Operation, async move {
+            let work = async {
+                match tap {
+                    Some(tap) => tap.peripheral.disconnect().await,
+                    None => {
+                        let id = peripheral_id(&name, device)?;
+                        adapter.peripheral(&id).await?.disconnect().await
+                    }
+                }
+            };
+            Outcome::Done(match tokio::time::timeout(DISCONNECT, work).await {
+                Ok(Ok(())) => Ok(()),
+                Ok(Err(error)) => {
+                    Err(OperationError::from_btleplug(device, Step::Connect, error).fault)
+                }
+                Err(_) => Err(Fault::TimedOut),
+            })
+        });
+    }
+
+    fn forget(&mut self, device: DeviceAddress) {
+        let (bluez, name) = (self.parts.bluez.clone(), self.parts.name.clone());
+        self.start(DyingWord::Operation, async move {
+            let removed = bluez.remove_device(&name, device).await;
+            Outcome::Done(
+                removed
+                    .map_err(|error| OperationError::from_zbus(device, Step::Forget, error).fault),
+            )
+        });
+    }
+
+    fn power_cycle(&mut self) {
+        tracing::warn!("nobody was heard for long: the adapter is switched off and on");
+        let (bluez, name) = (self.parts.bluez.clone(), self.parts.name.clone());
+        self.start(DyingWord::Operation, async move {
+            let off = bluez.switch_off(&name).await;
+            tokio::time::sleep(OFF_PAUSE).await;
+            let on = bluez.switch_on(&name).await;
+            Outcome::Done(off.and(on).map_err(|error| {
+                tracing::warn!(%error, "switching the adapter");
+                Fault::Failed
+            }))
+        });
+    }
+
+    fn grant(&mut self, ticket: Ticket, device: DeviceAddress) {
+        let reached = self.reached.take().filter(|(of, _)| *of == ticket);
+        let Some(wanted) = self.asked.remove(&ticket) else {
+            let _ = self.returns.send(ticket);
+            return;
+        };
+        let reached = match (&wanted, reached) {
+            (Wanted::Packets { .. } | Wanted::Gatt { .. }, Some((_, reached))) => reached,
+            _ => {
+                return match wanted {
+                    Wanted::Pair { reply, .. } | Wanted::Forget { reply, .. } => {
+                        drop(reply.send(Ok(device)));
+                    }
+                    other => other.refuse(BleError::NotConnected { device }),
+                };
+            }
+        };
+        self.taps.insert(device, reached.tap.clone());
+        let (loss, told) = watch::channel(None);
+        self.leases.insert(ticket, (device, loss));
+        let lease = Lease {
+            ticket,
+            device,
+            returns: self.returns.clone(),
+            loss: told,
+        };
+        // An answer that nobody takes is dropped, and gives the lease back.
+        match wanted {
+            Wanted::Packets { reply, .. } => drop(
+                reply.send(
+                    reached
+                        .into_packets(lease)
+                        .ok_or(BleError::NotConnected { device }),
+                ),
+            ),
+            Wanted::Gatt { reply, .. } => drop(reply.send(Ok(reached.into_client(lease)))),
+            Wanted::Pair { .. } | Wanted::Forget { .. } => {}
+        }
+    }
+
+    fn refuse(&mut self, ticket: Ticket, why: Refusal) {
+        let failed = self.failed.take().filter(|(of, _)| *of == ticket);
+        let Some(wanted) = self.asked.remove(&ticket) else {
+            return;
+        };
+        let adapter = self.parts.name.clone();
+        let target = wanted.target();
+        wanted.refuse(match (why, failed) {
+            (Refusal::Fault(_), Some((_, error))) => error,
+            (Refusal::Absent, _) => BleError::NoAdapter(AdapterSelector::Name(adapter)),
+            (Refusal::Off, _) => BleError::AdapterOff { adapter },
+            (Refusal::ScanFailed, _) => BleError::ScanFailed { adapter },
+            (Refusal::QueueFull, _) => BleError::QueueFull { adapter },
+            (Refusal::NotHeard | Refusal::Fault(_), _) => BleError::NotHeard {
+                target,
+                after: SEEK,
+            },
+        });
+    }
+
+    fn lose(&mut self, ticket: Ticket, why: Loss) {
+        if let Some((device, loss)) = self.leases.remove(&ticket) {
+            loss.send_replace(Some(why));
+            if let Some(tap) = self.taps.get(&device)
+                && !self.leases.values().any(|(other, _)| *other == device)
+            {
+                tap.hang_up();
+            }
+        }
+    }
+
+    fn announce(&self, device: DeviceAddress) {
+        let (name, services) = self.names.get(&device).cloned().unwrap_or_default();
+        let appearance = Appearance {
+            adapter: self.parts.name.clone(),
+            device,
+            name,
+            services,
+        };
+        // Full: the device is announced again when it was away, and its link tries by itself.
+        let _ = self.parts.appearances.try_send(appearance);
+    }
+
+    /// BlueZ keeps connections whose owner ends; a device that is left connected is nobody's, and does not advertise.
+    async fn disconnect_all(&self) {
+        let devices: BTreeSet<_> = self.leases.values().map(|(device, _)| *device).collect();
+        let all = devices
+            .iter()
+            .filter_map(|device| self.taps.get(device))
+            .map(|tap| tap.peripheral.disconnect());
+        // Late is as good as never: the next run finds them connected.
+        let _ = tokio::time::timeout(GOODBYE, futures_util::future::join_all(all)).await;
+    }
+
+    fn publish(&self) {
+        let (is_scanning, connected) = (self.machine.is_scanning(), self.machine.connected());
+        self.parts.status.send_if_modified(|status| {
+            let Some(adapter) = status.adapters.get_mut(&self.parts.name) else {
+                return false;
+            };
+            let is_new = adapter.is_scanning != is_scanning || adapter.connected != connected;
+            adapter.is_scanning = is_scanning;
+            adapter.connected = connected;
+            is_new
+        });
+    }
+}
+
+fn peripheral_id(adapter: &str, device: DeviceAddress) -> btleplug::Result<PeripheralId> {
+    let id: bluez_async::DeviceId = device_id(adapter, device)
+        .parse()
+        .map_err(|error| btleplug::Error::Other(Box::new(error) as Box<_>))?;
+    Ok(id.into())
+}
+
+async fn sleep_until(deadline: Option<Instant>) {
+    match deadline {
+        Some(at) => tokio::time::sleep_until(at.into()).await,
+        None => std::future::pending().await,
+    }
+}

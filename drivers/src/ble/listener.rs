@@ -1,0 +1,204 @@
+//! Reads an adapter's event stream, for ever: advertisements go to whoever listens, who was heard and who left to the adapter's
+//! task.
+//!
+//! btleplug's stream begins with a replay of BlueZ's cache and never ends, even when the adapter is gone; dropping it panics in a
+//! task of bluez-async. So it is read for the life of the process, and a device of the replay counts as heard only if BlueZ has
+//! a signal strength for it, which it drops with the scan that heard it.
+
+use std::collections::{BTreeMap, HashMap};
+use std::mem::ManuallyDrop;
+use std::time::Duration;
+
+use btleplug::api::{Central as _, CentralEvent, Peripheral as _, PeripheralProperties};
+use btleplug::platform::{Adapter, PeripheralId};
+use futures_util::StreamExt as _;
+use tokio::sync::{broadcast, mpsc};
+use uuid::Uuid;
+
+use super::address::DeviceAddress;
+use super::bluez::device_of;
+use super::types::Advertisement;
+
+/// The most that asking BlueZ for a device's properties may take.
+const PROPERTIES: Duration = Duration::from_secs(5);
+/// Devices whose properties are remembered; above, all are asked for again.
+const KNOWN_MAX: usize = 512;
+/// BlueZ's word for a signal strength that the controller did not measure (Core 5.4 Vol 4 Part E §7.7.65.2).
+const RSSI_UNKNOWN: i16 = 127;
+
+/// What an adapter's task is told.
+#[derive(Debug)]
+pub(super) enum Heard {
+    Advertisement {
+        device: DeviceAddress,
+        name: Option<String>,
+        services: Vec<Uuid>,
+    },
+    Disconnected(DeviceAddress),
+}
+
+#[derive(Debug, Clone, Default)]
+struct Known {
+    name: Option<String>,
+    services: Vec<Uuid>,
+}
+
+/// Reads one stream.
+pub(super) struct Listener {
+    pub(super) adapter: Adapter,
+    pub(super) adapter_name: String,
+    /// Full: an advertisement is dropped, since it comes again; a disconnection waits.
+    pub(super) heard: mpsc::Sender<Heard>,
+    pub(super) advertisements: broadcast::Sender<Advertisement>,
+    known: HashMap<DeviceAddress, Known>,
+}
+
+impl Listener {
+    pub(super) fn new(
+        adapter: Adapter,
+        adapter_name: String,
+        heard: mpsc::Sender<Heard>,
+        advertisements: broadcast::Sender<Advertisement>,
+    ) -> Self {
+        Self {
+            adapter,
+            adapter_name,
+            heard,
+            advertisements,
+            known: HashMap::new(),
+        }
+    }
+
+    /// Takes a stream and reads it in a task of its own.
+    pub(super) async fn start(mut self) -> btleplug::Result<()> {
+        let mut stream = ManuallyDrop::new(self.adapter.events().await?);
+        tokio::spawn(async move {
+            while let Some(event) = stream.next().await {
+                self.on_event(event).await;
+            }
+            tracing::debug!(adapter = %self.adapter_name, "event stream ended");
+        });
+        Ok(())
+    }
+
+    async fn on_event(&mut self, event: CentralEvent) {
+        match event {
+            CentralEvent::DeviceDiscovered(id) | CentralEvent::ServicesAdvertisement { id, .. } => {
+                if let Some((device, properties)) = self.learn(&id).await
+                    && properties.rssi.is_some()
+                {
+                    self.tell(self.advertisement(device, &properties));
+                }
+            }
+            CentralEvent::RssiUpdate { id, rssi } => {
+                self.tell_of(&id, |part| part.rssi_dbm = known_rssi(Some(rssi)))
+                    .await;
+            }
+            CentralEvent::ManufacturerDataAdvertisement {
+                id,
+                manufacturer_data,
+            } => {
+                self.tell_of(&id, |part| {
+                    part.manufacturer_data = manufacturer_data.into_iter().collect();
+                })
+                .await;
+            }
+            CentralEvent::ServiceDataAdvertisement { id, service_data } => {
+                self.tell_of(&id, |part| {
+                    part.service_data = service_data.into_iter().collect()
+                })
+                .await;
+            }
+            CentralEvent::DeviceDisconnected(id) => self.on_disconnected(&id).await,
+            // A device that is still connected from before (the daemon was killed, and BlueZ keeps connections) does not
+            // advertise, but is there.
+            CentralEvent::DeviceConnected(id) => {
+                if let Some((device, _)) = self.learn(&id).await {
+                    self.tell_task(device);
+                }
+            }
+            // Power is believed from org.bluez itself.
+            CentralEvent::StateUpdate(_)
+            | CentralEvent::DeviceUpdated(_)
+            | CentralEvent::DeviceServicesModified(_) => {}
+        }
+    }
+
+    /// The event may be old by now: a device that is connected again is not gone.
+    async fn on_disconnected(&mut self, id: &PeripheralId) {
+        let Some(device) = device_of(&id.to_string()) else {
+            return;
+        };
+        let asked = async { self.adapter.peripheral(id).await?.is_connected().await };
+        let is_back = matches!(tokio::time::timeout(PROPERTIES, asked).await, Ok(Ok(true)));
+        if !is_back {
+            // An error means that the adapter's task has ended.
+            let _ = self.heard.send(Heard::Disconnected(device)).await;
+        }
+    }
+
+    async fn tell_of(&mut self, id: &PeripheralId, fill: impl FnOnce(&mut Advertisement)) {
+        let Some(device) = device_of(&id.to_string()) else {
+            return;
+        };
+        if !self.known.contains_key(&device) {
+            self.learn(id).await;
+        }
+        let mut part = self.advertisement(device, &PeripheralProperties::default());
+        fill(&mut part);
+        self.tell(part);
+    }
+
+    /// Asks BlueZ for all that it knows of a device.
+    async fn learn(&mut self, id: &PeripheralId) -> Option<(DeviceAddress, PeripheralProperties)> {
+        let device = device_of(&id.to_string())?;
+        let asked = async { self.adapter.peripheral(id).await?.properties().await };
+        let properties = tokio::time::timeout(PROPERTIES, asked).await.ok()?.ok()??;
+        if self.known.len() >= KNOWN_MAX {
+            self.known.clear();
+        }
+        let known = Known {
+            name: properties.advertisement_name.clone(),
+            services: properties.services.clone(),
+        };
+        self.known.insert(device, known);
+        Some((device, properties))
+    }
+
+    fn advertisement(
+        &self,
+        device: DeviceAddress,
+        properties: &PeripheralProperties,
+    ) -> Advertisement {
+        Advertisement {
+            adapter: self.adapter_name.clone(),
+            device,
+            name: self.known.get(&device).and_then(|known| known.name.clone()),
+            rssi_dbm: known_rssi(properties.rssi),
+            services: properties.services.clone(),
+            service_data: BTreeMap::from_iter(properties.service_data.clone()),
+            manufacturer_data: BTreeMap::from_iter(properties.manufacturer_data.clone()),
+        }
+    }
+
+    fn tell_task(&self, device: DeviceAddress) {
+        let known = self.known.get(&device).cloned().unwrap_or_default();
+        let heard = Heard::Advertisement {
+            device,
+            name: known.name,
+            services: known.services,
+        };
+        // Full: it advertises again.
+        let _ = self.heard.try_send(heard);
+    }
+
+    fn tell(&self, advertisement: Advertisement) {
+        self.tell_task(advertisement.device);
+        // Nobody may be listening.
+        let _ = self.advertisements.send(advertisement);
+    }
+}
+
+fn known_rssi(rssi: Option<i16>) -> Option<i16> {
+    rssi.filter(|rssi| *rssi != RSSI_UNKNOWN)
+}

@@ -1,0 +1,542 @@
+//! Whom an adapter connects, in which order, and when it scans: a pure machine.
+//!
+//! BlueZ connects one device at a time and dislikes connecting while it scans (`InProgress`), so there is one [`Operation`] at a
+//! time, and the radio is quiet while one of them connects or pairs. A device is connected only after it was heard: an
+//! attempt to reach an absent one blocks the adapter for half a minute.
+//!
+//! ```text
+//!            ask                    heard, scan stopped          done
+//!  (ticket) ----> waiting ------------------------> operation ----------> granted ---> lost
+//!                    |  not heard in time              | fault               | given back
+//!                    v                                 v                     v
+//!                 refused                     clearing -> refused | waiting  clearing
+//! ```
+//!
+//! The machine is given one input, then drained by [`Machine::poll_action`]; each action that starts work ends with
+//! [`Input::Done`] or [`Input::ScanChanged`], whatever happens: deadlines of single calls are the shell's. `now` is an argument.
+//! Read [`sightings`] for what "heard" means and [`watchdog`] for silent scans.
+
+mod sightings;
+#[cfg(test)]
+mod tests;
+mod vocabulary;
+mod watchdog;
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::time::{Duration, Instant};
+
+use self::sightings::Sightings;
+pub(super) use self::vocabulary::{Action, Fault, Input, Job, Loss, Power, Refusal, Ticket};
+use self::watchdog::{Rescue, Watchdog};
+use super::address::{DeviceAddress, Target};
+
+/// How long a wanted device is listened for before its asker is told that it is not there, and may take another link. Most
+/// devices advertise at least every second; one that does so seldom (every 10.24 s at the longest, Core 5.4 Vol 6 Part B
+/// §4.4.2.2.1) is announced when it is heard, since the scan goes on for it.
+pub(super) const SEEK: Duration = Duration::from_secs(4);
+/// The most that one connection attempt may take, services included. BlueZ gives up after 30 s or more, and blocks all others
+/// for as long; a device that was just heard connects within two seconds, and
+/// tells its services within ten, or not at all.
+pub(super) const CONNECT: Duration = Duration::from_secs(20);
+/// The same for pairing, where a person may have to press a button.
+pub(super) const PAIR: Duration = Duration::from_secs(45);
+/// Jobs that may wait at an adapter; more are refused at once. Twice what usual controllers can hold connected.
+pub(super) const WAITING_MAX: usize = 32;
+/// Attempts of one job, the first included, where BlueZ was busy or its cache stale.
+const ATTEMPTS_MAX: u32 = 2;
+/// How long a device is not forgotten again for missing services: once shows whether the cache was the cause.
+const STALE_AGAIN: Duration = Duration::from_secs(600);
+/// The first and the longest pause after a scan that could not be started.
+const SCAN_RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
+
+#[derive(Debug)]
+struct Waiting {
+    ticket: Ticket,
+    job: Job,
+    expires: Instant,
+    attempts: u32,
+}
+
+#[derive(Debug)]
+struct Held {
+    device: DeviceAddress,
+    target: Target,
+}
+
+/// The one thing that an adapter is busy with.
+#[derive(Debug)]
+enum Operation {
+    /// Connecting or pairing.
+    Reaching {
+        waiting: Waiting,
+        device: DeviceAddress,
+        is_wanted: bool,
+    },
+    /// Ending a connection or an attempt, or forgetting a device.
+    Clearing(Then),
+    Cycling,
+}
+
+#[derive(Debug)]
+enum Then {
+    Rest,
+    Answer(Ticket, DeviceAddress),
+    Refuse(Ticket, Refusal),
+    Again(Waiting),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Scan {
+    Idle,
+    Starting,
+    On,
+    Stopping,
+}
+
+/// The machine of one adapter.
+#[derive(Debug)]
+pub(super) struct Machine {
+    power: Power,
+    scan: Scan,
+    scan_retry: Duration,
+    scan_retry_at: Option<Instant>,
+    watchdog: Watchdog,
+    sightings: Sightings,
+    has_listeners: bool,
+    interests: BTreeSet<Target>,
+    waiting: VecDeque<Waiting>,
+    operation: Option<Operation>,
+    held: BTreeMap<Ticket, Held>,
+    /// Connected, but nobody's any more.
+    leaving: BTreeSet<DeviceAddress>,
+    forgotten_at: BTreeMap<DeviceAddress, Instant>,
+    actions: VecDeque<Action>,
+}
+
+impl Machine {
+    /// An adapter that is not there yet.
+    pub(super) fn new() -> Self {
+        Self {
+            power: Power::Absent,
+            scan: Scan::Idle,
+            scan_retry: SCAN_RETRY.0,
+            scan_retry_at: None,
+            watchdog: Watchdog::default(),
+            sightings: Sightings::default(),
+            has_listeners: false,
+            interests: BTreeSet::new(),
+            waiting: VecDeque::new(),
+            operation: None,
+            held: BTreeMap::new(),
+            leaving: BTreeSet::new(),
+            forgotten_at: BTreeMap::new(),
+            actions: VecDeque::new(),
+        }
+    }
+
+    /// The next thing to do, or `None`.
+    pub(super) fn poll_action(&mut self) -> Option<Action> {
+        self.actions.pop_front()
+    }
+
+    /// When to call [`Machine::handle_timeout`].
+    pub(super) fn poll_timeout(&self) -> Option<Instant> {
+        // An operation that is under way comes first, and says itself when it is over.
+        if self.power != Power::On || self.operation.is_some() {
+            return None;
+        }
+        let is_scanning = self.scan == Scan::On;
+        let seeking = is_scanning
+            .then(|| self.waiting.iter().map(|waiting| waiting.expires).min())
+            .flatten();
+        let retry = (self.scan == Scan::Idle && self.is_scan_wanted())
+            .then_some(self.scan_retry_at)
+            .flatten();
+        let watchdog = is_scanning.then(|| self.watchdog.due()).flatten();
+        [seeking, retry, watchdog].into_iter().flatten().min()
+    }
+
+    /// Whether the adapter scans at present.
+    pub(super) fn is_scanning(&self) -> bool {
+        self.scan == Scan::On
+    }
+
+    /// Devices that are held connected.
+    pub(super) fn connected(&self) -> usize {
+        let devices: BTreeSet<_> = self.held.values().map(|held| held.device).collect();
+        devices.len()
+    }
+
+    /// Says that the time of [`Machine::poll_timeout`] has come; harmless at any time.
+    pub(super) fn handle_timeout(&mut self, now: Instant) {
+        self.advance(now);
+    }
+
+    /// Takes one input.
+    pub(super) fn handle_input(&mut self, now: Instant, input: Input) {
+        match input {
+            Input::Power(power) => self.on_power(power),
+            Input::Heard {
+                device,
+                name,
+                services,
+            } => {
+                self.watchdog.on_heard(now);
+                if self.sightings.on_heard(now, device, name, services) {
+                    self.actions.push_back(Action::Announce(device));
+                }
+            }
+            Input::Listeners(has_listeners) => self.has_listeners = has_listeners,
+            Input::Interest(target) => {
+                self.interests.insert(target);
+            }
+            Input::Ask { ticket, job } => self.on_ask(now, ticket, job),
+            Input::GiveBack(ticket) => self.on_give_back(ticket),
+            Input::ScanChanged(result) => self.on_scan_changed(now, result),
+            Input::Done(result) => self.on_done(now, result),
+            Input::Disconnected(device) => self.on_disconnected(device),
+        }
+        self.advance(now);
+    }
+
+    fn on_power(&mut self, power: Power) {
+        if std::mem::replace(&mut self.power, power) == power || power == Power::On {
+            return;
+        }
+        let (why, loss) = match power {
+            Power::Absent => (Refusal::Absent, Loss::Absent),
+            Power::Off | Power::On => (Refusal::Off, Loss::Off),
+        };
+        // A start or stop that is under way is answered all the same.
+        if self.scan == Scan::On {
+            self.scan = Scan::Idle;
+        }
+        self.watchdog.on_rest();
+        self.sightings.forget_presence_of_all();
+        self.leaving.clear();
+        for waiting in std::mem::take(&mut self.waiting) {
+            self.refuse(waiting.ticket, why);
+        }
+        for ticket in std::mem::take(&mut self.held).into_keys() {
+            self.actions.push_back(Action::Lost { ticket, why: loss });
+        }
+    }
+
+    fn on_ask(&mut self, now: Instant, ticket: Ticket, job: Job) {
+        let refusal = match self.power {
+            Power::Absent => Some(Refusal::Absent),
+            Power::Off => Some(Refusal::Off),
+            Power::On => (self.waiting.len() >= WAITING_MAX).then_some(Refusal::QueueFull),
+        };
+        match refusal {
+            Some(why) => self.refuse(ticket, why),
+            None => self.waiting.push_back(Waiting {
+                ticket,
+                job,
+                expires: now + SEEK,
+                attempts: 0,
+            }),
+        }
+    }
+
+    fn on_give_back(&mut self, ticket: Ticket) {
+        self.waiting.retain(|waiting| waiting.ticket != ticket);
+        match &mut self.operation {
+            Some(Operation::Reaching {
+                waiting, is_wanted, ..
+            }) if waiting.ticket == ticket => *is_wanted = false,
+            Some(Operation::Clearing(then)) if then.ticket() == Some(ticket) => *then = Then::Rest,
+            _ => {}
+        }
+        if let Some(held) = self.held.remove(&ticket)
+            && !self.is_held(held.device)
+        {
+            self.leaving.insert(held.device);
+        }
+    }
+
+    fn on_disconnected(&mut self, device: DeviceAddress) {
+        // Only what it says from now on proves that it is there.
+        self.sightings.forget_presence(device);
+        self.leaving.remove(&device);
+        let lost: Vec<_> = self
+            .held
+            .extract_if(.., |_, held| held.device == device)
+            .map(|(ticket, _)| ticket)
+            .collect();
+        self.actions
+            .extend(lost.into_iter().map(|ticket| Action::Lost {
+                ticket,
+                why: Loss::Disconnected,
+            }));
+    }
+
+    fn on_scan_changed(&mut self, now: Instant, result: Result<(), ()>) {
+        let was = self.scan;
+        self.scan = Scan::Idle;
+        match (was, result) {
+            (Scan::Starting, Ok(())) if self.power == Power::On => {
+                self.scan = Scan::On;
+                self.scan_retry = SCAN_RETRY.0;
+                self.scan_retry_at = None;
+                self.watchdog.on_scan(now);
+                // Nobody could be heard before: the patience of all who wait begins now.
+                for waiting in &mut self.waiting {
+                    waiting.expires = waiting.expires.max(now + SEEK);
+                }
+            }
+            (Scan::Starting, Err(())) => {
+                self.scan_retry_at = Some(now + self.scan_retry);
+                self.scan_retry = (self.scan_retry * 2).min(SCAN_RETRY.1);
+                // Waiting for what cannot be heard would be in vain.
+                self.refuse_those_unheard(now, |_| Some(Refusal::ScanFailed));
+            }
+            // A stop that failed has stopped: BlueZ refuses it only where there is no scan of ours.
+            _ => self.watchdog.on_rest(),
+        }
+    }
+
+    fn on_done(&mut self, now: Instant, result: Result<(), Fault>) {
+        match self.operation.take() {
+            Some(Operation::Reaching {
+                waiting,
+                device,
+                is_wanted,
+            }) => self.on_reached(now, waiting, device, is_wanted, result),
+            Some(Operation::Clearing(Then::Answer(ticket, device))) => match result {
+                // Forgetting what is not known is done.
+                Ok(()) | Err(Fault::Unknown) => {
+                    self.actions.push_back(Action::Grant { ticket, device });
+                }
+                Err(fault) => self.refuse(ticket, Refusal::Fault(fault)),
+            },
+            Some(Operation::Clearing(Then::Refuse(ticket, why))) => self.refuse(ticket, why),
+            Some(Operation::Clearing(Then::Again(waiting))) => self.wait_again(now, waiting),
+            Some(Operation::Clearing(Then::Rest) | Operation::Cycling) | None => {}
+        }
+    }
+
+    fn on_reached(
+        &mut self,
+        now: Instant,
+        waiting: Waiting,
+        device: DeviceAddress,
+        is_wanted: bool,
+        result: Result<(), Fault>,
+    ) {
+        let ticket = waiting.ticket;
+        let fault = match (result, waiting.job) {
+            (Ok(()), _) if self.power != Power::On => {
+                let why = match self.power {
+                    Power::Absent => Refusal::Absent,
+                    Power::Off | Power::On => Refusal::Off,
+                };
+                return if is_wanted {
+                    self.refuse(ticket, why);
+                };
+            }
+            (Ok(()), Job::Connect(target)) if is_wanted => {
+                self.held.insert(ticket, Held { device, target });
+                return self.actions.push_back(Action::Grant { ticket, device });
+            }
+            (Ok(()), _) => {
+                if is_wanted {
+                    self.actions.push_back(Action::Grant { ticket, device });
+                }
+                if !self.is_held(device) {
+                    self.leaving.insert(device);
+                }
+                return;
+            }
+            (Err(fault), job) => (fault, job),
+        };
+        let (fault, job) = fault;
+        self.sightings.forget_presence(device);
+        let is_stale = fault == Fault::ServicesMissing
+            && self
+                .forgotten_at
+                .get(&device)
+                .is_none_or(|at| now.saturating_duration_since(*at) >= STALE_AGAIN);
+        let again =
+            is_wanted && waiting.attempts + 1 < ATTEMPTS_MAX && (is_stale || fault == Fault::Busy);
+        let then = match (is_wanted, again) {
+            (false, _) => Then::Rest,
+            (true, true) => Then::Again(Waiting {
+                job,
+                attempts: waiting.attempts + 1,
+                ..waiting
+            }),
+            (true, false) => Then::Refuse(ticket, Refusal::Fault(fault)),
+        };
+        if self.power != Power::On || self.is_held(device) || fault == Fault::Unknown {
+            // Nothing to clear, or others are connected through it.
+            return match then {
+                Then::Refuse(ticket, why) => self.refuse(ticket, why),
+                Then::Again(waiting) => self.wait_again(now, waiting),
+                Then::Rest | Then::Answer(..) => {}
+            };
+        }
+        self.operation = Some(Operation::Clearing(then));
+        if is_stale {
+            self.forgotten_at
+                .retain(|_, at| now.saturating_duration_since(*at) < STALE_AGAIN);
+            self.forgotten_at.insert(device, now);
+            self.actions.push_back(Action::Forget(device));
+        } else {
+            self.actions.push_back(Action::Disconnect(device));
+        }
+    }
+
+    fn wait_again(&mut self, now: Instant, waiting: Waiting) {
+        match self.power {
+            Power::On => self.waiting.push_back(Waiting {
+                expires: now + SEEK,
+                ..waiting
+            }),
+            Power::Off => self.refuse(waiting.ticket, Refusal::Off),
+            Power::Absent => self.refuse(waiting.ticket, Refusal::Absent),
+        }
+    }
+
+    fn refuse(&mut self, ticket: Ticket, why: Refusal) {
+        self.actions.push_back(Action::Refuse { ticket, why });
+    }
+
+    fn is_held(&self, device: DeviceAddress) -> bool {
+        self.held.values().any(|held| held.device == device)
+    }
+
+    /// Starts what can be started now.
+    fn advance(&mut self, now: Instant) {
+        if self.power != Power::On || self.operation.is_some() {
+            return;
+        }
+        if self.scan == Scan::On {
+            self.refuse_those_unheard(now, |waiting| {
+                (waiting.expires <= now).then_some(Refusal::NotHeard)
+            });
+        }
+        if let Some(device) = self.leaving.pop_first() {
+            self.operation = Some(Operation::Clearing(Then::Rest));
+            return self.actions.push_back(Action::Disconnect(device));
+        }
+        if let Some((at, device)) = self.next_job(now) {
+            return self.begin(at, device);
+        }
+        if self.scan == Scan::On && self.watchdog.due().is_some_and(|due| due <= now) {
+            return self.rescue(now);
+        }
+        match (self.scan, self.is_scan_wanted()) {
+            (Scan::Idle, true) if self.scan_retry_at.is_none_or(|at| at <= now) => {
+                self.scan = Scan::Starting;
+                self.actions.push_back(Action::StartScan);
+            }
+            (Scan::On, false) => self.stop_scan(),
+            _ => {}
+        }
+    }
+
+    fn is_scan_wanted(&self) -> bool {
+        let is_met = |target: &Target| self.held.values().any(|held| held.target == *target);
+        self.has_listeners || !self.waiting.is_empty() || !self.interests.iter().all(is_met)
+    }
+
+    fn stop_scan(&mut self) {
+        self.scan = Scan::Stopping;
+        self.actions.push_back(Action::StopScan);
+    }
+
+    fn refuse_those_unheard(&mut self, now: Instant, why: impl Fn(&Waiting) -> Option<Refusal>) {
+        let refused: Vec<_> = self
+            .waiting
+            .iter()
+            .filter(|waiting| self.device_for(now, &waiting.job).is_none())
+            .filter_map(|waiting| Some((waiting.ticket, why(waiting)?)))
+            .collect();
+        for (ticket, why) in refused {
+            self.waiting.retain(|waiting| waiting.ticket != ticket);
+            self.refuse(ticket, why);
+        }
+    }
+
+    /// The device that a job is about, if it can be worked on now.
+    fn device_for(&self, now: Instant, job: &Job) -> Option<DeviceAddress> {
+        match job {
+            Job::Forget(device) => Some(*device),
+            Job::Connect(Target::Address(device)) if self.is_held(*device) => Some(*device),
+            Job::Connect(target) | Job::Pair(target) => {
+                self.sightings
+                    .find(now, target, |device| self.is_held(device))
+            }
+        }
+    }
+
+    /// The first job in the queue that can be done; those whose device is silent do not block it.
+    fn next_job(&self, now: Instant) -> Option<(usize, DeviceAddress)> {
+        self.waiting
+            .iter()
+            .enumerate()
+            .find_map(|(at, waiting)| Some((at, self.device_for(now, &waiting.job)?)))
+    }
+
+    fn begin(&mut self, at: usize, device: DeviceAddress) {
+        let is_forgetting = matches!(self.waiting[at].job, Job::Forget(_));
+        if !is_forgetting && self.scan != Scan::Idle {
+            // The radio must be quiet first.
+            if self.scan == Scan::On {
+                self.stop_scan();
+            }
+            return;
+        }
+        let Some(waiting) = self.waiting.remove(at) else {
+            return;
+        };
+        let ticket = waiting.ticket;
+        self.leaving.remove(&device);
+        match waiting.job {
+            Job::Forget(_) => {
+                self.on_disconnected(device);
+                self.operation = Some(Operation::Clearing(Then::Answer(ticket, device)));
+                return self.actions.push_back(Action::Forget(device));
+            }
+            Job::Connect(_) => self.actions.push_back(Action::Connect {
+                ticket,
+                device,
+                within: CONNECT,
+            }),
+            Job::Pair(_) => self.actions.push_back(Action::Pair {
+                ticket,
+                device,
+                within: PAIR,
+            }),
+        }
+        self.operation = Some(Operation::Reaching {
+            waiting,
+            device,
+            is_wanted: true,
+        });
+    }
+
+    fn rescue(&mut self, now: Instant) {
+        match self.watchdog.rescue(now, self.held.is_empty()) {
+            Rescue::Restart => {}
+            Rescue::ListenAnew => self.actions.push_back(Action::ListenAnew),
+            Rescue::PowerCycle => {
+                self.operation = Some(Operation::Cycling);
+                self.scan = Scan::Idle;
+                return self.actions.push_back(Action::PowerCycle);
+            }
+        }
+        self.stop_scan();
+    }
+}
+
+impl Then {
+    fn ticket(&self) -> Option<Ticket> {
+        match self {
+            Self::Rest => None,
+            Self::Answer(ticket, _) | Self::Refuse(ticket, _) => Some(*ticket),
+            Self::Again(waiting) => Some(waiting.ticket),
+        }
+    }
+}

@@ -1,0 +1,560 @@
+//! The machine against a shell in virtual time: each claim by name, and whole random lives.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::{Duration, Instant};
+
+use proptest::prelude::*;
+use uuid::Uuid;
+
+use super::*;
+
+const SECOND: Duration = Duration::from_secs(1);
+
+fn device(number: u8) -> DeviceAddress {
+    DeviceAddress::from([0xC0, 0, 0, 0, 0, number])
+}
+
+/// An adapter with nobody behind it: actions are looked at, and answered by hand.
+struct Bench {
+    machine: Machine,
+    now: Instant,
+}
+
+impl Bench {
+    /// Switched on and scanning, since somebody listens.
+    fn scanning() -> Self {
+        let mut bench = Self {
+            machine: Machine::new(),
+            now: Instant::now(),
+        };
+        bench.tell(Input::Listeners(true));
+        assert_eq!(bench.tell(Input::Power(Power::On)), [Action::StartScan]);
+        assert_eq!(bench.tell(Input::ScanChanged(Ok(()))), []);
+        bench
+    }
+
+    fn tell(&mut self, input: Input) -> Vec<Action> {
+        self.machine.handle_input(self.now, input);
+        self.drain()
+    }
+
+    fn wait(&mut self, time: Duration) -> Vec<Action> {
+        self.now += time;
+        self.machine.handle_timeout(self.now);
+        self.drain()
+    }
+
+    fn drain(&mut self) -> Vec<Action> {
+        std::iter::from_fn(|| self.machine.poll_action()).collect()
+    }
+
+    fn hear(&mut self, number: u8) -> Vec<Action> {
+        self.tell(Input::Heard {
+            device: device(number),
+            name: Some(format!("device {number}")),
+            services: vec![Uuid::from_u128(1)],
+        })
+    }
+
+    fn ask(&mut self, ticket: u64, number: u8) -> Vec<Action> {
+        let job = Job::Connect(Target::Address(device(number)));
+        let ticket = Ticket(ticket);
+        self.tell(Input::Ask { ticket, job })
+    }
+
+    /// Connects a device that was heard.
+    fn connect(&mut self, ticket: u64, number: u8) {
+        self.hear(number);
+        assert_eq!(self.ask(ticket, number), [Action::StopScan]);
+        assert_eq!(
+            self.tell(Input::ScanChanged(Ok(()))),
+            [connecting(ticket, number)]
+        );
+        assert_eq!(
+            self.tell(Input::Done(Ok(()))),
+            [granted(ticket, number), Action::StartScan]
+        );
+        self.tell(Input::ScanChanged(Ok(())));
+    }
+}
+
+fn connecting(ticket: u64, number: u8) -> Action {
+    Action::Connect {
+        ticket: Ticket(ticket),
+        device: device(number),
+        within: CONNECT,
+    }
+}
+
+fn granted(ticket: u64, number: u8) -> Action {
+    Action::Grant {
+        ticket: Ticket(ticket),
+        device: device(number),
+    }
+}
+
+fn refused(ticket: u64, why: Refusal) -> Action {
+    Action::Refuse {
+        ticket: Ticket(ticket),
+        why,
+    }
+}
+
+#[test]
+fn the_scan_rests_while_a_device_connects() {
+    Bench::scanning().connect(1, 1);
+}
+
+#[test]
+fn a_device_that_was_not_heard_is_not_connected() {
+    let mut bench = Bench::scanning();
+    assert_eq!(bench.ask(1, 1), []);
+    assert_eq!(bench.wait(SEEK - SECOND), []);
+    assert_eq!(bench.wait(SECOND), [refused(1, Refusal::NotHeard)]);
+}
+
+#[test]
+fn a_silent_device_does_not_hold_up_the_one_behind_it() {
+    let mut bench = Bench::scanning();
+    bench.ask(1, 1);
+    bench.hear(2);
+    assert_eq!(bench.ask(2, 2), [Action::StopScan]);
+    assert_eq!(bench.tell(Input::ScanChanged(Ok(()))), [connecting(2, 2)]);
+    // Its patience counts from the scan that follows, however long the connection took.
+    bench.now += SEEK * 2;
+    assert_eq!(
+        bench.tell(Input::Done(Ok(()))),
+        [granted(2, 2), Action::StartScan]
+    );
+    assert_eq!(bench.tell(Input::ScanChanged(Ok(()))), []);
+    assert_eq!(bench.wait(SEEK), [refused(1, Refusal::NotHeard)]);
+}
+
+#[test]
+fn an_attempt_that_took_too_long_is_ended_before_anything_else() {
+    let mut bench = Bench::scanning();
+    bench.hear(1);
+    bench.ask(1, 1);
+    bench.tell(Input::ScanChanged(Ok(())));
+    assert_eq!(
+        bench.tell(Input::Done(Err(Fault::TimedOut))),
+        [Action::Disconnect(device(1))]
+    );
+    assert_eq!(
+        bench.tell(Input::Done(Ok(()))),
+        [
+            refused(1, Refusal::Fault(Fault::TimedOut)),
+            Action::StartScan
+        ]
+    );
+    bench.tell(Input::ScanChanged(Ok(())));
+    // That it was heard before the attempt proves nothing now.
+    assert_eq!(bench.ask(2, 1), []);
+}
+
+#[test]
+fn an_operation_in_progress_is_ended_and_tried_once_more() {
+    let mut bench = Bench::scanning();
+    for attempt in 0..2 {
+        bench.hear(1);
+        if attempt == 0 {
+            bench.ask(1, 1);
+        }
+        assert_eq!(bench.tell(Input::ScanChanged(Ok(()))), [connecting(1, 1)]);
+        assert_eq!(
+            bench.tell(Input::Done(Err(Fault::Busy))),
+            [Action::Disconnect(device(1))]
+        );
+        let after = bench.tell(Input::Done(Ok(())));
+        if attempt == 0 {
+            assert_eq!(after, [Action::StartScan]);
+            bench.tell(Input::ScanChanged(Ok(())));
+        } else {
+            assert_eq!(after[0], refused(1, Refusal::Fault(Fault::Busy)));
+        }
+    }
+}
+
+#[test]
+fn missing_services_drop_the_cache_once_and_are_then_believed() {
+    let mut bench = Bench::scanning();
+    bench.hear(1);
+    bench.ask(1, 1);
+    bench.tell(Input::ScanChanged(Ok(())));
+    assert_eq!(
+        bench.tell(Input::Done(Err(Fault::ServicesMissing))),
+        [Action::Forget(device(1))]
+    );
+    assert_eq!(bench.tell(Input::Done(Ok(()))), [Action::StartScan]);
+    bench.tell(Input::ScanChanged(Ok(())));
+    assert_eq!(
+        bench.hear(1),
+        [Action::Announce(device(1)), Action::StopScan]
+    );
+    assert_eq!(bench.tell(Input::ScanChanged(Ok(()))), [connecting(1, 1)]);
+    assert_eq!(
+        bench.tell(Input::Done(Err(Fault::ServicesMissing))),
+        [Action::Disconnect(device(1))]
+    );
+    assert_eq!(
+        bench.tell(Input::Done(Ok(())))[0],
+        refused(1, Refusal::Fault(Fault::ServicesMissing))
+    );
+}
+
+#[test]
+fn a_device_is_disconnected_when_its_last_holder_gives_it_back() {
+    let mut bench = Bench::scanning();
+    bench.connect(1, 1);
+    bench.ask(2, 1);
+    bench.tell(Input::ScanChanged(Ok(())));
+    assert_eq!(bench.tell(Input::Done(Ok(())))[0], granted(2, 1));
+    bench.tell(Input::ScanChanged(Ok(())));
+    assert_eq!(bench.tell(Input::GiveBack(Ticket(1))), []);
+    assert_eq!(
+        bench.tell(Input::GiveBack(Ticket(2))),
+        [Action::Disconnect(device(1))]
+    );
+}
+
+#[test]
+fn whoever_gave_up_while_connecting_holds_nothing() {
+    let mut bench = Bench::scanning();
+    bench.hear(1);
+    bench.ask(1, 1);
+    bench.tell(Input::ScanChanged(Ok(())));
+    assert_eq!(bench.tell(Input::GiveBack(Ticket(1))), []);
+    assert_eq!(
+        bench.tell(Input::Done(Ok(()))),
+        [Action::Disconnect(device(1))]
+    );
+}
+
+#[test]
+fn an_adapter_that_is_switched_off_loses_all_and_refuses_all() {
+    let mut bench = Bench::scanning();
+    bench.connect(1, 1);
+    bench.ask(2, 2);
+    let lost = Action::Lost {
+        ticket: Ticket(1),
+        why: Loss::Off,
+    };
+    assert_eq!(
+        bench.tell(Input::Power(Power::Off)),
+        [refused(2, Refusal::Off), lost]
+    );
+    assert_eq!(bench.ask(3, 1), [refused(3, Refusal::Off)]);
+    assert_eq!(bench.machine.poll_timeout(), None);
+    assert_eq!(bench.tell(Input::Power(Power::On)), [Action::StartScan]);
+}
+
+#[test]
+fn a_device_that_returns_is_announced_by_its_first_advertisement() {
+    let mut bench = Bench::scanning();
+    bench.connect(1, 1);
+    let lost = Action::Lost {
+        ticket: Ticket(1),
+        why: Loss::Disconnected,
+    };
+    assert_eq!(bench.tell(Input::Disconnected(device(1))), [lost]);
+    assert_eq!(bench.hear(1), [Action::Announce(device(1))]);
+    assert_eq!(bench.hear(1), []);
+}
+
+#[test]
+fn the_scan_rests_when_all_who_are_awaited_are_connected() {
+    let mut bench = Bench {
+        machine: Machine::new(),
+        now: Instant::now(),
+    };
+    assert_eq!(bench.tell(Input::Power(Power::On)), []);
+    let target = Target::Address(device(1));
+    assert_eq!(bench.tell(Input::Interest(target)), [Action::StartScan]);
+    bench.tell(Input::ScanChanged(Ok(())));
+    bench.hear(1);
+    bench.ask(1, 1);
+    bench.tell(Input::ScanChanged(Ok(())));
+    assert_eq!(bench.tell(Input::Done(Ok(()))), [granted(1, 1)]);
+    assert_eq!(
+        bench.tell(Input::Disconnected(device(1))).last(),
+        Some(&Action::StartScan)
+    );
+}
+
+#[test]
+fn a_scan_that_cannot_start_refuses_those_who_wait_and_is_tried_again() {
+    let mut bench = Bench {
+        machine: Machine::new(),
+        now: Instant::now(),
+    };
+    bench.tell(Input::Power(Power::On));
+    assert_eq!(bench.ask(1, 1), [Action::StartScan]);
+    assert_eq!(
+        bench.tell(Input::ScanChanged(Err(()))),
+        [refused(1, Refusal::ScanFailed)]
+    );
+    bench.tell(Input::Listeners(true));
+    assert_eq!(bench.wait(SCAN_RETRY.0), [Action::StartScan]);
+}
+
+#[test]
+fn a_silent_scan_is_started_anew() {
+    let mut bench = Bench::scanning();
+    let due = bench.machine.poll_timeout().unwrap();
+    assert_eq!(bench.wait(due - bench.now), [Action::StopScan]);
+    assert_eq!(bench.tell(Input::ScanChanged(Ok(()))), [Action::StartScan]);
+}
+
+#[test]
+fn forgetting_needs_no_sighting_and_ends_the_connection() {
+    let mut bench = Bench::scanning();
+    bench.connect(1, 1);
+    let ticket = Ticket(2);
+    let job = Job::Forget(device(1));
+    let lost = Action::Lost {
+        ticket: Ticket(1),
+        why: Loss::Disconnected,
+    };
+    assert_eq!(
+        bench.tell(Input::Ask { ticket, job }),
+        [lost, Action::Forget(device(1))]
+    );
+    assert_eq!(
+        bench.tell(Input::Done(Err(Fault::Unknown))),
+        [granted(2, 1)]
+    );
+}
+
+#[test]
+fn names_and_services_find_a_device_that_nobody_holds() {
+    let mut bench = Bench::scanning();
+    bench.connect(1, 1);
+    bench.hear(2);
+    let ticket = Ticket(2);
+    let job = Job::Connect(Target::Service(Uuid::from_u128(1)));
+    bench.tell(Input::Ask { ticket, job });
+    assert_eq!(bench.tell(Input::ScanChanged(Ok(()))), [connecting(2, 2)]);
+}
+
+#[test]
+fn a_full_queue_refuses_at_once() {
+    let mut bench = Bench::scanning();
+    for ticket in 0..WAITING_MAX as u64 {
+        assert_eq!(bench.ask(ticket, 1), []);
+    }
+    assert_eq!(bench.ask(99, 1), [refused(99, Refusal::QueueFull)]);
+}
+
+/// What happens in a random life.
+#[derive(Debug, Clone)]
+enum Event {
+    Ask(u8),
+    Pair(u8),
+    Forget(u8),
+    GiveBack(usize),
+    Hear(u8),
+    Disconnect(u8),
+    Power(Power),
+    Listeners(bool),
+    /// The oldest piece of work under way ends so.
+    End(Option<Fault>),
+    Pass(u64),
+}
+
+fn event() -> impl Strategy<Value = Event> {
+    let fault = prop_oneof![
+        Just(Fault::TimedOut),
+        Just(Fault::Busy),
+        Just(Fault::ServicesMissing),
+        Just(Fault::Authentication),
+        Just(Fault::Unknown),
+        Just(Fault::Failed),
+    ];
+    let power = prop_oneof![Just(Power::Absent), Just(Power::Off), Just(Power::On)];
+    prop_oneof![
+        4 => (0..4u8).prop_map(Event::Ask),
+        1 => (0..4u8).prop_map(Event::Pair),
+        1 => (0..4u8).prop_map(Event::Forget),
+        2 => any::<usize>().prop_map(Event::GiveBack),
+        6 => (0..4u8).prop_map(Event::Hear),
+        2 => (0..4u8).prop_map(Event::Disconnect),
+        1 => power.prop_map(Event::Power),
+        1 => any::<bool>().prop_map(Event::Listeners),
+        8 => prop_oneof![3 => Just(None), 1 => fault.prop_map(Some)].prop_map(Event::End),
+        4 => (1..40_000u64).prop_map(Event::Pass),
+    ]
+}
+
+/// A shell that carries out actions when the test says so, and checks the machine's promises.
+struct Life {
+    machine: Machine,
+    now: Instant,
+    power: Power,
+    is_scanning: bool,
+    scan_change: Option<Action>,
+    operation: Option<Action>,
+    asked: BTreeSet<Ticket>,
+    given_back: BTreeSet<Ticket>,
+    granted: BTreeMap<Ticket, DeviceAddress>,
+    tickets: u64,
+}
+
+impl Life {
+    fn new() -> Self {
+        Self {
+            machine: Machine::new(),
+            now: Instant::now(),
+            power: Power::Absent,
+            is_scanning: false,
+            scan_change: None,
+            operation: None,
+            asked: BTreeSet::new(),
+            given_back: BTreeSet::new(),
+            granted: BTreeMap::new(),
+            tickets: 0,
+        }
+    }
+
+    fn tell(&mut self, input: Input) {
+        self.machine.handle_input(self.now, input);
+        self.drain();
+    }
+
+    fn drain(&mut self) {
+        while let Some(action) = self.machine.poll_action() {
+            match &action {
+                Action::StartScan | Action::StopScan => {
+                    assert_eq!(self.scan_change, None, "two changes of the scan at a time");
+                    assert_eq!(self.power, Power::On, "{action:?} while not on");
+                    self.scan_change = Some(action);
+                }
+                Action::Connect { .. } | Action::Pair { .. } => {
+                    assert!(!self.is_scanning, "{action:?} while scanning");
+                    assert_eq!(self.scan_change, None, "{action:?} while the scan changes");
+                    self.begin(action);
+                }
+                Action::Disconnect(_) | Action::Forget(_) | Action::PowerCycle => {
+                    self.begin(action);
+                }
+                Action::Grant { ticket, device } => {
+                    assert!(self.asked.remove(ticket), "{ticket:?} answered twice");
+                    self.granted.insert(*ticket, *device);
+                }
+                Action::Refuse { ticket, .. } => {
+                    assert!(self.asked.remove(ticket), "{ticket:?} answered twice");
+                }
+                Action::Lost { ticket, .. } => {
+                    assert!(
+                        self.granted.remove(ticket).is_some(),
+                        "{ticket:?} lost twice"
+                    );
+                }
+                Action::ListenAnew | Action::Announce(_) => {}
+            }
+        }
+        if let Some(due) = self.machine.poll_timeout() {
+            assert!(self.power == Power::On, "a deadline while not on");
+            assert!(
+                due >= self.now,
+                "an overdue deadline that nothing was done about"
+            );
+        }
+    }
+
+    fn begin(&mut self, action: Action) {
+        assert_eq!(self.operation, None, "two operations at a time");
+        assert_eq!(self.power, Power::On, "{action:?} while not on");
+        self.operation = Some(action);
+    }
+
+    fn ask(&mut self, job: Job) {
+        self.tickets += 1;
+        let ticket = Ticket(self.tickets);
+        self.asked.insert(ticket);
+        self.tell(Input::Ask { ticket, job });
+    }
+
+    /// Ends the work under way; says whether there was any.
+    fn end(&mut self, fault: Option<Fault>) -> bool {
+        let result = fault.map_or(Ok(()), Err);
+        if let Some(change) = self.scan_change.take() {
+            self.is_scanning =
+                change == Action::StartScan && result.is_ok() && self.power == Power::On;
+            self.tell(Input::ScanChanged(result.map_err(|_| ())));
+        } else if let Some(operation) = self.operation.take() {
+            // A paired ticket holds nothing.
+            self.tell(Input::Done(result));
+            if let Action::Pair { ticket, .. } = operation {
+                self.granted.remove(&ticket);
+            }
+        } else {
+            return false;
+        }
+        true
+    }
+
+    fn live(&mut self, event: Event) {
+        match event {
+            Event::Ask(number) => self.ask(Job::Connect(Target::Address(device(number)))),
+            Event::Pair(number) => self.ask(Job::Pair(Target::Address(device(number)))),
+            Event::Forget(number) => self.ask(Job::Forget(device(number))),
+            Event::GiveBack(at) => {
+                let all: Vec<_> = self
+                    .asked
+                    .iter()
+                    .chain(self.granted.keys())
+                    .copied()
+                    .collect();
+                if let Some(ticket) = all.get(at % all.len().max(1)).copied() {
+                    self.asked.remove(&ticket);
+                    self.granted.remove(&ticket);
+                    self.given_back.insert(ticket);
+                    self.tell(Input::GiveBack(ticket));
+                }
+            }
+            Event::Hear(number) => self.tell(Input::Heard {
+                device: device(number),
+                name: None,
+                services: Vec::new(),
+            }),
+            Event::Disconnect(number) => self.tell(Input::Disconnected(device(number))),
+            Event::Power(power) => {
+                self.power = power;
+                self.is_scanning &= power == Power::On;
+                self.tell(Input::Power(power));
+            }
+            Event::Listeners(any) => self.tell(Input::Listeners(any)),
+            Event::End(fault) => drop(self.end(fault)),
+            Event::Pass(millis) => {
+                self.now += Duration::from_millis(millis);
+                self.machine.handle_timeout(self.now);
+                self.drain();
+            }
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(512))]
+
+    #[test]
+    fn every_life_keeps_the_promises(events in prop::collection::vec(event(), 1..120)) {
+        let mut life = Life::new();
+        life.live(Event::Power(Power::On));
+        for event in events {
+            life.live(event);
+        }
+        // However it went: on a working adapter all who still wait are answered, within bounded time.
+        life.live(Event::Power(Power::On));
+        for _ in 0..400 {
+            if life.asked.is_empty() {
+                break;
+            }
+            if !life.end(None) {
+                let due = life.machine.poll_timeout().expect("somebody waits, and nothing will ever happen");
+                life.live(Event::Pass(u64::try_from((due - life.now).as_millis()).unwrap() + 1));
+            }
+        }
+        prop_assert!(life.asked.is_empty(), "never answered: {:?}", life.asked);
+    }
+}

@@ -1,0 +1,171 @@
+//! Pairing through org.bluez, which btleplug 0.13.5 lacks: an agent of ours answers for exactly the device that is being paired,
+//! with what the person who asked gave beforehand. Nothing is confirmed that was not given, and nothing of it is logged.
+
+use std::fmt;
+use std::time::Duration;
+
+use zbus::{ObjectPath, OwnedObjectPath};
+
+use super::address::DeviceAddress;
+use super::bluez::{Bluez, device_path};
+use super::fault::OperationError;
+use super::types::Step;
+
+const AGENT_MANAGER: &str = "org.bluez.AgentManager1";
+const BLUEZ: &str = "/org/bluez";
+/// The most that registering the agent may take.
+const REGISTER: Duration = Duration::from_secs(5);
+
+/// What the person knows of the device.
+#[derive(Clone, PartialEq, Eq)]
+pub enum Credential {
+    /// Nothing: the device has neither keys nor a display ("just works"), which anybody near may overhear and imitate.
+    None,
+    /// The six digits that the device shows, or that it expects, 0 to 999999.
+    Passkey(u32),
+    /// The PIN of an old device, 1 to 16 characters.
+    Pin(String),
+}
+
+impl fmt::Debug for Credential {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str(match self {
+            Self::None => "None",
+            Self::Passkey(_) => "Passkey(hidden)",
+            Self::Pin(_) => "Pin(hidden)",
+        })
+    }
+}
+
+impl Credential {
+    /// What the agent says that it can do (BlueZ, `doc/org.bluez.AgentManager.rst`): it decides how BlueZ pairs.
+    fn capability(&self) -> &'static str {
+        match self {
+            Self::None => "NoInputNoOutput",
+            Self::Passkey(_) | Self::Pin(_) => "KeyboardDisplay",
+        }
+    }
+}
+
+/// An error that BlueZ understands as the person's "no".
+#[derive(Debug, zbus::DBusError)]
+#[zbus(prefix = "org.bluez.Error")]
+enum AgentError {
+    #[zbus(error)]
+    ZBus(zbus::Error),
+    Rejected(String),
+}
+
+struct Agent {
+    device: OwnedObjectPath,
+    credential: Credential,
+}
+
+impl Agent {
+    fn check(&self, device: &ObjectPath<'_>) -> Result<(), AgentError> {
+        match device.as_str() == self.device.as_str() {
+            true => Ok(()),
+            false => Err(AgentError::Rejected(
+                "not the device to be paired".to_owned(),
+            )),
+        }
+    }
+
+    fn rejected<T>(&self) -> Result<T, AgentError> {
+        Err(AgentError::Rejected(
+            "the device asks for something else than was given".to_owned(),
+        ))
+    }
+}
+
+/// `org.bluez.Agent1`; BlueZ is its only caller.
+#[zbus::interface(name = "org.bluez.Agent1")]
+impl Agent {
+    fn release(&self) {}
+
+    fn request_pin_code(&self, device: ObjectPath<'_>) -> Result<String, AgentError> {
+        self.check(&device)?;
+        match &self.credential {
+            Credential::Pin(pin) => Ok(pin.clone()),
+            Credential::None | Credential::Passkey(_) => self.rejected(),
+        }
+    }
+
+    fn request_passkey(&self, device: ObjectPath<'_>) -> Result<u32, AgentError> {
+        self.check(&device)?;
+        match self.credential {
+            Credential::Passkey(passkey) => Ok(passkey),
+            Credential::None | Credential::Pin(_) => self.rejected(),
+        }
+    }
+
+    fn request_confirmation(&self, device: ObjectPath<'_>, passkey: u32) -> Result<(), AgentError> {
+        self.check(&device)?;
+        match self.credential {
+            Credential::Passkey(given) if given == passkey => Ok(()),
+            _ => self.rejected(),
+        }
+    }
+
+    fn request_authorization(&self, device: ObjectPath<'_>) -> Result<(), AgentError> {
+        self.check(&device)?;
+        match self.credential {
+            Credential::None => Ok(()),
+            Credential::Passkey(_) | Credential::Pin(_) => self.rejected(),
+        }
+    }
+
+    fn authorize_service(&self, device: ObjectPath<'_>, _uuid: &str) -> Result<(), AgentError> {
+        self.check(&device)
+    }
+
+    fn display_passkey(&self, _device: ObjectPath<'_>, _passkey: u32, _entered: u16) {}
+
+    fn display_pin_code(&self, _device: ObjectPath<'_>, _pin: &str) {}
+
+    fn cancel(&self) {}
+}
+
+/// Pairs and trusts a device.
+pub(super) async fn pair(
+    bluez: &Bluez,
+    adapter: &str,
+    device: DeviceAddress,
+    credential: Credential,
+    within: Duration,
+) -> Result<(), OperationError> {
+    let failed = |error| OperationError::from_zbus(device, Step::Pair, error);
+    // BlueZ takes one agent from each connection to the bus.
+    let _alone = bluez.pairing_turn().await;
+    let agent = format!("/org/openautoglm/Edge1/pairing/{adapter}");
+    let path = ObjectPath::try_from(agent.as_str()).map_err(failed)?;
+    let object = Agent {
+        device: ObjectPath::try_from(device_path(adapter, device))
+            .map_err(failed)?
+            .into(),
+        credential: credential.clone(),
+    };
+    let server = bluez.connection().object_server();
+    server.at(&path, object).await.map_err(failed)?;
+    let paired = async {
+        let asked = (&path, credential.capability());
+        bluez
+            .call(BLUEZ, AGENT_MANAGER, "RegisterAgent", &asked, REGISTER)
+            .await?;
+        let paired = bluez.pair(adapter, device, within).await;
+        if paired.is_err() {
+            let _ = bluez.cancel_pairing(adapter, device).await;
+        }
+        let _ = bluez
+            .call(BLUEZ, AGENT_MANAGER, "UnregisterAgent", &path, REGISTER)
+            .await;
+        match paired {
+            Err(zbus::Error::MethodError(name, ..)) if name == "org.bluez.Error.AlreadyExists" => {}
+            other => other?,
+        }
+        bluez.trust(adapter, device).await
+    }
+    .await;
+    let _ = server.remove::<Agent, _>(&path).await;
+    paired.map_err(failed)
+}
