@@ -39,6 +39,7 @@ demo: ## talk to simulated devices through the real daemon (on a terminal it is 
 
 test: ## run all tests on real parts
 	@$(SETUP) all
+	@$(SETUP) test-tools
 	@$(CARGO) build --workspace --bins
 	$(CARGO) test --workspace $(TEST)
 	$(if $(TEST),,python3 -m unittest discover -s models/tests -t models)

@@ -21,6 +21,7 @@ use crate::config::{Bus, Class, Config, OutboxConfig};
 use crate::control::dbus::service::{Door, DoorState};
 use crate::control::fleet::reporter::REPORTS;
 use crate::control::fleet::service::{FleetDoor, FleetParts};
+use crate::foreign;
 use crate::inference::{Inference, InferenceConfig};
 use crate::link::adapters::Adapters;
 use crate::link::board::{LinkBoard, all_tried};
@@ -150,6 +151,14 @@ pub async fn run(config: Config, own_uid: u32, stop: CancellationToken) -> anyho
         }
         _ => None,
     };
+    // Foreign devices serve what is still running, as links do, so they stop after it has drained.
+    let foreign = foreign::start(
+        &config.foreign,
+        &config.box_id,
+        &registry,
+        &owner_tasks,
+        &owners,
+    );
     let status = StatusSource::new(
         &config.box_id,
         store.handle(),
@@ -164,6 +173,7 @@ pub async fn run(config: Config, own_uid: u32, stop: CancellationToken) -> anyho
                 broker: door.state(),
                 outbox: outbox.stats(),
             }),
+        foreign,
     );
     let (door_state, mut door) = watch::channel(DoorState::Starting);
     if config.bus == Bus::Off {

@@ -9,6 +9,7 @@ pub mod app;
 pub mod cli;
 pub mod config;
 pub mod control;
+pub mod foreign;
 pub mod inference;
 pub mod link;
 pub mod logging;

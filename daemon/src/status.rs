@@ -7,6 +7,7 @@ use autoglm_drivers::mqtt::BrokerState;
 use serde_json::{Value, json};
 use tokio::sync::watch;
 
+use crate::foreign::{SourceStatus, Sources};
 use crate::inference::InferenceHandle;
 use crate::inference::status::ModelState;
 use crate::link::board::{LinkSnapshot, Links};
@@ -24,6 +25,7 @@ pub struct StatusSource {
     registry: Registry,
     understood: watch::Receiver<usize>,
     fleet: Option<FleetStatus>,
+    foreign: Sources,
 }
 
 /// How the fleet's side stands.
@@ -38,6 +40,10 @@ pub struct FleetStatus {
 impl StatusSource {
     /// Collects the sources.
     #[must_use]
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "one call, and each is another owner's snapshot"
+    )]
     pub fn new(
         box_id: &str,
         store: StoreHandle,
@@ -46,6 +52,7 @@ impl StatusSource {
         registry: Registry,
         understood: watch::Receiver<usize>,
         fleet: Option<FleetStatus>,
+        foreign: Sources,
     ) -> Self {
         Self {
             box_id: box_id.into(),
@@ -55,6 +62,7 @@ impl StatusSource {
             registry,
             understood,
             fleet,
+            foreign,
         }
     }
 
@@ -93,7 +101,19 @@ impl StatusSource {
             "links": links,
             "things": {"known": things.len(), "online": online, "understood": *self.understood.borrow()},
             "fleet": self.fleet.as_ref().map_or_else(|| json!({"state": "off"}), fleet),
+            "foreign": self.foreign(),
         })
+    }
+
+    /// Buses and brokers of foreign devices, by name.
+    fn foreign(&self) -> BTreeMap<String, Value> {
+        let sources = self.foreign.borrow();
+        let source = |(name, source): (&String, &SourceStatus)| {
+            let told = json!({"kind": source.kind, "address": source.address, "state": source.state, "detail": source.detail,
+                "things": source.things, "online": source.online, "errors": source.errors});
+            (name.clone(), told)
+        };
+        sources.iter().map(source).collect()
     }
 
     /// One line for systemd, with what is missing.

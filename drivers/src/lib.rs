@@ -12,6 +12,7 @@
 pub mod backoff;
 pub mod ble;
 pub mod link;
+pub mod modbus;
 pub mod mqtt;
 pub mod port;
 pub mod serial;

@@ -42,6 +42,10 @@ class CacheDir:
         return self.root / "build-tools"
 
     @property
+    def test_tools(self) -> Path:
+        return self.root / "test-tools"
+
+    @property
     def scratch(self) -> Path:
         """Everything unfinished. On the cache's own file system, so that publishing is one rename."""
         return self.root / "scratch"

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from .bundles import DEFAULT_BUNDLES, BundleSpec, ensure_bundle
 from .cachedir import CacheDir
-from .environment import MODELS_DIR
+from .environment import MODELS_DIR, ensure_test_tools
 from .errors import (
     EXIT_INTERRUPTED,
     EXIT_OK,
@@ -93,6 +93,8 @@ def _parser() -> argparse.ArgumentParser:
     bundles = commands.add_parser("bundles", parents=[shared], help="the default model bundles")
     bundles.add_argument("names", nargs="*", metavar="BUNDLE", help="all of them if none is named")
     bundles.set_defaults(run=_bundles)
+    test_tools = commands.add_parser("test-tools", parents=[shared], help="foreign devices for the tests (pymodbus)")
+    test_tools.set_defaults(run=_test_tools)
     everything = commands.add_parser(
         "all", parents=[shared, grouped], help="system, runtime and bundles; mends what is damaged"
     )
@@ -132,6 +134,13 @@ def _bundles(options: argparse.Namespace, reporter: Reporter) -> Outcome:
     with cache.exclusively(reporter):
         places = {spec.name: str(ensure_bundle(spec, lock, cache, reporter)) for spec in chosen}
     return Outcome({"bundles": places})
+
+
+def _test_tools(_options: argparse.Namespace, reporter: Reporter) -> Outcome:
+    cache = CacheDir.of_this_user()
+    with cache.exclusively(reporter):
+        place = ensure_test_tools(cache, reporter)
+    return Outcome({"test-tools": str(place)})
 
 
 def _all(options: argparse.Namespace, reporter: Reporter) -> Outcome:

@@ -15,6 +15,7 @@ from .progress import Reporter, megabytes
 
 MODELS_DIR = Path(__file__).resolve().parent.parent
 REQUIREMENTS = MODELS_DIR / "build-requirements.txt"
+TEST_REQUIREMENTS = MODELS_DIR / "test-requirements.txt"
 # The wheels for CPython 3.11 on x86_64; others differ by little, and only the bar depends on it.
 TOOLS_BYTES = 55_200_000
 # Official builds of ONNX Runtime 1.31 report to their maker from Linux too, and write a device id below ~/.cache, as
@@ -39,6 +40,22 @@ def ensure_build_tools(cache: CacheDir, reporter: Reporter) -> Path:
     with reporter.stage("installing the build tools"), reporter.bar("build tools", TOOLS_BYTES) as bar:
         run_pip(arguments, "the build tools", temporary, lambda: bar.advance_to(_fetched_bytes(temporary)))
         bar.advance_to(TOOLS_BYTES)
+        publish(unfinished, place, cache.scratch)
+    return place
+
+
+def ensure_test_tools(cache: CacheDir, reporter: Reporter) -> Path:
+    """Foreign devices that nobody here wrote, for the tests: a directory to put on PYTHONPATH, pure Python."""
+    place = cache.test_tools / sha256_of(TEST_REQUIREMENTS)[:16]
+    if place.exists():
+        return place
+    reporter.say("  test tools: pymodbus, into a private directory")
+    temporary = cache.scratch / "test-tools"
+    temporary.mkdir()
+    unfinished = temporary / "finished"
+    arguments = ["install", *COMMON, "--target", str(unfinished), "--requirement", str(TEST_REQUIREMENTS)]
+    with reporter.stage("installing the test tools"):
+        run_pip(arguments, "the test tools", temporary)
         publish(unfinished, place, cache.scratch)
     return place
 

@@ -2,6 +2,7 @@
 //!
 //! Nothing here is part of the product.
 
+pub mod appliance;
 pub mod bench;
 pub mod cable;
 pub mod device;

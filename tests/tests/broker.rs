@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use autoglm_drivers::backoff::Backoff;
 use autoglm_drivers::mqtt::{
-    self, BrokerState, Client, ClientConfig, Incoming, Publication, PublishError, Will,
+    self, BrokerState, Client, ClientConfig, Incoming, Publication, PublishError, PublishOptions,
+    Will,
 };
 use autoglm_tests::edge_box::{EdgeBox, PATIENCE};
 use tokio::sync::mpsc;
@@ -231,4 +232,41 @@ async fn a_broker_that_is_away_is_said_and_a_full_queue_refuses_at_once() {
         .await
         .unwrap();
     assert_eq!(first, Some(Err(PublishError::Busy)));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_message_whose_time_is_over_does_not_leave_when_the_broker_returns() {
+    let mut edge_box = EdgeBox::new().unwrap();
+    edge_box.start_broker().unwrap();
+    let port = edge_box.broker_port();
+    let speaker = side(port, "speaker", &[]);
+    is_connected(&speaker).await;
+    edge_box.stop_broker().unwrap();
+    let away = |state: &BrokerState| matches!(state, BrokerState::Waiting { .. });
+    tokio::time::timeout(PATIENCE, speaker.client.state().wait_for(away))
+        .await
+        .unwrap()
+        .unwrap();
+    let client = speaker.client.clone();
+    let until = std::time::Instant::now();
+    let options = PublishOptions {
+        expires: Some(until),
+        ..PublishOptions::default()
+    };
+    let late = client.submit(numbered(1), options).unwrap();
+    edge_box.start_broker().unwrap();
+    let mut listener = side(port, "listener", &[]);
+    is_connected(&listener).await;
+    // Wanted only now, on a connection that is there already.
+    listener.client.want(["numbers".to_owned()].into());
+    assert_eq!(late.await, Err(PublishError::Expired));
+    // What is still in time arrives, and nothing before it. It is sent until the new subscription has taken effect.
+    let client = speaker.client.clone();
+    let sending = tokio::spawn(async move {
+        loop {
+            client.publish(numbered(2)).await.unwrap();
+        }
+    });
+    assert_eq!(next(&mut listener).await.1, "2");
+    sending.abort();
 }

@@ -157,7 +157,7 @@ async fn brokers_certificate_must_be_current_signed_and_for_the_name_that_is_con
         ..site.files()
     };
     let cause = site.refusal("127.0.0.1", files).await;
-    assert!(cause.contains("fleet.tls.ca"), "{cause}");
+    assert!(cause.contains("tls.ca"), "{cause}");
 
     let site = Site::new(&["127.0.0.1"], Valid::Formerly);
     let cause = site.refusal("127.0.0.1", site.files()).await;

@@ -19,7 +19,7 @@ const CRATES: [(&str, &[&str]); 4] = [
 ];
 
 /// The daemon's modules, and which of them each may use. What is not listed is forbidden. `app` knows every module.
-const MODULES: [(&str, &[&str]); 13] = [
+const MODULES: [(&str, &[&str]); 14] = [
     // Knows nobody.
     ("logging", &[]),
     ("config", &[]),
@@ -28,6 +28,8 @@ const MODULES: [(&str, &[&str]); 13] = [
     ("things", &[]),
     // Supervisors introduce devices to the registry.
     ("link", &["config", "things"]),
+    // So do the owners of foreign devices' buses and brokers.
+    ("foreign", &["config", "things"]),
     ("session", &["store"]),
     ("understanding", &["things"]),
     (
@@ -35,7 +37,10 @@ const MODULES: [(&str, &[&str]); 13] = [
         &["inference", "session", "store", "things", "understanding"],
     ),
     // Reads everybody's snapshot, for the doors and for systemd.
-    ("status", &["inference", "link", "store", "things"]),
+    (
+        "status",
+        &["foreign", "inference", "link", "store", "things"],
+    ),
     // Says by systemd whether the D-Bus door is open, since nobody could ask over the bus.
     ("notify", &["control", "status", "store"]),
     (

@@ -6,7 +6,8 @@ use std::process::ExitCode;
 use anyhow::Context as _;
 use autoglm_edge::cli::daemon_args::DaemonArgs;
 use autoglm_edge::config::{self, Config, ConfigError};
-use autoglm_edge::{app, logging};
+use autoglm_edge::foreign::files::FileError;
+use autoglm_edge::{app, foreign, logging};
 use clap::Parser as _;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -23,7 +24,7 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("autoglm-edged: {error:#}");
-            if error.is::<ConfigError>() {
+            if error.is::<ConfigError>() || error.is::<FileError>() {
                 ExitCode::from(EX_CONFIG)
             } else {
                 ExitCode::FAILURE
@@ -39,10 +40,19 @@ fn start(arguments: &DaemonArgs) -> anyhow::Result<()> {
     }
     if arguments.check {
         let config = config::check(&arguments.config)?;
+        let (things, wrong): (Vec<_>, Vec<_>) = foreign::files::load(&config.foreign)
+            .into_iter()
+            .partition(Result::is_ok);
+        let mut wrong = wrong.into_iter().filter_map(Result::err);
+        if let Some(first) = wrong.next() {
+            wrong.for_each(|error| eprintln!("autoglm-edged: {error}"));
+            return Err(first.into());
+        }
         println!(
-            "{}: good ({} devices, fleet {})",
+            "{}: good ({} devices, {} described things, fleet {})",
             arguments.config.display(),
             config.devices.len(),
+            things.len(),
             if config.fleet.is_some() { "on" } else { "off" }
         );
         return Ok(());

@@ -201,6 +201,16 @@ fn status_text(status: &Json, width: Option<u16>) -> String {
     if let Some(lanes) = status["fleet"]["outbox"].as_object() {
         text.push_str(&format!("outbox   {}\n", outbox_text(lanes)));
     }
+    for (name, source) in status["foreign"].as_object().into_iter().flatten() {
+        text.push_str(&format!(
+            "foreign  {}: {}, {} things, {} online, {} errors\n",
+            plain(name),
+            state(source),
+            source["things"],
+            source["online"],
+            source["errors"]
+        ));
+    }
     text.push_str(&format!(
         "things   {} known, {} online\n",
         status["things"]["known"], status["things"]["online"]

@@ -1,16 +1,13 @@
-//! From `[fleet]` to checked values: the broker and how it is spoken to, and the quotas of the outbox.
+//! From `[fleet]` to checked values: the broker's topics, and the quotas of the outbox. How the broker is spoken to is checked by
+//! [`super::access`].
 
-use std::path::PathBuf;
 use std::time::Duration;
 
-use autoglm_drivers::mqtt::{Access, Broker, ClientFiles, Login, TlsFiles, Transport};
-
-use super::raw::{RawFleet, RawLogin, RawOutbox, RawTls};
+use super::access::Written;
+use super::raw::{RawFleet, RawOutbox};
 use super::validate::{ConfigError, Reject};
 use super::{Class, FleetConfig, OutboxConfig, Telemetry};
 
-/// How systemd's credentials are named in the file.
-const CREDENTIAL: &str = "credential:";
 /// Together the classes must fit the store's tree for them (16 MiB and 40,000 records).
 const KIB_MAX_TOGETHER: u64 = 15 * 1024;
 const ENTRIES_MAX_TOGETHER: u64 = 39_000;
@@ -29,7 +26,15 @@ pub(super) fn fleet(reject: &Reject<'_>, raw: RawFleet) -> Result<FleetConfig, C
         ));
     }
     Ok(FleetConfig {
-        broker: broker(reject, &raw)?,
+        broker: Written {
+            table: "fleet",
+            broker: &raw.broker,
+            allow_clear: raw.allow_clear,
+            keep_alive_s: raw.keep_alive_s,
+            tls: raw.tls.as_ref(),
+            login: raw.login.as_ref(),
+        }
+        .broker(reject)?,
         topic_root: raw.topic_root.trim_matches('/').to_owned(),
         session_expiry: Duration::from_secs(reject.within(
             "fleet.session_expiry_s",
@@ -39,119 +44,6 @@ pub(super) fn fleet(reject: &Reject<'_>, raw: RawFleet) -> Result<FleetConfig, C
         )?),
         outbox: outbox(reject, &raw.outbox)?,
     })
-}
-
-fn broker(reject: &Reject<'_>, raw: &RawFleet) -> Result<Broker, ConfigError> {
-    let mut broker: Broker = raw
-        .broker
-        .parse()
-        .map_err(|error| reject.value("fleet.broker", &raw.broker, error))?;
-    let transport = match (&broker.access.transport, &raw.tls) {
-        (Transport::Tls(_), Some(tls)) => Transport::Tls(tls_files(reject, tls)?),
-        (Transport::Tls(_), None) => {
-            return Err(reject.value(
-                "fleet.broker",
-                &raw.broker,
-                "needs [fleet.tls] with ca = the file of the authority that signed the broker's certificate",
-            ));
-        }
-        (Transport::Clear, Some(_)) => {
-            return Err(reject.value(
-                "fleet.broker",
-                &raw.broker,
-                "is in clear text, but there is [fleet.tls]: write mqtts://, or remove the table",
-            ));
-        }
-        (Transport::Clear, None) if !raw.allow_clear && !broker.is_local() => {
-            return Err(reject.value(
-                "fleet.broker",
-                &raw.broker,
-                "is in clear text and not on this machine: everybody on the way could command this box. Write mqtts:// and [fleet.tls], or \
-                 allow_clear = true where the network itself is trusted",
-            ));
-        }
-        (Transport::Clear, None) => Transport::Clear,
-    };
-    broker.access = Box::new(Access {
-        transport,
-        login: raw
-            .login
-            .as_ref()
-            .map(|login| self::login(reject, login))
-            .transpose()?,
-        keep_alive: Duration::from_secs(reject.within(
-            "fleet.keep_alive_s",
-            raw.keep_alive_s,
-            5,
-            3_600,
-        )?),
-    });
-    Ok(broker)
-}
-
-fn tls_files(reject: &Reject<'_>, raw: &RawTls) -> Result<TlsFiles, ConfigError> {
-    let client = match (&raw.certificate, &raw.key) {
-        (Some(certificate), Some(key)) => Some(ClientFiles {
-            certificate: file(reject, "fleet.tls.certificate", certificate)?,
-            key: file(reject, "fleet.tls.key", key)?,
-        }),
-        (None, None) => None,
-        (Some(certificate), None) => {
-            return Err(reject.value(
-                "fleet.tls.certificate",
-                certificate,
-                "needs its private key in fleet.tls.key",
-            ));
-        }
-        (None, Some(key)) => {
-            return Err(reject.value(
-                "fleet.tls.key",
-                key,
-                "needs its certificate in fleet.tls.certificate",
-            ));
-        }
-    };
-    Ok(TlsFiles {
-        authority: file(reject, "fleet.tls.ca", &raw.ca)?,
-        client,
-    })
-}
-
-fn login(reject: &Reject<'_>, raw: &RawLogin) -> Result<Login, ConfigError> {
-    if raw.user.is_empty() || raw.user.len() > 1_024 || raw.user.contains('\0') {
-        return Err(reject.value(
-            "fleet.login.user",
-            &raw.user,
-            "must be 1 to 1024 bytes of text",
-        ));
-    }
-    Ok(Login {
-        user: raw.user.clone(),
-        password_file: file(reject, "fleet.login.password_file", &raw.password_file)?,
-    })
-}
-
-/// An absolute path, or a credential that systemd has given to the service.
-fn file(reject: &Reject<'_>, key: &str, text: &str) -> Result<PathBuf, ConfigError> {
-    let Some(name) = text.strip_prefix(CREDENTIAL) else {
-        return match text.starts_with('/') {
-            true => Ok(PathBuf::from(text)),
-            false => Err(reject.value(
-                key,
-                text,
-                "must be an absolute path, or credential:NAME for one of systemd's LoadCredential=",
-            )),
-        };
-    };
-    if name.is_empty() || name.contains('/') || name.starts_with('.') {
-        return Err(reject.value(key, text, "must be credential: and a name without slashes"));
-    }
-    // Outside the service there are none; the path then says what is missing.
-    let directory = std::env::var_os("CREDENTIALS_DIRECTORY").map_or_else(
-        || PathBuf::from("/run/credentials/autoglm-edged.service"),
-        PathBuf::from,
-    );
-    Ok(directory.join(name))
 }
 
 fn outbox(reject: &Reject<'_>, raw: &RawOutbox) -> Result<OutboxConfig, ConfigError> {
@@ -234,53 +126,6 @@ mod tests {
         Config::from_text(&text, Path::new("config.toml"))
             .map(|config| config.fleet.unwrap())
             .map_err(|error| error.to_string())
-    }
-
-    #[test]
-    fn clear_text_leaves_this_machine_only_when_the_file_says_so() {
-        assert!(read("broker = \"mqtt://127.0.0.1\"").is_ok());
-        let message = read("broker = \"mqtt://broker.example\"").unwrap_err();
-        assert!(message.contains("allow_clear"), "{message}");
-        assert!(read("broker = \"mqtt://broker.example\"\nallow_clear = true").is_ok());
-    }
-
-    #[test]
-    fn tls_needs_an_authority_and_a_certificate_needs_its_key() {
-        let message = read("broker = \"mqtts://b\"").unwrap_err();
-        assert!(message.contains("[fleet.tls]"), "{message}");
-        let message = read("broker = \"mqtt://127.0.0.1\"\n[fleet.tls]\nca = \"/ca\"").unwrap_err();
-        assert!(message.contains("mqtts://"), "{message}");
-        let tls = "broker = \"mqtts://b\"\n[fleet.tls]\nca = \"/ca\"\n";
-        let message = read(&format!("{tls}certificate = \"/c\"")).unwrap_err();
-        assert!(message.contains("fleet.tls.key"), "{message}");
-        let fleet = read(&format!("{tls}certificate = \"/c\"\nkey = \"/k\"")).unwrap();
-        let Transport::Tls(files) = fleet.broker.access.transport else {
-            panic!("it is TLS")
-        };
-        assert_eq!(files.authority, Path::new("/ca"));
-        assert_eq!(files.client.unwrap().key, Path::new("/k"));
-    }
-
-    #[test]
-    fn credentials_are_named_without_paths() {
-        let login = |file: &str| {
-            read(&format!(
-                "broker = \"mqtt://127.0.0.1\"\n[fleet.login]\nuser = \"u\"\npassword_file = \"{file}\""
-            ))
-        };
-        let found = login("credential:mqtt")
-            .unwrap()
-            .broker
-            .access
-            .login
-            .unwrap();
-        assert!(found.password_file.ends_with("mqtt"));
-        for wrong in ["credential:../x", "credential:", "relative"] {
-            assert!(
-                login(wrong).unwrap_err().contains("password_file"),
-                "{wrong}"
-            );
-        }
     }
 
     #[test]

@@ -2,10 +2,12 @@
 //!
 //! The raw form mirrors the file and refuses unknown keys; [`Config`] holds checked types and is the only
 //! form that leaves this module. Every error names the file, the key, the value and what is allowed. All
-//! defaults stand in `raw.rs`, each with its unit and reason. Secrets never stand in the file, only paths to them.
+//! defaults stand in `raw.rs` (those of foreign devices in `foreign.rs`), each with its unit and reason. Secrets never stand in the file, only paths to them.
 
+mod access;
 mod device;
 mod fleet;
+pub mod foreign;
 pub mod key;
 mod raw;
 mod validate;
@@ -42,6 +44,8 @@ pub struct Config {
     pub link_backoff: Backoff,
     /// Models and runtime.
     pub inference: InferenceSettings,
+    /// Devices that do not speak our protocol.
+    pub foreign: foreign::ForeignConfig,
     /// Fleet connection, if one is wanted.
     pub fleet: Option<FleetConfig>,
     /// Conversations.
@@ -214,16 +218,18 @@ impl Config {
     }
 }
 
-/// Reads and checks the file at `path`, and the certificates, key and password that it names, as a connection would now. The daemon
+/// Reads and checks the file at `path`, and the certificates, keys and passwords that it names, as a connection would now. The daemon
 /// itself starts without them, and tries them again with each connection.
 ///
 /// # Errors
 /// As [`Config::load`], and [`ConfigError::Access`].
 pub fn check(path: &Path) -> Result<Config, ConfigError> {
     let config = Config::load(path)?;
-    if let Some(fleet) = &config.fleet {
-        let access = fleet.broker.access.check(std::time::SystemTime::now());
-        access.map_err(|source| ConfigError::fleet_access(path, source))?;
+    let fleet = config.fleet.iter().map(|fleet| &fleet.broker);
+    let foreign = config.foreign.mqtt.iter().map(|foreign| &foreign.broker);
+    for broker in fleet.chain(foreign) {
+        let access = broker.access.check(std::time::SystemTime::now());
+        access.map_err(|source| ConfigError::access(path, broker, source))?;
     }
     Ok(config)
 }

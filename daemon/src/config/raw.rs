@@ -25,6 +25,8 @@ pub struct RawConfig {
     pub understanding: RawUnderstanding,
     /// `[sessions]`
     pub sessions: RawSessions,
+    /// `[foreign]`
+    pub foreign: super::foreign::RawForeign,
     /// `[fleet]`
     pub fleet: Option<RawFleet>,
     /// `[[device]]`
@@ -222,7 +224,7 @@ pub struct RawFleet {
     pub outbox: RawOutbox,
 }
 
-/// `[fleet.tls]`: PEM files, as absolute paths or `credential:NAME` (of systemd's `LoadCredential=`).
+/// `[fleet.tls]`, `[foreign.mqtt.tls]`: PEM files, as absolute paths or `credential:NAME` (of systemd's `LoadCredential=`).
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RawTls {
@@ -234,7 +236,7 @@ pub struct RawTls {
     pub key: Option<String>,
 }
 
-/// `[fleet.login]`
+/// `[fleet.login]`, `[foreign.mqtt.login]`
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RawLogin {
@@ -295,7 +297,7 @@ fn session_expiry_s() -> u64 {
     86_400
 }
 
-fn keep_alive_s() -> u64 {
+pub(super) fn keep_alive_s() -> u64 {
     15
 }
 

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use autoglm_drivers::backoff::Backoff;
-use autoglm_drivers::mqtt::AccessError;
+use autoglm_drivers::mqtt::{AccessError, Broker};
 
 use super::device::devices;
 use super::fleet;
@@ -45,10 +45,12 @@ pub enum ConfigError {
         allowed: String,
     },
     /// Certificates, key or password that a broker connection could not use.
-    #[error("{path}: the fleet's broker cannot be spoken to")]
+    #[error("{path}: the broker {broker} cannot be spoken to")]
     Access {
         /// The file that names them.
         path: PathBuf,
+        /// The broker's address.
+        broker: String,
         /// What is wrong with which of them.
         #[source]
         source: Box<AccessError>,
@@ -56,9 +58,10 @@ pub enum ConfigError {
 }
 
 impl ConfigError {
-    pub(super) fn fleet_access(path: &Path, source: AccessError) -> Self {
+    pub(super) fn access(path: &Path, broker: &Broker, source: AccessError) -> Self {
         Self::Access {
             path: path.to_owned(),
+            broker: broker.to_string(),
             source: Box::new(source),
         }
     }
@@ -195,6 +198,7 @@ pub(super) fn validate(raw: RawConfig, path: &Path) -> Result<Config, ConfigErro
                 4096,
             )?,
         },
+        foreign: super::foreign::validate(&reject, raw.foreign)?,
         fleet: raw
             .fleet
             .map(|fleet| fleet::fleet(&reject, fleet))

@@ -279,6 +279,27 @@ pub enum Fault {
     NoChoice,
 }
 
+impl DataSchema {
+    /// A schema that asks for nothing but a type.
+    #[must_use]
+    pub fn of(data_type: Option<DataType>) -> Self {
+        Self {
+            naming: Naming::default(),
+            data_type,
+            unit: None,
+            minimum: None,
+            maximum: None,
+            multiple_of: None,
+            choices: Vec::new(),
+            members: BTreeMap::new(),
+            required: Vec::new(),
+            read_only: false,
+            write_only: false,
+            json: Value::Object(serde_json::Map::new()),
+        }
+    }
+}
+
 impl ThingDescription {
     /// Reads a description from JSON text.
     ///

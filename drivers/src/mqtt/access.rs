@@ -84,7 +84,7 @@ pub struct Login {
 pub enum AccessError {
     /// TLS without knowing whom to trust.
     #[error(
-        "mqtts:// needs the file of the authority that signed the broker's certificate (fleet.tls.ca)"
+        "mqtts:// needs the file of the authority that signed the broker's certificate (tls.ca)"
     )]
     NoAuthority,
     /// A file that cannot be read.

@@ -11,14 +11,16 @@
 //!
 //! [`Backoff`]: crate::backoff::Backoff
 
+use std::collections::BTreeSet;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
+use rumqttc::v5::mqttbytes::valid_filter;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::pump::Pump;
+use super::pump::{Ends, Pump};
 use super::types::{
     BrokerState, ClientConfig, Incoming, Publication, PublishError, PublishOptions,
 };
@@ -67,6 +69,7 @@ pub struct Client {
     packets: mpsc::Sender<Publication>,
     state: watch::Receiver<BrokerState>,
     fresh_sessions: watch::Receiver<u64>,
+    wanted: watch::Sender<BTreeSet<String>>,
 }
 
 impl Client {
@@ -113,6 +116,23 @@ impl Client {
         self.fresh_sessions.clone()
     }
 
+    /// Which topic filters are subscribed to beside those of the configuration, from now on and after every connection. The broker then
+    /// sends what it keeps of the new ones. What is no topic filter, and what the broker refuses, is logged and left out.
+    pub fn want(&self, mut filters: BTreeSet<String>) {
+        filters.retain(|filter| {
+            let is_good = valid_filter(filter);
+            if !is_good {
+                tracing::warn!(filter, "not a topic filter; nothing is subscribed to by it");
+            }
+            is_good
+        });
+        self.wanted.send_if_modified(|wanted| {
+            let is_new = *wanted != filters;
+            *wanted = filters;
+            is_new
+        });
+    }
+
     /// Hands over a packet to be published at QoS 1 on the present connection to the broker: it is forgotten with that
     /// connection, since a packet that comes late is worth nothing. Waits for room; false after shut-down.
     ///
@@ -135,18 +155,39 @@ pub fn spawn(
     tracker: &TaskTracker,
     cancel: CancellationToken,
 ) -> (Client, mpsc::Receiver<Incoming>) {
+    spawn_with_queue(config, UP_CAPACITY, tracker, cancel)
+}
+
+/// As [`spawn`], with another capacity for messages on their way up: what the broker keeps of many topics comes all at once, at QoS 0.
+#[must_use]
+pub fn spawn_with_queue(
+    config: ClientConfig,
+    up_capacity: usize,
+    tracker: &TaskTracker,
+    cancel: CancellationToken,
+) -> (Client, mpsc::Receiver<Incoming>) {
     let (out, out_queue) = mpsc::channel(OUT_CAPACITY);
     let (packets, packet_queue) = mpsc::channel(PACKETS_CAPACITY);
-    let (up, up_queue) = mpsc::channel(UP_CAPACITY);
+    let (up, up_queue) = mpsc::channel(up_capacity);
     let (state, watched) = watch::channel(BrokerState::Starting);
     let (fresh, fresh_sessions) = watch::channel(0);
-    tracker.spawn(Pump::new(config, out_queue, packet_queue, up, state, fresh).run(cancel));
+    let (wanted, filters) = watch::channel(BTreeSet::new());
+    let ends = Ends {
+        out: out_queue,
+        packets: packet_queue,
+        wanted: filters,
+        up,
+        state,
+        fresh_sessions: fresh,
+    };
+    tracker.spawn(Pump::new(config, ends).run(cancel));
     (
         Client {
             out,
             packets,
             state: watched,
             fresh_sessions,
+            wanted,
         },
         up_queue,
     )

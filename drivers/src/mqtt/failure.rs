@@ -142,7 +142,7 @@ fn of_tls(error: &Tls) -> Failure {
         Tls::InvalidCertificate(why) => return of_certificate(why),
         Tls::AlertReceived(alert) => match alert {
             AlertDescription::CertificateRequired => {
-                "the broker asks for a client certificate; set fleet.tls.certificate and fleet.tls.key"
+                "the broker asks for a client certificate; set tls.certificate and tls.key for it"
             }
             AlertDescription::CertificateExpired => {
                 "the broker says that our certificate has expired; renew it, and compare the clocks"
@@ -187,7 +187,7 @@ fn of_certificate(why: &CertificateError) -> Failure {
             "the broker's certificate is not valid yet; is this box's clock right?".to_owned()
         }
         CertificateError::UnknownIssuer | CertificateError::BadSignature => {
-            "the broker's certificate is not signed by the authority in fleet.tls.ca; is it the right file, and the right broker?"
+            "the broker's certificate is not signed by the authority in its tls.ca; is it the right file, and the right broker?"
                 .to_owned()
         }
         CertificateError::NotValidForName => {
@@ -212,7 +212,7 @@ fn of_refusal(code: ConnectReturnCode) -> Failure {
     use ConnectReturnCode as Code;
     match code {
         Code::BadUserNamePassword => Failure::unwelcome(
-            "the broker refuses user name or password; compare fleet.login with the broker's users",
+            "the broker refuses user name or password; compare its login here with the broker's users",
         ),
         Code::NotAuthorized => Failure::unwelcome(
             "the broker says that this box is not authorised; give it the right to connect there, or a user and a password here",
@@ -222,7 +222,7 @@ fn of_refusal(code: ConnectReturnCode) -> Failure {
             "the broker refuses our client id; allow `autoglm-edge-` with the box's id there",
         ),
         Code::UseAnotherServer | Code::ServerMoved => Failure::unwelcome(
-            "the broker sends us to another one; write that one's address into fleet.broker (we do not follow by ourselves)",
+            "the broker sends us to another one; write that one's address here (we do not follow by ourselves)",
         ),
         Code::ServerBusy | Code::ServerUnavailable | Code::ServiceUnavailable => {
             Failure::overloaded("the broker is busy or not ready")

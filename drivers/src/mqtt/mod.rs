@@ -11,10 +11,11 @@ pub mod device;
 mod failure;
 mod options;
 mod pump;
+mod subscriptions;
 pub mod types;
 
 pub use access::{Access, AccessError, ClientFiles, Login, TlsFiles, Transport};
-pub use client::{Client, Receipt, spawn};
+pub use client::{Client, Receipt, spawn, spawn_with_queue};
 pub use types::{
     Broker, BrokerError, BrokerState, ClientConfig, Incoming, Publication, PublishError,
     PublishOptions, Will,

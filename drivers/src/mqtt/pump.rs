@@ -1,9 +1,9 @@
 //! The owner task of the broker connection.
 //!
-//! Holds the window of unacknowledged publications; a connection is a loop over four sources: the event
-//! loop's events, acknowledgements to hand on, publications, and cancellation. See [`super::client`].
+//! Holds the window of unacknowledged publications; a connection is a loop over the event
+//! loop's events, acknowledgements to hand on, publications, wanted topics, and cancellation. See [`super::client`].
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::time::{Duration, Instant, SystemTime};
 
 use rumqttc::Outgoing;
@@ -19,6 +19,7 @@ use super::access::Transport;
 use super::client::{RECEIVE_MAXIMUM, ReceiptSender, Submission};
 use super::failure::{self, Failure, Kind};
 use super::options::{self, Limits, WINDOW};
+use super::subscriptions::Subscriptions;
 use super::types::{
     BrokerState, ClientConfig, Incoming, Publication, PublishError, PublishOptions,
 };
@@ -60,13 +61,19 @@ enum Progress {
     Identified(u16),
 }
 
+/// The owner task's ends of the channels to its handle and to the receiver of messages.
+pub(super) struct Ends {
+    pub(super) out: mpsc::Receiver<Submission>,
+    pub(super) packets: mpsc::Receiver<Publication>,
+    pub(super) wanted: watch::Receiver<BTreeSet<String>>,
+    pub(super) up: mpsc::Sender<Incoming>,
+    pub(super) state: watch::Sender<BrokerState>,
+    pub(super) fresh_sessions: watch::Sender<u64>,
+}
+
 pub(super) struct Pump {
     config: ClientConfig,
-    out: mpsc::Receiver<Submission>,
-    packets: mpsc::Receiver<Publication>,
-    up: mpsc::Sender<Incoming>,
-    state: watch::Sender<BrokerState>,
-    fresh_sessions: watch::Sender<u64>,
+    ends: Ends,
     window: VecDeque<Pending>,
     dropped: u64,
 }
@@ -80,6 +87,8 @@ struct Connection {
     /// Whether subscriptions and birth are made, so that publications may follow.
     is_ready: bool,
     heard: Instant,
+    /// Beside those of the configuration.
+    subscriptions: Subscriptions,
 }
 
 /// Why one connection ended.
@@ -89,21 +98,10 @@ enum Ended {
 }
 
 impl Pump {
-    pub(super) fn new(
-        config: ClientConfig,
-        out: mpsc::Receiver<Submission>,
-        packets: mpsc::Receiver<Publication>,
-        up: mpsc::Sender<Incoming>,
-        state: watch::Sender<BrokerState>,
-        fresh_sessions: watch::Sender<u64>,
-    ) -> Self {
+    pub(super) fn new(config: ClientConfig, ends: Ends) -> Self {
         Self {
             config,
-            out,
-            packets,
-            up,
-            state,
-            fresh_sessions,
+            ends,
             window: VecDeque::new(),
             dropped: 0,
         }
@@ -123,7 +121,7 @@ impl Pump {
                         rand::random(),
                     );
                     self.lost(attempt, failure, wait);
-                    while self.packets.try_recv().is_ok() {}
+                    while self.ends.packets.try_recv().is_ok() {}
                     tokio::select! {
                         () = cancel.cancelled() => return,
                         () = tokio::time::sleep(wait) => {}
@@ -138,7 +136,7 @@ impl Pump {
         let broker = &self.config.broker;
         let wait_ms = wait.as_millis() as u64;
         let Failure { kind, cause } = failure;
-        if matches!(*self.state.borrow(), BrokerState::Waiting { cause: ref known, .. } if *known == cause)
+        if matches!(*self.ends.state.borrow(), BrokerState::Waiting { cause: ref known, .. } if *known == cause)
         {
             tracing::debug!(%broker, attempt, wait_ms, %cause, "broker still away");
         } else if kind == Kind::Unwelcome {
@@ -146,7 +144,8 @@ impl Pump {
         } else {
             tracing::warn!(%broker, attempt, wait_ms, %cause, "broker away; it is tried again until it answers");
         }
-        self.state
+        self.ends
+            .state
             .send_replace(BrokerState::Waiting { attempt, cause });
     }
 
@@ -174,10 +173,15 @@ impl Pump {
             answered: None,
             is_ready: false,
             heard: Instant::now(),
+            subscriptions: Subscriptions::default(),
         };
 
         let is_tls = matches!(self.config.broker.access.transport, Transport::Tls(_));
         let failure = loop {
+            if connection.is_ready {
+                let wanted = self.ends.wanted.borrow_and_update();
+                connection.subscriptions.follow(&wanted, &connection.client);
+            }
             self.send_window(&connection);
             let silent_at = connection
                 .answered
@@ -208,14 +212,16 @@ impl Pump {
                 Some(publish) = acks.recv() => {
                     let _ = connection.client.try_ack(&publish);
                 }
-                Some(submission) = self.out.recv(), if connection.is_ready && self.window.len() < WINDOW => {
+                Some(submission) = self.ends.out.recv(), if connection.is_ready && self.window.len() < WINDOW => {
                     let Submission { publication, options, receipt } = submission;
                     self.window.push_back(Pending { publication, options, receipt: Some(receipt), progress: Progress::Unsent });
                 }
-                Some(publication) = self.packets.recv(), if connection.is_ready && self.window.len() < WINDOW => {
+                Some(publication) = self.ends.packets.recv(), if connection.is_ready && self.window.len() < WINDOW => {
                     let options = PublishOptions::default();
                     self.window.push_back(Pending { publication, options, receipt: None, progress: Progress::Unsent });
                 }
+                // Without a handle nothing more can be wanted, and this is out of the game.
+                Ok(()) = self.ends.wanted.changed(), if connection.is_ready => {}
                 () = sleep_until(silent_at) => break Failure::away("the broker answers no more (keep-alive)"),
             }
         };
@@ -265,7 +271,7 @@ impl Pump {
                     publish,
                     acks: connection.acks.clone(),
                 };
-                if self.up.try_send(incoming).is_err() {
+                if self.ends.up.try_send(incoming).is_err() {
                     self.dropped += 1;
                     tracing::warn!(
                         dropped = self.dropped,
@@ -306,7 +312,7 @@ impl Pump {
         );
         connection.answered = Some((Instant::now(), limits));
         if !ack.session_present {
-            self.fresh_sessions.send_modify(|count| *count += 1);
+            self.ends.fresh_sessions.send_modify(|count| *count += 1);
         }
         // Subscribed anew each time: after session_present=0 nothing else would do it, and otherwise it is harmless.
         let filters = self.config.subscriptions.iter().map(|filter| {
@@ -322,6 +328,13 @@ impl Pump {
 
     fn on_subscribed(&mut self, ack: &SubAck, connection: &mut Connection) -> Result<(), Failure> {
         use rumqttc::v5::mqttbytes::v5::SubscribeReasonCode::Success;
+        // The first is for the configuration's filters, without which the connection is of no use.
+        if connection.is_ready {
+            for filter in connection.subscriptions.on_answer(&ack.return_codes) {
+                tracing::warn!(broker = %self.config.broker, filter, "the broker refuses a subscription; nothing comes from there");
+            }
+            return Ok(());
+        }
         let refused = self
             .config
             .subscriptions
@@ -377,7 +390,7 @@ impl Pump {
         }
         connection.is_ready = true;
         tracing::info!(broker = %self.config.broker, "broker connected");
-        self.state.send_replace(BrokerState::Connected);
+        self.ends.state.send_replace(BrokerState::Connected);
     }
 }
 

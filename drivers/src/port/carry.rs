@@ -20,6 +20,9 @@ pub enum CarryError {
     /// The connection is over, or was not there yet.
     #[error("the device is not connected")]
     NotConnected,
+    /// The device does not speak our protocol, and nothing large can be carried to it.
+    #[error("nothing large can be carried to this device")]
+    Unsupported,
     /// The name or the length breaks the protocol's bounds, or the length is not the content's.
     #[error("the offer breaks the protocol's bounds")]
     OutOfBounds,

@@ -179,20 +179,40 @@ impl LinkQuality {
     }
 }
 
-struct Command {
-    id: RequestId,
-    request: Request,
-    deadline: Duration,
-    reply: oneshot::Sender<Result<Answer, PortError>>,
+/// A request as whoever serves a [`Port`] takes it: a [`PortTask`], or the binding of a device that does not speak our protocol.
+#[derive(Debug)]
+pub struct Command {
+    /// The request's identity.
+    pub id: RequestId,
+    /// What is asked.
+    pub request: Request,
+    /// How long the device may take, counted from [`Port::request`].
+    pub deadline: Duration,
+    /// Where the answer goes. Dropped without one, the caller hears [`PortError::NotConnected`]: only right when nothing left.
+    pub reply: oneshot::Sender<Result<Answer, PortError>>,
     /// Which connection it is meant for.
     connection: CancellationToken,
+}
+
+/// Makes a handle whose requests the caller serves by itself, and which carries nothing large ([`CarryError::Unsupported`]). When the receiver is dropped the port is closed.
+#[must_use]
+pub fn requests() -> (Port, mpsc::Receiver<Command>) {
+    let (down, commands) = mpsc::channel(DOWN_CAPACITY);
+    let connection = CancellationToken::new();
+    let port = Port {
+        down,
+        parcels: None,
+        connection,
+    };
+    (port, commands)
 }
 
 /// The way to a device, for as long as one connection to it. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Port {
     down: mpsc::Sender<Command>,
-    parcels: mpsc::Sender<Parcel>,
+    /// None where the device does not speak our protocol.
+    parcels: Option<mpsc::Sender<Parcel>>,
     /// Cancelled when the connection is over.
     connection: CancellationToken,
 }
@@ -240,6 +260,7 @@ impl Port {
     /// # Errors
     /// [`CarryError`]; after [`CarryError::Interrupted`] the same offer goes on where it stopped.
     pub async fn carry(&self, offer: Offer, content: Arc<[u8]>) -> Result<(), CarryError> {
+        let parcels = self.parcels.as_ref().ok_or(CarryError::Unsupported)?;
         let (reply, carried) = oneshot::channel();
         let connection = self.connection.clone();
         let parcel = Parcel {
@@ -248,7 +269,7 @@ impl Port {
             reply,
             connection,
         };
-        self.parcels.try_send(parcel).map_err(|error| match error {
+        parcels.try_send(parcel).map_err(|error| match error {
             mpsc::error::TrySendError::Full(_) => CarryError::Busy,
             mpsc::error::TrySendError::Closed(_) => CarryError::NotConnected,
         })?;

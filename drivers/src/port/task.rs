@@ -249,7 +249,7 @@ impl Machine {
                     let connection = CancellationToken::new();
                     let port = Port {
                         down: self.requests.clone(),
-                        parcels: self.parcels.clone(),
+                        parcels: Some(self.parcels.clone()),
                         connection: connection.clone(),
                     };
                     self.connection = Some(connection);

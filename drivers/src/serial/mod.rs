@@ -7,9 +7,9 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use tokio_serial::{
-    DataBits, ErrorKind, FlowControl, Parity, SerialPortBuilderExt as _, SerialStream, StopBits,
-};
+use tokio_serial::{DataBits, ErrorKind, FlowControl, SerialPortBuilderExt as _, SerialStream};
+
+pub use tokio_serial::{Parity, StopBits};
 
 /// Why a serial line could not be opened.
 #[derive(Debug, thiserror::Error)]
@@ -49,11 +49,24 @@ pub enum OpenError {
     },
 }
 
-/// Opens a serial line exclusively.
+/// Opens a serial line exclusively, 8N1.
 ///
 /// # Errors
 /// [`OpenError`], by what the person at the box can do about it.
 pub fn open(path: &Path, baud: u32) -> Result<SerialStream, OpenError> {
+    open_as(path, baud, Parity::None, StopBits::One)
+}
+
+/// Opens a serial line exclusively with the character format of a foreign protocol, eight data bits.
+///
+/// # Errors
+/// As [`open`].
+pub fn open_as(
+    path: &Path,
+    baud: u32,
+    parity: Parity,
+    stop_bits: StopBits,
+) -> Result<SerialStream, OpenError> {
     let owned = || path.to_owned();
     // serialport folds ENOENT, ENXIO and EBUSY into one kind; ask the file system first.
     if !path.exists() {
@@ -61,8 +74,8 @@ pub fn open(path: &Path, baud: u32) -> Result<SerialStream, OpenError> {
     }
     let opened = tokio_serial::new(path.to_string_lossy(), baud)
         .data_bits(DataBits::Eight)
-        .parity(Parity::None)
-        .stop_bits(StopBits::One)
+        .parity(parity)
+        .stop_bits(stop_bits)
         .flow_control(FlowControl::None)
         .exclusive(true)
         .open_native_async();

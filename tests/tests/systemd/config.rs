@@ -8,7 +8,15 @@ use toml::Value;
 use crate::tool::shipped;
 
 /// Keys whose example is no default, because they have none that could be written down.
-const WITHOUT_DEFAULT: [&str; 3] = ["box.id", "inference.runtime", "understanding.wording"];
+const WITHOUT_DEFAULT: [&str; 4] = [
+    "box.id",
+    "foreign.things",
+    "inference.runtime",
+    "understanding.wording",
+];
+
+/// Lists of tables, of which there are none by default.
+const TABLES: [&str; 3] = ["device", "foreign.modbus", "foreign.mqtt"];
 
 fn example() -> String {
     std::fs::read_to_string(shipped().join("config.example.toml")).unwrap()
@@ -66,6 +74,10 @@ fn the_example_with_every_setting_in_use_is_accepted() {
     let config =
         Config::from_text(&with_every_setting(), Path::new("config.example.toml")).unwrap();
     assert_eq!(config.devices.len(), 1);
+    assert_eq!(
+        (config.foreign.modbus.len(), config.foreign.mqtt.len()),
+        (1, 1)
+    );
     assert!(config.fleet.is_some());
 }
 
@@ -85,7 +97,7 @@ fn the_example_names_every_key_and_its_true_default() {
     let defaults = list(&Value::try_from(RawConfig::default()).unwrap());
     let written = list(&written);
     for (key, value) in &defaults {
-        if key != "device" {
+        if !TABLES.contains(&key.as_str()) {
             assert!(
                 written.contains(&(key.clone(), value.clone())),
                 "the default of {key} is {value}"
@@ -93,7 +105,7 @@ fn the_example_names_every_key_and_its_true_default() {
         }
     }
     for (key, _) in &written {
-        let is_table_without_default = key.starts_with("fleet.") || key == "device";
+        let is_table_without_default = key.starts_with("fleet.") || TABLES.contains(&key.as_str());
         assert!(
             is_table_without_default
                 || WITHOUT_DEFAULT.contains(&key.as_str())

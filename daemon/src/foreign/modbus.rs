@@ -1,0 +1,761 @@
+//! The owner of one Modbus bus: opens its line, asks its units one at a time, serves their Things' requests.
+//!
+//! Requests come before polls. A read that meets silence is asked once more, since reading changes nothing; a write only where writing
+//! twice is writing once. A unit that was silent [`MISSES_MAX`] times in a row is away and is looked for at growing intervals, so that it
+//! does not take the line from the others. A write is answered by reading back what the unit then holds.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use autoglm_drivers::backoff::Backoff;
+use autoglm_drivers::modbus::{
+    self, Answer as BusAnswer, BusError, ReadFunction, SerialBus, Write,
+};
+use autoglm_drivers::port::{Answer, Command, PortError};
+use autoglm_drivers::serial::{OpenError, Parity, StopBits};
+use autoglm_protocol::{DeliveryState, Fault, FaultCode, Reply, Request, RequestFailure};
+use serde_json::Value;
+use tokio_stream::wrappers::ReceiverStream;
+use tokio_stream::{StreamExt as _, StreamMap};
+use tokio_util::sync::CancellationToken;
+
+use super::roster::{Berth, Complaints};
+use super::{Board, SourceStatus};
+use crate::config::foreign::{ModbusConfig, Parity as ParityConfig};
+use crate::things::binding::modbus::{
+    ActionValue, Block, Data, ModbusThing, Point, PointError, Table, WriteFunction, batches,
+};
+use crate::things::registry::Registry;
+use crate::things::value;
+
+/// Silences in a row after which a unit is away. One can be noise; three are not.
+const MISSES_MAX: u32 = 3;
+/// How a unit that is away is looked for: each look costs the line a time-out.
+const LOOK: Backoff = Backoff {
+    min: Duration::from_secs(1),
+    max: Duration::from_secs(30),
+    healthy_after: Duration::from_secs(30),
+};
+/// How a line that cannot be opened is tried again.
+const OPEN: Backoff = Backoff {
+    min: Duration::from_millis(200),
+    max: Duration::from_secs(5),
+    healthy_after: Duration::from_secs(30),
+};
+
+/// The owner task's state.
+#[derive(Debug)]
+pub(super) struct Owner {
+    config: ModbusConfig,
+    units: Vec<Unit>,
+    commands: StreamMap<usize, ReceiverStream<Command>>,
+    complaints: Complaints,
+    board: Board,
+}
+
+#[derive(Debug)]
+struct Unit {
+    thing: ModbusThing,
+    berth: Berth,
+    presence: Presence,
+    /// When each observed property is due.
+    polls: BTreeMap<String, Instant>,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Presence {
+    /// There; so many silences in a row.
+    Here { misses: u32 },
+    /// Looked for again at that moment; so many looks were in vain.
+    Away { look: Instant, attempt: u32 },
+}
+
+/// Why a request to a unit has no answer.
+#[derive(Debug)]
+enum AskError {
+    Bus(BusError),
+    Point(PointError),
+}
+
+impl From<BusError> for AskError {
+    fn from(error: BusError) -> Self {
+        Self::Bus(error)
+    }
+}
+
+impl From<PointError> for AskError {
+    fn from(error: PointError) -> Self {
+        Self::Point(error)
+    }
+}
+
+impl Owner {
+    pub(super) fn new(
+        config: ModbusConfig,
+        things: Vec<ModbusThing>,
+        registry: Registry,
+        board: Board,
+    ) -> Self {
+        let now = Instant::now();
+        let units = things
+            .into_iter()
+            .map(|thing| Unit {
+                berth: Berth::new(&config.name, thing.described.clone(), registry.clone()),
+                presence: Presence::Away {
+                    look: now,
+                    attempt: 0,
+                },
+                polls: BTreeMap::new(),
+                thing,
+            })
+            .collect();
+        Self {
+            config,
+            units,
+            commands: StreamMap::new(),
+            complaints: Complaints::default(),
+            board,
+        }
+    }
+
+    /// Owns the bus until cancelled.
+    #[tracing::instrument(name = "modbus", skip_all, fields(bus = %self.config.name))]
+    pub(super) async fn run(mut self, cancel: CancellationToken) {
+        for unit in &self.units {
+            unit.berth.introduce().await;
+        }
+        let mut attempt = 0;
+        let mut known = String::new();
+        while !cancel.is_cancelled() {
+            let opened = Instant::now();
+            let cause = match open(&self.config) {
+                Ok(bus) => {
+                    tracing::info!(units = self.units.len(), "bus opened");
+                    known.clear();
+                    let served = cancel.run_until_cancelled(self.serve(bus)).await;
+                    self.lose_all().await;
+                    match served {
+                        None => return,
+                        Some(error) => error.to_string(),
+                    }
+                }
+                Err(error) => error.to_string(),
+            };
+            attempt = OPEN.attempt_after(attempt, opened.elapsed());
+            let rest = OPEN.delay(attempt.saturating_sub(1), rand::random());
+            if known != cause {
+                tracing::warn!(%cause, rest_ms = rest.as_millis() as u64, "bus lost; it is tried again until it returns");
+                known.clone_from(&cause);
+            }
+            self.publish("waiting", cause);
+            let _ = cancel.run_until_cancelled(tokio::time::sleep(rest)).await;
+        }
+    }
+
+    fn publish(&self, state: &'static str, detail: String) {
+        let online = self
+            .units
+            .iter()
+            .filter(|unit| matches!(unit.presence, Presence::Here { .. }))
+            .count();
+        let status = SourceStatus {
+            kind: "modbus",
+            address: format!(
+                "serial://{}?baud={}",
+                self.config.path.display(),
+                self.config.baud
+            ),
+            state,
+            detail,
+            things: self.units.len(),
+            online,
+            errors: self.complaints.count(),
+        };
+        self.board.publish(&self.config.name, status);
+    }
+
+    /// Serves until the line is lost.
+    async fn serve(&mut self, mut bus: SerialBus) -> BusError {
+        loop {
+            self.publish("connected", String::new());
+            let due = self
+                .units
+                .iter()
+                .enumerate()
+                .filter_map(|(index, unit)| Some((unit.due()?, index)))
+                .min();
+            let lost = tokio::select! {
+                biased;
+                Some((index, command)) = self.commands.next(), if !self.commands.is_empty() => {
+                    self.on_command(&mut bus, index, command).await
+                }
+                () = until(due.map(|(at, _)| at)) => {
+                    let index = due.map_or(0, |(_, index)| index);
+                    self.on_due(&mut bus, index).await
+                }
+            };
+            if let Err(error) = lost {
+                return error;
+            }
+        }
+    }
+
+    /// A unit is to be looked for, or its properties read.
+    async fn on_due(&mut self, bus: &mut SerialBus, index: usize) -> Result<(), BusError> {
+        let Some(unit) = self.units.get_mut(index) else {
+            return Ok(());
+        };
+        match unit.presence {
+            Presence::Away { attempt, .. } => {
+                let heard = match unit.probe() {
+                    None => Ok(true),
+                    Some(point) => match read(
+                        bus,
+                        &self.config,
+                        unit.thing.unit,
+                        point.block,
+                        point.timeout,
+                    )
+                    .await
+                    {
+                        Ok(_) => Ok(true),
+                        Err(error) if error.is_refusal() => Ok(true),
+                        Err(error) if error.is_line() => Err(error),
+                        Err(error) => {
+                            self.complaints.say(&unit.name(), &error);
+                            Ok(false)
+                        }
+                    },
+                }?;
+                if heard {
+                    self.appear(index).await;
+                } else {
+                    unit.presence = Presence::Away {
+                        look: Instant::now() + LOOK.delay(attempt, rand::random()),
+                        attempt: attempt.saturating_add(1),
+                    };
+                }
+                Ok(())
+            }
+            Presence::Here { .. } => self.poll(bus, index).await,
+        }
+    }
+
+    /// Reads what is due of a unit, adjacent entries at once.
+    async fn poll(&mut self, bus: &mut SerialBus, index: usize) -> Result<(), BusError> {
+        let Some(unit) = self.units.get_mut(index) else {
+            return Ok(());
+        };
+        let now = Instant::now();
+        let mut due = Vec::new();
+        for (name, property) in &unit.thing.properties {
+            let (Some(point), Some(at)) = (&property.read, unit.polls.get_mut(name)) else {
+                continue;
+            };
+            let interval = property
+                .poll
+                .filter(|poll| !poll.is_zero())
+                .unwrap_or(self.config.poll);
+            // What is due within a tenth of its interval comes along, so that neighbours stay together.
+            if *at <= now + interval / 10 {
+                *at = now + interval;
+                due.push((name.clone(), point.clone()));
+            }
+        }
+        let blocks = due
+            .iter()
+            .enumerate()
+            .map(|(at, (_, point))| (at, point.block));
+        let mut asked: Vec<(Vec<usize>, Block)> = batches(blocks)
+            .into_iter()
+            .map(|batch| {
+                (
+                    batch.members.iter().map(|(at, _)| *at).collect(),
+                    batch.block,
+                )
+            })
+            .collect();
+        while let Some((members, block)) = asked.pop() {
+            let timeout = members
+                .iter()
+                .filter_map(|at| due.get(*at)?.1.timeout)
+                .max();
+            let Some(unit) = self.units.get(index) else {
+                return Ok(());
+            };
+            match read(bus, &self.config, unit.thing.unit, block, timeout).await {
+                Ok(answer) => {
+                    self.heard(index);
+                    for (name, point) in members.iter().filter_map(|at| due.get(*at)) {
+                        self.report(index, name, point, block, &answer).await;
+                    }
+                }
+                Err(error) if error.is_refusal() && members.len() > 1 => {
+                    // One of them is refused; asked one by one it shows which.
+                    self.heard(index);
+                    asked.extend(
+                        members
+                            .iter()
+                            .filter_map(|at| Some((vec![*at], due.get(*at)?.1.block))),
+                    );
+                }
+                Err(error) if error.is_line() => return Err(error),
+                Err(error) => {
+                    let names: Vec<&str> = members
+                        .iter()
+                        .filter_map(|at| Some(due.get(*at)?.0.as_str()))
+                        .collect();
+                    self.complaints.say(
+                        &format!("{}: {}", self.name(index), names.join(", ")),
+                        &error,
+                    );
+                    if error.is_refusal() {
+                        self.heard(index);
+                    } else if self.missed(index).await {
+                        return Ok(());
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    async fn report(
+        &mut self,
+        index: usize,
+        name: &str,
+        point: &Point,
+        whole: Block,
+        answer: &Data,
+    ) {
+        let part = crate::things::binding::modbus::Batch {
+            block: whole,
+            members: vec![((), point.block)],
+        }
+        .part(point.block, answer);
+        let value = part
+            .ok_or(PointError::Shape)
+            .and_then(|part| point.decode(&part));
+        let Some(unit) = self.units.get(index) else {
+            return;
+        };
+        match value {
+            Ok(value) => unit.berth.report(name.to_owned(), value).await,
+            Err(error) => {
+                let about = format!("{}: {name}", unit.name());
+                self.complaints.say(&about, &error);
+            }
+        }
+    }
+
+    /// Serves one request. An error is the line's.
+    async fn on_command(
+        &mut self,
+        bus: &mut SerialBus,
+        index: usize,
+        command: Command,
+    ) -> Result<(), BusError> {
+        let asked = Instant::now();
+        let Some(unit) = self.units.get(index) else {
+            return Ok(());
+        };
+        let is_read = matches!(
+            command.request,
+            Request::Read { .. } | Request::Observe { .. }
+        );
+        let result = carry_out(bus, &self.config, unit, command.request, command.deadline).await;
+        let (answer, lost) = match result {
+            Ok(reply) => {
+                self.heard(index);
+                (Ok(reply), Ok(()))
+            }
+            Err(Refusal::Fault(fault)) => {
+                (Err(PortError::Failed(RequestFailure::Fault(fault))), Ok(()))
+            }
+            Err(Refusal::Ask(AskError::Point(error))) => {
+                self.heard(index);
+                let code = if matches!(error, PointError::Encode(_)) {
+                    FaultCode::OutOfRange
+                } else {
+                    FaultCode::Failed
+                };
+                (Err(fault(code, error.to_string())), Ok(()))
+            }
+            Err(Refusal::Ask(AskError::Bus(BusError::Exception(code)))) => {
+                if matches!(code, 10 | 11) {
+                    self.missed(index).await;
+                } else {
+                    self.heard(index);
+                }
+                (
+                    Err(PortError::Failed(RequestFailure::Fault(exception(code)))),
+                    Ok(()),
+                )
+            }
+            Err(Refusal::Ask(AskError::Bus(error))) => {
+                self.complaints.say(&self.name(index), &error);
+                let delivered = if is_read {
+                    DeliveryState::NotSent
+                } else {
+                    DeliveryState::Sent
+                };
+                if error.is_line() {
+                    (
+                        Err(PortError::Failed(RequestFailure::ConnectionLost {
+                            delivered,
+                        })),
+                        Err(error),
+                    )
+                } else {
+                    self.missed(index).await;
+                    // It was sent, and nobody knows whether it was heard.
+                    (
+                        Err(PortError::Failed(RequestFailure::DeadlineExceeded {
+                            delivered: DeliveryState::Sent,
+                        })),
+                        Ok(()),
+                    )
+                }
+            }
+        };
+        let took = asked.elapsed();
+        // Whoever asked may have given up waiting; the unit acted all the same.
+        let _ = command.reply.send(answer.map(|reply| Answer {
+            reply,
+            written_after: Duration::ZERO,
+            answered_after: took,
+        }));
+        lost
+    }
+
+    fn name(&self, index: usize) -> String {
+        self.units.get(index).map_or_else(String::new, Unit::name)
+    }
+
+    fn heard(&mut self, index: usize) {
+        if let Some(Unit {
+            presence: Presence::Here { misses },
+            ..
+        }) = self.units.get_mut(index)
+        {
+            *misses = 0;
+        }
+    }
+
+    /// A unit was silent. True when that makes it away.
+    async fn missed(&mut self, index: usize) -> bool {
+        let Some(unit) = self.units.get_mut(index) else {
+            return false;
+        };
+        let Presence::Here { misses } = &mut unit.presence else {
+            return true;
+        };
+        *misses += 1;
+        if *misses < MISSES_MAX {
+            return false;
+        }
+        tracing::warn!(thing = %unit.thing.described.description.id, unit = unit.thing.unit, "unit away");
+        unit.presence = Presence::Away {
+            look: Instant::now() + LOOK.delay(0, rand::random()),
+            attempt: 1,
+        };
+        self.commands.remove(&index);
+        unit.berth.detach().await;
+        true
+    }
+
+    async fn appear(&mut self, index: usize) {
+        let Some(unit) = self.units.get_mut(index) else {
+            return;
+        };
+        let now = Instant::now();
+        unit.presence = Presence::Here { misses: 0 };
+        let polled = unit
+            .thing
+            .properties
+            .iter()
+            .filter(|(_, property)| property.poll.is_some() && property.read.is_some());
+        unit.polls = polled.map(|(name, _)| (name.clone(), now)).collect();
+        tracing::info!(thing = %unit.thing.described.description.id, unit = unit.thing.unit, "unit there");
+        self.commands
+            .insert(index, ReceiverStream::new(unit.berth.attach().await));
+    }
+
+    /// The line is lost, and all units with it.
+    async fn lose_all(&mut self) {
+        self.commands.clear();
+        for unit in &mut self.units {
+            if let Presence::Here { .. } = unit.presence {
+                unit.presence = Presence::Away {
+                    look: Instant::now(),
+                    attempt: 0,
+                };
+                unit.berth.detach().await;
+            }
+        }
+    }
+}
+
+impl Unit {
+    fn name(&self) -> String {
+        format!(
+            "{} (unit {})",
+            self.thing.described.description.title, self.thing.unit
+        )
+    }
+
+    /// What to read to find out whether it is there.
+    fn probe(&self) -> Option<&Point> {
+        self.thing
+            .properties
+            .values()
+            .find_map(|property| property.read.as_ref())
+    }
+
+    fn due(&self) -> Option<Instant> {
+        match self.presence {
+            Presence::Away { look, .. } => Some(look),
+            Presence::Here { .. } => self.polls.values().min().copied(),
+        }
+    }
+}
+
+/// Why a request was not carried out.
+enum Refusal {
+    Fault(Fault),
+    Ask(AskError),
+}
+
+impl<E: Into<AskError>> From<E> for Refusal {
+    fn from(error: E) -> Self {
+        Self::Ask(error.into())
+    }
+}
+
+async fn carry_out(
+    bus: &mut SerialBus,
+    config: &ModbusConfig,
+    unit: &Unit,
+    request: Request,
+    deadline: Duration,
+) -> Result<Reply, Refusal> {
+    let refuse = |code, name: &str| Refusal::Fault(Fault::new(code, name));
+    // What the router gives up waiting for must not hold the line much longer.
+    let within = |timeout: Option<Duration>| Some(timeout.unwrap_or(config.timeout).min(deadline));
+    match request {
+        Request::Read { property } | Request::Observe { property } => {
+            let binding = unit
+                .thing
+                .properties
+                .get(&property)
+                .ok_or_else(|| refuse(FaultCode::UnknownAffordance, &property))?;
+            let point = binding
+                .read
+                .as_ref()
+                .ok_or_else(|| refuse(FaultCode::WriteOnly, &property))?;
+            let data = read(
+                bus,
+                config,
+                unit.thing.unit,
+                point.block,
+                within(point.timeout),
+            )
+            .await?;
+            let value = point.decode(&data)?;
+            unit.berth.report(property, value.clone()).await;
+            Ok(Reply::Value(wire(&value)))
+        }
+        Request::Write { property, value } => {
+            let binding = unit
+                .thing
+                .properties
+                .get(&property)
+                .ok_or_else(|| refuse(FaultCode::UnknownAffordance, &property))?;
+            let point = binding
+                .write
+                .as_ref()
+                .ok_or_else(|| refuse(FaultCode::ReadOnly, &property))?;
+            write(
+                bus,
+                config,
+                unit,
+                point,
+                &value::to_json(value),
+                Repeat::Harmless,
+                deadline,
+            )
+            .await?;
+            let Some(back) = &binding.read else {
+                return Ok(Reply::Done(autoglm_protocol::Value::Null));
+            };
+            // The unit has acknowledged the write; what it now holds is its own answer, whatever was asked for.
+            match read(
+                bus,
+                config,
+                unit.thing.unit,
+                back.block,
+                within(back.timeout),
+            )
+            .await
+            {
+                Ok(data) => {
+                    let value = back.decode(&data)?;
+                    unit.berth.report(property, value.clone()).await;
+                    Ok(Reply::Done(wire(&value)))
+                }
+                Err(error) if error.is_line() => Err(error.into()),
+                Err(error) => {
+                    tracing::debug!(%error, "written and acknowledged, but not read back");
+                    Ok(Reply::Done(autoglm_protocol::Value::Null))
+                }
+            }
+        }
+        Request::Invoke { action, input } => {
+            let binding = unit
+                .thing
+                .actions
+                .get(&action)
+                .ok_or_else(|| refuse(FaultCode::UnknownAffordance, &action))?;
+            let input = value::to_json(input);
+            let value = match &binding.value {
+                ActionValue::Constant(constant) => constant.clone(),
+                ActionValue::Input => input,
+                ActionValue::Member(member) => input.get(member).cloned().unwrap_or(Value::Null),
+            };
+            let declared = unit.thing.described.description.actions.get(&action);
+            let repeat = if declared.is_some_and(|action| action.idempotent) {
+                Repeat::Harmless
+            } else {
+                Repeat::Harmful
+            };
+            write(bus, config, unit, &binding.write, &value, repeat, deadline).await?;
+            Ok(Reply::Done(autoglm_protocol::Value::Null))
+        }
+        Request::Unobserve { .. } => Ok(Reply::Done(autoglm_protocol::Value::Null)),
+        Request::Describe => Err(refuse(
+            FaultCode::Unsupported,
+            "a foreign device does not describe itself",
+        )),
+    }
+}
+
+#[derive(Clone, Copy, PartialEq)]
+enum Repeat {
+    Harmless,
+    Harmful,
+}
+
+async fn write(
+    bus: &mut SerialBus,
+    config: &ModbusConfig,
+    unit: &Unit,
+    point: &Point,
+    value: &Value,
+    repeat: Repeat,
+    deadline: Duration,
+) -> Result<(), AskError> {
+    let timeout = point.timeout.unwrap_or(config.timeout).min(deadline);
+    // The bus is ours alone, so only the unit itself can change the register in between.
+    let before = match point.needs_before() {
+        true => Some(read(bus, config, unit.thing.unit, point.block, Some(timeout)).await?),
+        false => None,
+    };
+    let address = point.block.address;
+    let order = match (point.encode(value, before.as_ref())?, point.function) {
+        (Data::Bits(bits), WriteFunction::Single) if bits.len() == 1 => {
+            Write::Coil(address, bits.first().copied().unwrap_or(false))
+        }
+        (Data::Bits(bits), _) => Write::Coils(address, bits),
+        (Data::Words(words), WriteFunction::Single) if words.len() == 1 => {
+            Write::Register(address, words.first().copied().unwrap_or(0))
+        }
+        (Data::Words(words), _) => Write::Registers(address, words),
+    };
+    match bus.write(unit.thing.unit, &order, timeout).await {
+        Err(error) if error.is_silence() && repeat == Repeat::Harmless => {
+            Ok(bus.write(unit.thing.unit, &order, timeout).await?)
+        }
+        other => Ok(other?),
+    }
+}
+
+/// Reads a block, once more after silence.
+async fn read(
+    bus: &mut SerialBus,
+    config: &ModbusConfig,
+    unit: u8,
+    block: Block,
+    timeout: Option<Duration>,
+) -> Result<Data, BusError> {
+    let function = match block.table {
+        Table::Coils => ReadFunction::Coils,
+        Table::DiscreteInputs => ReadFunction::DiscreteInputs,
+        Table::HoldingRegisters => ReadFunction::HoldingRegisters,
+        Table::InputRegisters => ReadFunction::InputRegisters,
+    };
+    let timeout = timeout.unwrap_or(config.timeout);
+    let answer = match bus
+        .read(unit, function, block.address, block.count, timeout)
+        .await
+    {
+        Err(error) if error.is_silence() => {
+            bus.read(unit, function, block.address, block.count, timeout)
+                .await?
+        }
+        other => other?,
+    };
+    Ok(match answer {
+        BusAnswer::Bits(bits) => Data::Bits(bits),
+        BusAnswer::Words(words) => Data::Words(words),
+    })
+}
+
+/// The exception codes of MODBUS Application Protocol V1.1b3 §7 in our words.
+fn exception(code: u8) -> Fault {
+    let (fault, words) = match code {
+        1 => (FaultCode::Unsupported, "illegal function"),
+        2 => (FaultCode::UnknownAffordance, "illegal data address"),
+        3 => (FaultCode::OutOfRange, "illegal data value"),
+        4 => (FaultCode::Failed, "server device failure"),
+        5 => (FaultCode::NotReady, "acknowledged, but it takes long"),
+        6 => (FaultCode::Busy, "server device busy"),
+        8 => (FaultCode::Failed, "memory parity error"),
+        10 => (FaultCode::NotReady, "gateway path unavailable"),
+        11 => (
+            FaultCode::NotReady,
+            "gateway target device failed to respond",
+        ),
+        _ => (FaultCode::Failed, "unknown exception"),
+    };
+    Fault::new(fault, format!("Modbus exception {code}: {words}"))
+}
+
+fn fault(code: FaultCode, words: String) -> PortError {
+    PortError::Failed(RequestFailure::Fault(Fault::new(code, words)))
+}
+
+/// Numbers out of registers always fit the wire.
+fn wire(value: &Value) -> autoglm_protocol::Value {
+    value::to_wire(value).unwrap_or_default()
+}
+
+fn open(config: &ModbusConfig) -> Result<SerialBus, OpenError> {
+    let parity = match config.parity {
+        ParityConfig::None => Parity::None,
+        ParityConfig::Even => Parity::Even,
+        ParityConfig::Odd => Parity::Odd,
+    };
+    let stop_bits = if config.stop_bits == 2 {
+        StopBits::Two
+    } else {
+        StopBits::One
+    };
+    modbus::open(&config.path, config.baud, parity, stop_bits)
+}
+
+async fn until(moment: Option<Instant>) {
+    match moment {
+        Some(moment) => tokio::time::sleep_until(moment.into()).await,
+        None => std::future::pending().await,
+    }
+}

@@ -1,0 +1,655 @@
+//! One entity of Home Assistant's discovery: its members written out, checked, and made into affordances.
+
+use serde_json::{Map, Value, json};
+
+use super::super::td::{Description, extend, spoken};
+use super::super::template::Template;
+use super::{DiscoveryError, Entity};
+
+/// Abbreviations of the members that are read here, as the discovery page lists them.
+const ABBREVIATIONS: &[(&str, &str)] = &[
+    ("avty", "availability"),
+    ("avty_mode", "availability_mode"),
+    ("avty_t", "availability_topic"),
+    ("avty_tpl", "availability_template"),
+    ("bri_cmd_t", "brightness_command_topic"),
+    ("bri_cmd_tpl", "brightness_command_template"),
+    ("bri_scl", "brightness_scale"),
+    ("bri_stat_t", "brightness_state_topic"),
+    ("bri_val_tpl", "brightness_value_template"),
+    ("cmd_t", "command_topic"),
+    ("cmd_tpl", "command_template"),
+    ("cmps", "components"),
+    ("dev", "device"),
+    ("dev_cla", "device_class"),
+    ("evt_typ", "event_types"),
+    ("o", "origin"),
+    ("ops", "options"),
+    ("p", "platform"),
+    ("pct_cmd_t", "percentage_command_topic"),
+    ("pct_cmd_tpl", "percentage_command_template"),
+    ("pct_stat_t", "percentage_state_topic"),
+    ("pct_val_tpl", "percentage_value_template"),
+    ("pl_avail", "payload_available"),
+    ("pl_cls", "payload_close"),
+    ("pl_lock", "payload_lock"),
+    ("pl_not_avail", "payload_not_available"),
+    ("pl_off", "payload_off"),
+    ("pl_on", "payload_on"),
+    ("pl_open", "payload_open"),
+    ("pl_prs", "payload_press"),
+    ("pl_stop", "payload_stop"),
+    ("pl_unlk", "payload_unlock"),
+    ("pos_clsd", "position_closed"),
+    ("pos_open", "position_open"),
+    ("pos_t", "position_topic"),
+    ("pos_tpl", "position_template"),
+    ("ret", "retain"),
+    ("set_pos_t", "set_position_topic"),
+    ("set_pos_tpl", "set_position_template"),
+    ("spd_rng_max", "speed_range_max"),
+    ("spd_rng_min", "speed_range_min"),
+    ("stat_cla", "state_class"),
+    ("stat_clsd", "state_closed"),
+    ("stat_closing", "state_closing"),
+    ("stat_locked", "state_locked"),
+    ("stat_off", "state_off"),
+    ("stat_on", "state_on"),
+    ("stat_open", "state_open"),
+    ("stat_opening", "state_opening"),
+    ("stat_t", "state_topic"),
+    ("stat_unlocked", "state_unlocked"),
+    ("stat_val_tpl", "state_value_template"),
+    ("sup_clrm", "supported_color_modes"),
+    ("t", "topic"),
+    ("uniq_id", "unique_id"),
+    ("unit_of_meas", "unit_of_measurement"),
+    ("val_tpl", "value_template"),
+];
+const DEVICE_ABBREVIATIONS: &[(&str, &str)] = &[
+    ("cns", "connections"),
+    ("ids", "identifiers"),
+    ("mdl", "model"),
+    ("mf", "manufacturer"),
+    ("sa", "suggested_area"),
+];
+
+/// Members that are templates.
+const TEMPLATES: &[&str] = &[
+    "availability_template",
+    "value_template",
+    "command_template",
+    "state_value_template",
+    "brightness_value_template",
+    "brightness_command_template",
+    "position_template",
+    "set_position_template",
+    "percentage_value_template",
+    "percentage_command_template",
+];
+
+/// Writes out abbreviations and the base topic `~`.
+pub(super) fn written_out(config: Map<String, Value>) -> Map<String, Value> {
+    let base = config.get("~").and_then(Value::as_str).map(str::to_owned);
+    let mut out = names_written_out(config, ABBREVIATIONS);
+    if let Some(Value::Object(device)) = out.remove("device") {
+        out.insert(
+            "device".into(),
+            Value::Object(names_written_out(device, DEVICE_ABBREVIATIONS)),
+        );
+    }
+    if let Some(Value::Array(list)) = out.remove("availability") {
+        let list = list.into_iter().map(|entry| match entry {
+            Value::Object(entry) => Value::Object(with_base(
+                names_written_out(entry, ABBREVIATIONS),
+                base.as_deref(),
+            )),
+            other => other,
+        });
+        out.insert("availability".into(), Value::Array(list.collect()));
+    }
+    with_base(out, base.as_deref())
+}
+
+fn names_written_out(
+    config: Map<String, Value>,
+    abbreviations: &[(&str, &str)],
+) -> Map<String, Value> {
+    config
+        .into_iter()
+        .map(|(name, value)| {
+            let full = abbreviations
+                .iter()
+                .find(|(short, _)| *short == name)
+                .map(|(_, full)| (*full).to_owned());
+            (full.unwrap_or(name), value)
+        })
+        .collect()
+}
+
+/// `~` at the beginning or the end of a topic stands for the base topic.
+fn with_base(mut config: Map<String, Value>, base: Option<&str>) -> Map<String, Value> {
+    let Some(base) = base else { return config };
+    for (name, value) in &mut config {
+        let is_topic = name == "topic" || name.ends_with("_topic");
+        if let Value::String(topic) = value
+            && is_topic
+        {
+            if let Some(rest) = topic.strip_prefix('~') {
+                *topic = format!("{base}{rest}");
+            } else if let Some(rest) = topic.strip_suffix('~') {
+                *topic = format!("{rest}{base}");
+            }
+        }
+    }
+    config
+}
+
+/// Whether an entity can be taken.
+pub(super) fn check(entity: &Entity) -> Result<(), DiscoveryError> {
+    let config = &entity.config;
+    for member in TEMPLATES {
+        match config.get(*member) {
+            None => {}
+            Some(Value::String(text)) => {
+                Template::parse(text)
+                    .map_err(|error| DiscoveryError::Template { member, error })?;
+            }
+            Some(_) => return Err(DiscoveryError::Member(member)),
+        }
+    }
+    let needs = |member: &'static str| {
+        let topic = config
+            .get(member)
+            .and_then(Value::as_str)
+            .unwrap_or_default();
+        let is_good = !topic.is_empty() && topic.len() <= 512 && !topic.contains(['+', '#', '\0']);
+        if is_good {
+            Ok(())
+        } else {
+            Err(DiscoveryError::Member(member))
+        }
+    };
+    match entity.component.as_str() {
+        "sensor" | "binary_sensor" | "event" => needs("state_topic"),
+        "light" => {
+            needs("command_topic")?;
+            match config.get("schema").and_then(Value::as_str) {
+                None | Some("basic" | "default" | "json") => Ok(()),
+                Some(_) => Err(DiscoveryError::Variant("a light of the template schema")),
+            }
+        }
+        "select"
+            if config
+                .get("options")
+                .and_then(Value::as_array)
+                .is_none_or(Vec::is_empty) =>
+        {
+            Err(DiscoveryError::Member("options"))
+        }
+        "cover"
+            if config.get("command_topic").is_none()
+                && config.get("set_position_topic").is_none() =>
+        {
+            Err(DiscoveryError::Member("command_topic"))
+        }
+        "cover" => Ok(()),
+        "switch" | "number" | "select" | "text" | "button" | "lock" | "fan" => {
+            needs("command_topic")
+        }
+        other => Err(DiscoveryError::Component(other.chars().take(40).collect())),
+    }
+}
+
+/// Where an entity says whether it is there.
+pub(super) fn availability(thing: &Description, entity: &Entity) -> Vec<Value> {
+    let config = &entity.config;
+    let form = |from: &Map<String, Value>, topic: &str, template: &str| {
+        let topic = from.get(topic).and_then(Value::as_str)?;
+        let payload = |member: &str, default: &str| {
+            from.get(member).cloned().unwrap_or_else(|| json!(default))
+        };
+        let values = json!([
+            [true, payload("payload_available", "online")],
+            [false, payload("payload_not_available", "offline")]
+        ]);
+        let mut form =
+            json!({"href": thing.href(topic), "contentType": "text/plain", "edge:values": values});
+        if let Some(template) = from.get(template) {
+            form["edge:template"] = template.clone();
+        }
+        Some(form)
+    };
+    match config.get("availability") {
+        Some(Value::Array(list)) => list
+            .iter()
+            .filter_map(|entry| form(entry.as_object()?, "topic", "value_template"))
+            .take(8)
+            .collect(),
+        _ => form(config, "availability_topic", "availability_template")
+            .into_iter()
+            .collect(),
+    }
+}
+
+/// A property being written: where its value is reported and where it is set.
+struct Writer<'a> {
+    thing: &'a mut Description,
+    entity: &'a Entity,
+}
+
+/// Adds an entity's affordances; `key` names it among the other entities of its Thing.
+pub(super) fn add(thing: &mut Description, entity: &Entity, key: &str) {
+    let title = entity.name().map_or_else(|| spoken(key), str::to_owned);
+    let mut writer = Writer { thing, entity };
+    let truth =
+        |on: &str, off: &str| vec![(json!(true), on.to_owned()), (json!(false), off.to_owned())];
+    let said =
+        |member: &str, default: &str| text(entity, member).unwrap_or_else(|| default.to_owned());
+    match entity.component.as_str() {
+        "sensor" => writer.sensor(key, &title),
+        "binary_sensor" => {
+            let pairs = pairs(&truth(
+                &said("payload_on", "ON"),
+                &said("payload_off", "OFF"),
+            ));
+            writer.property(
+                key,
+                json!({"title": title, "type": "boolean"}),
+                pairs.clone(),
+                pairs,
+                &State::PLAIN,
+                None,
+            );
+        }
+        "switch" | "fan" => {
+            let (on, off) = (said("payload_on", "ON"), said("payload_off", "OFF"));
+            let reported = pairs(&truth(&said("state_on", &on), &said("state_off", &off)));
+            let state = if entity.component == "fan" {
+                State {
+                    template: "state_value_template",
+                    ..State::PLAIN
+                }
+            } else {
+                State::PLAIN
+            };
+            writer.property(
+                "on",
+                json!({"title": "On", "type": "boolean"}),
+                reported,
+                pairs(&truth(&on, &off)),
+                &state,
+                Some(("command_topic", "command_template")),
+            );
+            if entity.component == "fan" && text(entity, "percentage_command_topic").is_some() {
+                let (min, max) = (
+                    number(entity, "speed_range_min", 1.0),
+                    number(entity, "speed_range_max", 100.0),
+                );
+                let scale = scaled(100.0 / (max - min + 1.0).max(1.0), 0.0);
+                let state = State {
+                    topic: "percentage_state_topic",
+                    template: "percentage_value_template",
+                };
+                writer.property(
+                    "speed",
+                    percent("Speed"),
+                    scale.clone(),
+                    scale,
+                    &state,
+                    Some(("percentage_command_topic", "percentage_command_template")),
+                );
+            }
+        }
+        "light" => writer.light(),
+        "number" => {
+            let mut schema = json!({"title": title, "type": "number", "minimum": number(entity, "min", 1.0), "maximum": number(entity, "max", 100.0)});
+            if let Some(unit) = text(entity, "unit_of_measurement") {
+                schema["unit"] = json!(unit);
+            }
+            writer.property(
+                key,
+                schema,
+                json!({}),
+                json!({}),
+                &State::PLAIN,
+                Some(("command_topic", "command_template")),
+            );
+        }
+        "select" => {
+            let schema =
+                json!({"title": title, "type": "string", "enum": entity.config.get("options")});
+            writer.property(
+                key,
+                schema,
+                json!({}),
+                json!({}),
+                &State::PLAIN,
+                Some(("command_topic", "command_template")),
+            );
+        }
+        "text" => {
+            let schema = json!({"title": title, "type": "string"});
+            writer.property(
+                key,
+                schema,
+                json!({}),
+                json!({}),
+                &State::PLAIN,
+                Some(("command_topic", "command_template")),
+            );
+        }
+        "button" => writer.action(key, &title, &said("payload_press", "PRESS")),
+        "cover" => writer.cover(),
+        "lock" => {
+            let (lock, unlock) = (
+                said("payload_lock", "LOCK"),
+                said("payload_unlock", "UNLOCK"),
+            );
+            let mut reported = truth(
+                &said("state_locked", "LOCKED"),
+                &said("state_unlocked", "UNLOCKED"),
+            );
+            // Until it is done it is as it was.
+            reported.push((json!(false), said("state_locking", "LOCKING")));
+            reported.push((json!(true), said("state_unlocking", "UNLOCKING")));
+            let schema = json!({"title": "Locked", "type": "boolean", "edge:confirm": true});
+            writer.property(
+                "locked",
+                schema,
+                pairs(&reported),
+                pairs(&truth(&lock, &unlock)),
+                &State::PLAIN,
+                Some(("command_topic", "command_template")),
+            );
+        }
+        "event" => {
+            let Some(topic) = text(entity, "state_topic") else {
+                return;
+            };
+            let mut form = json!({"href": writer.thing.href(&topic), "op": "subscribeevent", "edge:pointer": "/event_type"});
+            if let Some(template) = entity.config.get("value_template") {
+                form = json!({"href": writer.thing.href(&topic), "op": "subscribeevent", "contentType": "text/plain", "edge:template": template});
+            }
+            writer.thing.add(
+                "events",
+                key,
+                json!({"title": title, "data": {"type": "string"}, "forms": [form]}),
+            );
+        }
+        _ => {}
+    }
+}
+
+/// The members that say where a value is reported.
+struct State {
+    topic: &'static str,
+    template: &'static str,
+}
+
+impl State {
+    const PLAIN: Self = Self {
+        topic: "state_topic",
+        template: "value_template",
+    };
+}
+
+impl Writer<'_> {
+    /// A property that is reported where `state` says and, with `command`, set.
+    fn property(
+        &mut self,
+        key: &str,
+        schema: Value,
+        reported: Value,
+        sent: Value,
+        state: &State,
+        command: Option<(&str, &str)>,
+    ) {
+        let mut forms = Vec::new();
+        let state_topic = text(self.entity, state.topic);
+        if let Some(topic) = &state_topic {
+            let mut form = json!({"href": self.thing.href(topic), "op": ["observeproperty", "readproperty"], "contentType": "text/plain"});
+            extend(&mut form, reported);
+            if let Some(template) = self.entity.config.get(state.template) {
+                form["edge:template"] = template.clone();
+            }
+            forms.push(form);
+        }
+        let command =
+            command.and_then(|(topic, template)| Some((text(self.entity, topic)?, template)));
+        if let Some((topic, template)) = &command {
+            let mut form = json!({"href": self.thing.href(topic), "op": "writeproperty", "contentType": "text/plain", "mqv:controlPacket": "publish"});
+            extend(&mut form, sent);
+            if let Some(template) = self.entity.config.get(*template) {
+                form["edge:template"] = template.clone();
+            }
+            self.retain(&mut form);
+            forms.push(form);
+        }
+        if forms.is_empty() {
+            return;
+        }
+        let mut property = json!({"observable": state_topic.is_some(), "readOnly": command.is_none(), "writeOnly": state_topic.is_none(), "forms": forms});
+        extend(&mut property, schema);
+        self.thing.add("properties", key, property);
+    }
+
+    fn retain(&self, form: &mut Value) {
+        if self.entity.config.get("retain") == Some(&json!(true)) {
+            form["mqv:retain"] = json!(true);
+        }
+    }
+
+    fn sensor(&mut self, key: &str, title: &str) {
+        let config = &self.entity.config;
+        let unit = text(self.entity, "unit_of_measurement");
+        let mut schema = json!({"title": title});
+        match (config.get("options"), &unit) {
+            (Some(options @ Value::Array(_)), _) => {
+                schema["type"] = json!("string");
+                schema["enum"] = options.clone();
+            }
+            (_, Some(unit)) => {
+                schema["type"] = json!("number");
+                schema["unit"] = json!(unit);
+            }
+            _ if config.contains_key("state_class") => schema["type"] = json!("number"),
+            _ => schema["type"] = json!("string"),
+        }
+        self.property(key, schema, json!({}), json!({}), &State::PLAIN, None);
+    }
+
+    fn action(&mut self, key: &str, title: &str, payload: &str) {
+        let Some(topic) = text(self.entity, "command_topic") else {
+            return;
+        };
+        let mut form = json!({"href": self.thing.href(&topic), "op": "invokeaction", "contentType": "text/plain", "edge:value": payload});
+        if let Some(template) = self.entity.config.get("command_template") {
+            form["edge:template"] = template.clone();
+        }
+        self.retain(&mut form);
+        self.thing
+            .add("actions", key, json!({"title": title, "forms": [form]}));
+    }
+
+    fn light(&mut self) {
+        let scale = 100.0 / number(self.entity, "brightness_scale", 255.0).max(1.0);
+        let command = text(self.entity, "command_topic").unwrap_or_default();
+        if text(self.entity, "schema").as_deref() == Some("json") {
+            let modes = self
+                .entity
+                .config
+                .get("supported_color_modes")
+                .and_then(Value::as_array);
+            let is_dimmed = self.entity.config.get("brightness") == Some(&json!(true))
+                || modes.is_some_and(|modes| modes.iter().any(|mode| mode != "onoff"));
+            let state =
+                json!({"edge:pointer": "/state", "edge:values": [[true, "ON"], [false, "OFF"]]});
+            self.json_property(
+                "on",
+                json!({"title": "On", "type": "boolean"}),
+                state.clone(),
+                state,
+                &command,
+            );
+            if is_dimmed {
+                let mut sent = json!({"edge:pointer": "/brightness", "edge:with": {"state": "ON"}});
+                extend(&mut sent, scaled(scale, 0.0));
+                let mut reported = json!({"edge:pointer": "/brightness"});
+                extend(&mut reported, scaled(scale, 0.0));
+                self.json_property(
+                    "brightness",
+                    percent("Brightness"),
+                    reported,
+                    sent,
+                    &command,
+                );
+            }
+            return;
+        }
+        let (on, off) = (
+            text(self.entity, "payload_on").unwrap_or_else(|| "ON".to_owned()),
+            text(self.entity, "payload_off").unwrap_or_else(|| "OFF".to_owned()),
+        );
+        let truth = pairs(&[(json!(true), on), (json!(false), off)]);
+        let state = State {
+            template: "state_value_template",
+            ..State::PLAIN
+        };
+        self.property(
+            "on",
+            json!({"title": "On", "type": "boolean"}),
+            truth.clone(),
+            truth,
+            &state,
+            Some(("command_topic", "command_template")),
+        );
+        if text(self.entity, "brightness_command_topic").is_some() {
+            let state = State {
+                topic: "brightness_state_topic",
+                template: "brightness_value_template",
+            };
+            let terms = scaled(scale, 0.0);
+            self.property(
+                "brightness",
+                percent("Brightness"),
+                terms.clone(),
+                terms,
+                &state,
+                Some(("brightness_command_topic", "brightness_command_template")),
+            );
+        }
+    }
+
+    /// A property of a light of the json schema: everything in one object on two topics.
+    fn json_property(
+        &mut self,
+        key: &str,
+        schema: Value,
+        reported: Value,
+        sent: Value,
+        command: &str,
+    ) {
+        let mut forms = Vec::new();
+        let state_topic = text(self.entity, "state_topic");
+        if let Some(topic) = &state_topic {
+            let mut form =
+                json!({"href": self.thing.href(topic), "op": ["observeproperty", "readproperty"]});
+            extend(&mut form, reported);
+            forms.push(form);
+        }
+        let mut form = json!({"href": self.thing.href(command), "op": "writeproperty", "mqv:controlPacket": "publish"});
+        extend(&mut form, sent);
+        self.retain(&mut form);
+        forms.push(form);
+        let mut property = json!({"observable": state_topic.is_some(), "writeOnly": state_topic.is_none(), "forms": forms});
+        extend(&mut property, schema);
+        self.thing.add("properties", key, property);
+    }
+
+    fn cover(&mut self) {
+        let said = |member: &str, default: &str| {
+            text(self.entity, member).unwrap_or_else(|| default.to_owned())
+        };
+        if text(self.entity, "command_topic").is_some() {
+            // While it moves it is open: it is neither closed yet nor still.
+            let reported = [
+                (json!(true), said("state_open", "open")),
+                (json!(false), said("state_closed", "closed")),
+                (json!(true), said("state_opening", "opening")),
+                (json!(true), said("state_closing", "closing")),
+            ];
+            let sent = [
+                (json!(true), said("payload_open", "OPEN")),
+                (json!(false), said("payload_close", "CLOSE")),
+            ];
+            let stop = said("payload_stop", "STOP");
+            let schema = json!({"title": "Open", "type": "boolean"});
+            self.property(
+                "open",
+                schema,
+                pairs(&reported),
+                pairs(&sent),
+                &State::PLAIN,
+                Some(("command_topic", "command_template")),
+            );
+            self.action("stop", "Stop", &stop);
+        }
+        if text(self.entity, "set_position_topic").is_some()
+            || text(self.entity, "position_topic").is_some()
+        {
+            let (open, closed) = (
+                number(self.entity, "position_open", 100.0),
+                number(self.entity, "position_closed", 0.0),
+            );
+            let scale = if open == closed {
+                1.0
+            } else {
+                100.0 / (open - closed)
+            };
+            let terms = scaled(scale, -closed * scale);
+            let state = State {
+                topic: "position_topic",
+                template: "position_template",
+            };
+            self.property(
+                "position",
+                percent("Position"),
+                terms.clone(),
+                terms,
+                &state,
+                Some(("set_position_topic", "set_position_template")),
+            );
+        }
+    }
+}
+
+fn text(entity: &Entity, member: &str) -> Option<String> {
+    match entity.config.get(member)? {
+        Value::String(text) => Some(text.clone()),
+        // Payloads may be written as numbers or truth values.
+        value @ (Value::Number(_) | Value::Bool(_)) => Some(value.to_string()),
+        _ => None,
+    }
+}
+
+fn number(entity: &Entity, member: &str, default: f64) -> f64 {
+    entity
+        .config
+        .get(member)
+        .and_then(Value::as_f64)
+        .filter(|number| number.is_finite())
+        .unwrap_or(default)
+}
+
+fn pairs(values: &[(Value, String)]) -> Value {
+    json!({"edge:values": values.iter().map(|(ours, theirs)| json!([ours, theirs])).collect::<Vec<_>>()})
+}
+
+fn scaled(scale: f64, offset: f64) -> Value {
+    json!({"edge:scale": scale, "edge:offset": offset})
+}
+
+fn percent(title: &str) -> Value {
+    json!({"title": title, "type": "integer", "unit": "percent", "minimum": 0, "maximum": 100})
+}
