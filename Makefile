@@ -41,7 +41,7 @@ test: ## run all tests on real parts
 	@$(SETUP) all
 	@$(SETUP) test-tools
 	@$(CARGO) build --workspace --bins
-	$(CARGO) test --workspace $(TEST)
+	$(CARGO) test --workspace --no-fail-fast $(TEST)
 	$(if $(TEST),,python3 -m unittest discover -s models/tests -t models)
 	$(if $(TEST),,python3 -m unittest discover -s tests/lab/tests -t tests/lab)
 
