@@ -10,6 +10,7 @@
 //!
 //! Read first: <https://www.home-assistant.io/integrations/mqtt/#mqtt-discovery>.
 
+mod abbreviation;
 mod entity;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -119,7 +120,7 @@ impl Discovery {
         let Value::Object(config) = config else {
             return Err(DiscoveryError::Malformed("it is no object".to_owned()));
         };
-        let config = entity::written_out(config);
+        let config = abbreviation::written_out(config);
         let mut refused = Vec::new();
         let mut entities = Vec::new();
         for found in entities_of(component, object, config)? {
@@ -228,7 +229,7 @@ fn entities_of(
     }
     let found = components.into_iter().filter_map(|(key, own)| {
         let Value::Object(own) = own else { return None };
-        let own = entity::written_out(own);
+        let own = abbreviation::written_out(own);
         // A component with nothing but its platform is one that was removed.
         if own.keys().all(|member| member == "platform") {
             return None;

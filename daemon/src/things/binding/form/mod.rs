@@ -3,17 +3,19 @@
 //! Only what a form says is read here: its target (`href`, resolved against the description's `base`), its operations (`op`, with the
 //! defaults of TD 1.1 §5.4), its content type, and its other members as they stand. An error names the JSON path.
 
+mod href;
+
 use std::collections::BTreeSet;
-use std::fmt;
 
 use serde_json::{Map, Value};
 
+use self::href::resolve;
 use crate::things::description::{DataSchema, ThingDescription};
+
+pub use self::href::{HREF_BYTES_MAX, Href, percent_encode};
 
 /// The most forms of one affordance. Chosen because each operation needs one, and some have an alternative.
 pub const FORMS_MAX: usize = 16;
-/// The longest `href` or `base`, in bytes.
-pub const HREF_BYTES_MAX: usize = 1024;
 
 /// Operations of TD 1.1 that a binding can carry out; others are ignored, as a consumer may.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -119,25 +121,6 @@ pub struct Form {
     /// `contentType`; `application/json` where none stands.
     pub content_type: String,
     terms: Map<String, Value>,
-}
-
-/// An absolute URI, taken apart: `scheme://authority/segments?query`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Href {
-    /// Scheme in lower case.
-    pub scheme: String,
-    /// Host and port, as written.
-    pub authority: String,
-    /// What follows the authority's slash, percent-decoded; not split, since MQTT topics contain slashes.
-    pub path: String,
-    /// `name=value` pairs after `?`, percent-decoded.
-    pub query: Vec<(String, String)>,
-}
-
-impl fmt::Display for Href {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(out, "{}://{}/{}", self.scheme, self.authority, self.path)
-    }
 }
 
 /// An affordance with its forms.
@@ -377,86 +360,6 @@ fn operation(name: &str) -> Option<Operation> {
     })
 }
 
-/// Resolves a reference against the base, as far as bindings need it: an absolute URI stands for itself, anything else is appended.
-fn resolve(path: &str, href: &str, base: Option<&str>) -> Result<Href, FormError> {
-    let absolute = match (href.contains("://"), base) {
-        (true, _) => href.to_owned(),
-        (false, Some(base)) => format!(
-            "{}/{}",
-            base.trim_end_matches('/'),
-            href.trim_start_matches('/')
-        ),
-        (false, None) => {
-            return Err(at(
-                path,
-                FormFault::Contradiction("is relative, and the description has no base"),
-            ));
-        }
-    };
-    let wrong = |allowed| {
-        let found = href.chars().take(80).collect();
-        at(path, FormFault::Value { found, allowed })
-    };
-    if absolute.len() > HREF_BYTES_MAX {
-        return Err(wrong("at most 1024 bytes"));
-    }
-    let (scheme, rest) = absolute
-        .split_once("://")
-        .ok_or_else(|| wrong("an absolute URI"))?;
-    let (before, query) = rest.split_once('?').unwrap_or((rest, ""));
-    let (authority, target) = before.split_once('/').unwrap_or((before, ""));
-    if scheme.is_empty() || authority.is_empty() {
-        return Err(wrong("scheme://name/target"));
-    }
-    let decode = |text: &str| percent_decode(text).ok_or_else(|| wrong("percent-encoded UTF-8"));
-    let query = query
-        .split('&')
-        .filter(|pair| !pair.is_empty())
-        .map(|pair| {
-            let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
-            Ok((decode(name)?, decode(value)?))
-        })
-        .collect::<Result<_, FormError>>()?;
-    Ok(Href {
-        scheme: scheme.to_ascii_lowercase(),
-        authority: authority.to_owned(),
-        path: decode(target)?,
-        query,
-    })
-}
-
-/// RFC 3986 §2.1. None when an escape is broken or the result is not UTF-8.
-fn percent_decode(text: &str) -> Option<String> {
-    let mut bytes = Vec::with_capacity(text.len());
-    let mut rest = text.as_bytes();
-    while let Some((&byte, after)) = rest.split_first() {
-        if byte == b'%' {
-            let (digits, after) = after.split_at_checked(2)?;
-            bytes.push(u8::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()?);
-            rest = after;
-        } else {
-            bytes.push(byte);
-            rest = after;
-        }
-    }
-    String::from_utf8(bytes).ok()
-}
-
-/// Writes a text so that [`Href`] gives it back: everything but unreserved characters and slashes is escaped.
-#[must_use]
-pub fn percent_encode(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    for byte in text.bytes() {
-        match byte {
-            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' | b'/' => {
-                out.push(char::from(byte));
-            }
-            other => out.push_str(&format!("%{other:02X}")),
-        }
-    }
-    out
-}
-
 fn at(path: impl Into<String>, fault: FormFault) -> FormError {
     FormError {
         path: path.into(),
@@ -538,89 +441,4 @@ impl Form {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-    use serde_json::json;
-
-    fn thing(document: Value) -> ThingDescription {
-        ThingDescription::from_value(document).unwrap()
-    }
-
-    fn with_form(form: Value) -> ThingDescription {
-        thing(
-            json!({"id": "urn:x", "title": "X", "base": "modbus+rtu://bus/7/", "properties": {
-                "level": {"type": "integer", "forms": [form]}
-            }}),
-        )
-    }
-
-    #[test]
-    fn a_form_has_the_default_operations_of_its_class() {
-        let thing = with_form(json!({"href": "3?quantity=2"}));
-        let found = affordances(&thing).unwrap();
-        let form = &found[0].forms[0];
-        assert_eq!(form.operations, [Operation::Read, Operation::Write].into());
-        assert_eq!(
-            (form.href.scheme.as_str(), form.href.authority.as_str()),
-            ("modbus+rtu", "bus")
-        );
-        assert_eq!(form.href.path, "7/3");
-        assert_eq!(form.href.query, [("quantity".into(), "2".into())]);
-    }
-
-    #[test]
-    fn a_wrong_form_names_its_path() {
-        for (form, path, says) in [
-            (json!({}), "properties.level.forms[0].href", "missing"),
-            (json!(3), "properties.level.forms[0]", "object"),
-            (json!({"href": 3}), "properties.level.forms[0].href", "URI"),
-            (
-                json!({"href": "%zz"}),
-                "properties.level.forms[0].href",
-                "percent",
-            ),
-            (
-                json!({"href": "x", "op": 3}),
-                "properties.level.forms[0].op",
-                "operation",
-            ),
-            (
-                json!({"href": "x", "contentType": 3}),
-                "properties.level.forms[0].contentType",
-                "media",
-            ),
-        ] {
-            let error = affordances(&with_form(form)).unwrap_err();
-            assert_eq!(error.path, path);
-            assert!(error.to_string().contains(says), "{error}");
-        }
-    }
-
-    #[test]
-    fn forms_of_two_protocols_in_one_thing_are_refused() {
-        let two = thing(json!({"id": "urn:x", "title": "X", "properties": {
-            "a": {"forms": [{"href": "mqtt://b/t"}]}, "b": {"forms": [{"href": "gatt://c/d"}]}
-        }}));
-        assert!(
-            scheme(&two)
-                .unwrap_err()
-                .to_string()
-                .contains("same scheme")
-        );
-    }
-
-    proptest! {
-        #[test]
-        fn an_encoded_topic_comes_back(topic in "[^\\x00]{1,40}") {
-            let href = format!("mqtt://broker/{}", percent_encode(&topic));
-            prop_assert_eq!(resolve("p", &href, None).unwrap().path, topic);
-        }
-
-        #[test]
-        fn any_href_is_taken_or_refused(href in "\\PC{0,60}") {
-            let _ = resolve("p", &href, Some("a://b/c"));
-            let _ = resolve("p", &href, None);
-        }
-    }
-}
+mod tests;
