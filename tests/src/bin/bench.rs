@@ -11,7 +11,7 @@ use autoglm_tests::process::program;
 use clap::Parser;
 
 /// A program, what it measures, and its arguments in a short run.
-const BENCHES: [(&str, &str, &[&str]); 4] = [
+const BENCHES: [(&str, &str, &[&str]); 5] = [
     (
         "bench-road",
         "From words to a device",
@@ -26,6 +26,20 @@ const BENCHES: [(&str, &str, &[&str]); 4] = [
         "bench-inference",
         "The inference engine above the bare graphs",
         &["--rounds", "2"],
+    ),
+    (
+        "bench-links",
+        "What a link costs",
+        &[
+            "--blocks",
+            "6",
+            "--links",
+            "1,64",
+            "--seconds",
+            "2",
+            "--churn",
+            "2",
+        ],
     ),
     (
         "bench-store",
