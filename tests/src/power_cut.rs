@@ -298,3 +298,34 @@ fn wait_for(what: &str, mut is_done: impl FnMut() -> bool) -> anyhow::Result<()>
     }
     Ok(())
 }
+
+/// Waits for the end of a writer whose disk is gone: it ends by itself, by an error; one that hangs in the engine is killed.
+///
+/// # Errors
+/// When it cannot be waited for.
+pub fn end(writer: &mut Child) -> anyhow::Result<()> {
+    let begun = Instant::now();
+    while writer.try_wait()?.is_none() {
+        if begun.elapsed() > Duration::from_secs(3) {
+            writer.kill()?;
+            writer.wait()?;
+            return Ok(());
+        }
+        thread::sleep(Duration::from_millis(5));
+    }
+    Ok(())
+}
+
+/// A number from the environment, `None` without it.
+///
+/// # Errors
+/// When it is no number.
+pub fn variable(name: &str) -> anyhow::Result<Option<u64>> {
+    let value = std::env::var(name).ok();
+    value
+        .map(|text| {
+            text.parse()
+                .with_context(|| format!("{name} is no number: {text}"))
+        })
+        .transpose()
+}

@@ -6,15 +6,15 @@
 use std::collections::BTreeSet;
 use std::io::{BufRead as _, BufReader};
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::sync::mpsc;
 use std::thread;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, SystemTime};
 
 use anyhow::Context as _;
 use autoglm_edge::store::{ExportPolicy, Origin, Store, StoreConfig, StoreHealth};
 use autoglm_tests::outbox_check::{Owed, found};
-use autoglm_tests::power_cut::{CuttableDisk, Unflushed, missing_requirement};
+use autoglm_tests::power_cut::{CuttableDisk, Unflushed, end, missing_requirement, variable};
 use rand::{Rng as _, SeedableRng as _, rngs::StdRng};
 
 /// Size of the disk; the store stays far below.
@@ -141,28 +141,4 @@ fn write_until_cut(
         owed.take(&line);
     }
     Ok(())
-}
-
-/// A writer without a disk ends by itself, by an error; one that hangs in the engine is killed.
-fn end(writer: &mut Child) -> anyhow::Result<()> {
-    let begun = Instant::now();
-    while writer.try_wait()?.is_none() {
-        if begun.elapsed() > Duration::from_secs(3) {
-            writer.kill()?;
-            writer.wait()?;
-            return Ok(());
-        }
-        thread::sleep(Duration::from_millis(5));
-    }
-    Ok(())
-}
-
-fn variable(name: &str) -> anyhow::Result<Option<u64>> {
-    let value = std::env::var(name).ok();
-    value
-        .map(|text| {
-            text.parse()
-                .with_context(|| format!("{name} is no number: {text}"))
-        })
-        .transpose()
 }

@@ -8,7 +8,7 @@ use std::{
     collections::BTreeSet,
     io::{BufRead as _, BufReader},
     path::Path,
-    process::{Child, Command, Stdio},
+    process::{Command, Stdio},
     sync::mpsc,
     thread,
     time::{Duration, Instant, SystemTime},
@@ -16,7 +16,7 @@ use std::{
 
 use anyhow::Context as _;
 use autoglm_edge::store::{ExportPolicy, Origin, Store, StoreConfig, StoreHandle, StoreHealth};
-use autoglm_tests::power_cut::{CuttableDisk, Unflushed, missing_requirement};
+use autoglm_tests::power_cut::{CuttableDisk, Unflushed, end, missing_requirement, variable};
 use autoglm_tests::stored_records::Stored;
 use rand::{Rng as _, SeedableRng as _, rngs::StdRng};
 
@@ -241,28 +241,4 @@ fn write_until_cut(
 
 fn acknowledgement(line: &str) -> Option<u64> {
     line.strip_prefix("ACK ")?.parse().ok()
-}
-
-/// A writer without a disk ends by itself, by an error; one that hangs in the engine is killed.
-fn end(writer: &mut Child) -> anyhow::Result<()> {
-    let begun = Instant::now();
-    while writer.try_wait()?.is_none() {
-        if begun.elapsed() > Duration::from_secs(3) {
-            writer.kill()?;
-            writer.wait()?;
-            return Ok(());
-        }
-        thread::sleep(Duration::from_millis(5));
-    }
-    Ok(())
-}
-
-fn variable(name: &str) -> anyhow::Result<Option<u64>> {
-    let value = std::env::var(name).ok();
-    value
-        .map(|text| {
-            text.parse()
-                .with_context(|| format!("{name} is no number: {text}"))
-        })
-        .transpose()
 }
