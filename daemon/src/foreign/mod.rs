@@ -17,6 +17,7 @@ mod roster;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Instant;
 
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -88,7 +89,7 @@ pub fn start(
                 .push(thing),
             Ok(Bound::Gatt(thing)) => tracing::warn!(
                 thing = %thing.described.description.id,
-                "a thing behind a Bluetooth radio is described, but this build has no radio part: it is left out"
+                "a thing is described by GATT forms, which are not served over Bluetooth yet: it is left out"
             ),
             Err(error) => {
                 tracing::error!(%error, "a thing description cannot be used and is left out")
@@ -114,4 +115,12 @@ pub fn start(
         tracker.spawn(owner.run(cancel.clone()));
     }
     sources
+}
+
+/// Waits until `moment`, for ever without one.
+async fn until(moment: Option<Instant>) {
+    match moment {
+        Some(moment) => tokio::time::sleep_until(moment.into()).await,
+        None => std::future::pending().await,
+    }
 }

@@ -20,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 
 use self::exchange::{AskError, Refusal, carry_out, exception, read};
 use super::roster::{Berth, Complaints};
-use super::{Board, SourceStatus};
+use super::{Board, SourceStatus, until};
 use crate::config::foreign::{ModbusConfig, Parity as ParityConfig};
 use crate::things::binding::modbus::{Batch, Block, Data, ModbusThing, Point, PointError, batches};
 use crate::things::registry::Registry;
@@ -510,13 +510,6 @@ fn open(config: &ModbusConfig) -> Result<SerialBus, OpenError> {
         StopBits::One
     };
     modbus::open(&config.path, config.baud, parity, stop_bits)
-}
-
-async fn until(moment: Option<Instant>) {
-    match moment {
-        Some(moment) => tokio::time::sleep_until(moment.into()).await,
-        None => std::future::pending().await,
-    }
 }
 
 fn fault(code: FaultCode, words: String) -> PortError {
