@@ -8,7 +8,7 @@ use super::args::KeyCommand;
 use super::exit::Exit;
 use super::failure::Failure;
 use super::output::{Form, Output};
-use crate::config::key::{KeyError, KeyKind, KeySource, create, to_hex};
+use crate::config::key::{KeyError, KeyKind, KeySource, create};
 
 /// Makes or shows a key. What is secret is in the file alone.
 ///
@@ -29,13 +29,13 @@ pub fn run(command: &KeyCommand, output: &mut Output) -> Result<Exit, Failure> {
         }
         KeyCommand::Pair { file } => {
             let key = create(file, KeyKind::Private).map_err(failure)?;
-            (file, Some(to_hex(&key.to_public())))
+            (file, Some(hex::encode(key.to_public())))
         }
         KeyCommand::Public { file } => {
             let key = KeySource::File(file.clone())
                 .load(KeyKind::Private)
                 .map_err(failure)?;
-            (file, Some(to_hex(&key.to_public())))
+            (file, Some(hex::encode(key.to_public())))
         }
     };
     let place = file.display().to_string();

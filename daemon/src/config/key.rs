@@ -172,7 +172,7 @@ pub fn create(path: &Path, kind: KeyKind) -> Result<SecretKey, KeyError> {
         .mode(0o600)
         .open(path)
         .map_err(unwritable)?;
-    let digits = Zeroizing::new(to_hex(&bytes));
+    let digits = Zeroizing::new(hex::encode(&bytes[..]));
     let line = Zeroizing::new(format!("{}{}\n", kind.tag(), &**digits));
     file.write_all(line.as_bytes())
         .and_then(|()| file.sync_all())
@@ -180,29 +180,11 @@ pub fn create(path: &Path, kind: KeyKind) -> Result<SecretKey, KeyError> {
     Ok(SecretKey::new(*bytes))
 }
 
-/// 32 bytes as hexadecimal digits.
-#[must_use]
-pub fn to_hex(bytes: &[u8; 32]) -> String {
-    const DIGITS: &[u8; 16] = b"0123456789abcdef";
-    let mut text = String::with_capacity(64);
-    for byte in bytes {
-        text.push(char::from(DIGITS[usize::from(byte >> 4)]));
-        text.push(char::from(DIGITS[usize::from(byte & 15)]));
-    }
-    text
-}
-
 /// 32 bytes of 64 hexadecimal digits.
 #[must_use]
 pub fn from_hex(text: &str) -> Option<Zeroizing<[u8; 32]>> {
     let mut bytes = Zeroizing::new([0u8; 32]);
-    if text.len() != 64 {
-        return None;
-    }
-    for (byte, pair) in bytes.iter_mut().zip(text.as_bytes().chunks_exact(2)) {
-        let digit = |digit: u8| char::from(digit).to_digit(16);
-        *byte = u8::try_from(digit(pair[0])? << 4 | digit(pair[1])?).ok()?;
-    }
+    hex::decode_to_slice(text, &mut bytes[..]).ok()?;
     Some(bytes)
 }
 
@@ -275,7 +257,7 @@ mod tests {
     #[test]
     fn hexadecimal_digits_are_read_back() {
         let bytes: [u8; 32] = std::array::from_fn(|at| (at * 9) as u8);
-        assert_eq!(*from_hex(&to_hex(&bytes)).unwrap(), bytes);
+        assert_eq!(*from_hex(&hex::encode(bytes)).unwrap(), bytes);
         assert!(from_hex(&"x".repeat(64)).is_none() && from_hex("00").is_none());
     }
 }

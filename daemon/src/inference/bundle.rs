@@ -164,7 +164,7 @@ impl Bundle {
             };
             let mut hasher = Sha256::new();
             io::copy(&mut File::open(&path).map_err(read)?, &mut hasher).map_err(read)?;
-            let actual = hex(&hasher.finalize());
+            let actual = hex::encode(hasher.finalize());
             if actual != facts.sha256 {
                 return Err(BundleError::Digest {
                     path,
@@ -350,14 +350,4 @@ fn read_limited(path: &Path, bytes_max: u64) -> Result<Vec<u8>, BundleError> {
         });
     }
     Ok(bytes)
-}
-
-fn hex(bytes: &[u8]) -> String {
-    use std::fmt::Write as _;
-    bytes
-        .iter()
-        .fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
-            write!(text, "{byte:02x}").expect("writing to a String cannot fail");
-            text
-        })
 }

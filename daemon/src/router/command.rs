@@ -472,8 +472,5 @@ fn digest(command: &Command) -> String {
     hash.update(command.principal.to_string());
     hash.update([0]);
     hash.update(call);
-    hash.finalize()
-        .iter()
-        .map(|byte| format!("{byte:02x}"))
-        .collect()
+    hex::encode(hash.finalize())
 }

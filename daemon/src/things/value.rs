@@ -20,9 +20,7 @@ pub fn to_json(value: Wire) -> Json {
         Wire::Int(number) => Json::from(number),
         Wire::Float(number) => Number::from_f64(number).map_or(Json::Null, Json::Number),
         Wire::Text(text) => Json::String(text),
-        Wire::Bytes(bytes) => {
-            Json::String(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
-        }
+        Wire::Bytes(bytes) => Json::String(hex::encode(bytes)),
         Wire::Array(items) => Json::Array(items.into_iter().map(to_json).collect()),
         Wire::Map(members) => Json::Object(
             members

@@ -125,7 +125,7 @@ impl Request {
 fn readable(bytes: &[u8]) -> String {
     match std::str::from_utf8(bytes) {
         Ok(text) if text.bytes().all(|byte| byte.is_ascii_graphic()) => text.to_owned(),
-        _ => bytes.iter().map(|byte| format!("{byte:02x}")).collect(),
+        _ => hex::encode(bytes),
     }
 }
 

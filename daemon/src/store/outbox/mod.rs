@@ -8,25 +8,23 @@
 //! Each message has a lane (its priority, and what happens when there is no room), a deadline, a size and an id by which a receiver
 //! tells a duplicate. What waits is on disk; in memory is only the [`index`], some hundred bytes a message.
 //!
-//! It never speaks to a broker and never looks into a payload. Reading order: [`index`] (order, quotas, deadlines: pure), then this.
+//! It never speaks to a broker and never looks into a payload. Reading order: [`index`] (order, quotas, deadlines: pure), then this; [`record`] is how a message lies on disk.
 
 mod index;
+mod record;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tokio::sync::{Notify, watch};
 
-use self::index::{Admission, Header, Index};
+use self::index::{Admission, Index};
 pub use self::index::{Lane, LaneQuota, LaneStats, Limits, Place};
+use self::record::{Record, decode, encode, header, key_of, message, place_of};
 use super::{
-    BATCH_WRITES_MAX, Batch, Committed, Key, Scan, StoreError, StoreHandle, Tree, Versioned, Write,
+    BATCH_WRITES_MAX, Batch, Committed, Scan, StoreError, StoreHandle, Tree, Versioned, Write,
 };
-
-/// Format of [`Record`].
-const FORMAT: u8 = 1;
 
 /// Messages read in one step of a walk over the outbox.
 const PAGE: usize = 256;
@@ -53,21 +51,6 @@ pub struct Message {
     pub lifetime: Option<Duration>,
     /// Only the newest message of its topic is worth sending.
     pub is_latest_only: bool,
-}
-
-/// The stored form of a message.
-#[derive(Debug, Serialize, Deserialize)]
-struct Record {
-    id: String,
-    topic: String,
-    payload: Value,
-    retain: bool,
-    /// In base 16, since JSON has no bytes.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    correlation: Option<String>,
-    accepted_unix_ms: u64,
-    lifetime_ms: Option<u64>,
-    latest_only: bool,
 }
 
 /// A message on its way: to be [`Outbox::clear`]ed or [`Outbox::give_back`].
@@ -459,85 +442,6 @@ pub async fn ids(store: &StoreHandle) -> Result<Vec<(Lane, String)>, StoreError>
     }
 }
 
-/// `<lane>/<number>`: keys sort by urgency, then by age.
-fn key_of(place: Place) -> Result<Key, StoreError> {
-    Key::new(format!("{}/{:016x}", place.lane.at(), place.number))
-}
-
-fn place_of(key: &Key) -> Option<Place> {
-    let (lane, number) = key.as_str().split_once('/')?;
-    Some(Place {
-        lane: Lane::from_digit(lane)?,
-        number: u64::from_str_radix(number, 16).ok()?,
-    })
-}
-
-fn encode(message: &Message, now_ms: u64) -> Result<(Versioned, Record), OutboxError> {
-    let record = Record {
-        id: message.id.clone(),
-        topic: message.topic.clone(),
-        payload: message.payload.clone(),
-        retain: message.retain,
-        correlation: message.correlation.as_deref().map(base16),
-        accepted_unix_ms: now_ms,
-        lifetime_ms: message
-            .lifetime
-            .map(|lifetime| u64::try_from(lifetime.as_millis()).unwrap_or(u64::MAX)),
-        latest_only: message.is_latest_only,
-    };
-    match Versioned::encode(FORMAT, &record) {
-        Ok(value) => Ok((value, record)),
-        Err(source @ StoreError::ValueTooLarge { .. }) => Err(OutboxError::TooLarge {
-            topic: record.topic,
-            source,
-        }),
-        Err(error) => Err(error.into()),
-    }
-}
-
-fn decode(value: &Versioned) -> Result<Record, StoreError> {
-    match value.format() {
-        FORMAT => value.decode(),
-        format => Err(StoreError::UnknownFormat {
-            tree: Tree::Outbox,
-            format,
-        }),
-    }
-}
-
-fn header(key: &Key, value: &Versioned, record: &Record) -> Header {
-    Header {
-        bytes: (key.as_str().len() + value.as_bytes().len()) as u64,
-        accepted_ms: record.accepted_unix_ms,
-        lifetime_ms: record.lifetime_ms,
-        latest_of: record.latest_only.then(|| record.topic.clone()),
-    }
-}
-
-fn message(lane: Lane, record: Record, left_ms: Option<u64>) -> Message {
-    Message {
-        lane,
-        id: record.id,
-        topic: record.topic,
-        payload: record.payload,
-        retain: record.retain,
-        correlation: record.correlation.as_deref().and_then(from_base16),
-        lifetime: left_ms.map(Duration::from_millis),
-        is_latest_only: record.latest_only,
-    }
-}
-
-fn base16(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
-fn from_base16(text: &str) -> Option<Vec<u8>> {
-    (0..text.len())
-        .step_by(2)
-        .map(|at| u8::from_str_radix(text.get(at..at + 2)?, 16).ok())
-        .collect()
-}
-
 /// Milliseconds since 1970; a time before that is 0.
 fn unix_ms(time: SystemTime) -> u64 {
     let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
@@ -545,149 +449,4 @@ fn unix_ms(time: SystemTime) -> u64 {
 }
 
 #[cfg(test)]
-mod tests {
-    use serde_json::json;
-
-    use super::*;
-    use crate::store::tests::Fixture;
-
-    const QUOTA: LaneQuota = LaneQuota {
-        entries_max: 4,
-        bytes_max: 100_000,
-    };
-    const LIMITS: Limits = Limits {
-        results: QUOTA,
-        events: QUOTA,
-        telemetry: QUOTA,
-    };
-
-    fn numbered(lane: Lane, number: u32) -> Message {
-        Message {
-            lane,
-            id: format!("{lane}-{number}"),
-            topic: format!("box/{lane}"),
-            payload: json!({"number": number}),
-            retain: false,
-            correlation: Some(vec![0, 255]),
-            lifetime: Some(Duration::from_secs(60)),
-            is_latest_only: false,
-        }
-    }
-
-    async fn taken(outbox: &Outbox) -> Vec<Parcel> {
-        outbox.take(99, |_| true).await.unwrap()
-    }
-
-    fn ids_of(parcels: &[Parcel]) -> Vec<&str> {
-        parcels
-            .iter()
-            .map(|parcel| parcel.message.id.as_str())
-            .collect()
-    }
-
-    #[tokio::test]
-    async fn what_was_not_cleared_is_found_after_a_restart_in_its_order_and_unchanged() {
-        let fixture = Fixture::new();
-        let outbox = Outbox::new(fixture.handle(), LIMITS);
-        let messages = [
-            numbered(Lane::Events, 1),
-            numbered(Lane::Events, 2),
-            numbered(Lane::Results, 3),
-        ];
-        let put = outbox.put(&messages).await.unwrap();
-        assert!(put.committed.is_some() && put.refused == 0);
-        let first = taken(&outbox).await;
-        assert_eq!(ids_of(&first), ["results-3", "events-1", "events-2"]);
-        outbox.clear(&[first[1].place]).await.unwrap();
-        drop(outbox);
-
-        let fixture = fixture.reopen();
-        let outbox = Outbox::new(fixture.handle(), LIMITS);
-        outbox.load().await.unwrap();
-        let again = taken(&outbox).await;
-        assert_eq!(ids_of(&again), ["results-3", "events-2"]);
-        let left = again[1].message.lifetime.unwrap();
-        assert!(left <= Duration::from_secs(60), "{left:?}");
-        let lifetime = messages[1].lifetime;
-        let message = Message {
-            lifetime,
-            ..again[1].message.clone()
-        };
-        assert_eq!(message, messages[1]);
-        outbox.put(&[numbered(Lane::Events, 4)]).await.unwrap();
-        assert_eq!(ids_of(&taken(&outbox).await), ["events-4"]);
-    }
-
-    #[tokio::test]
-    async fn a_result_waits_for_room_and_takes_the_place_of_the_first_that_is_cleared() {
-        let fixture = Fixture::new();
-        let outbox = Outbox::new(fixture.handle(), LIMITS);
-        for number in 0..4 {
-            outbox
-                .put(&[numbered(Lane::Results, number)])
-                .await
-                .unwrap();
-        }
-        let refused = outbox.put(&[numbered(Lane::Results, 4)]).await.unwrap();
-        assert_eq!((refused.committed, refused.refused), (None, 1));
-        let waiting = outbox.clone();
-        let waiting =
-            tokio::spawn(async move { waiting.put_waiting(numbered(Lane::Results, 5)).await });
-        let mut stats = outbox.stats();
-        // It has tried in vain once more.
-        stats
-            .wait_for(|stats| stats[Lane::Results.at()].refused == 2)
-            .await
-            .unwrap();
-        let first = outbox.take(1, |_| true).await.unwrap();
-        outbox.clear(&[first[0].place]).await.unwrap();
-        let _ = waiting.await.unwrap().unwrap();
-        assert_eq!(
-            ids_of(&taken(&outbox).await),
-            ["results-1", "results-2", "results-3", "results-5"]
-        );
-    }
-
-    #[tokio::test]
-    async fn only_the_newest_value_of_a_topic_is_on_disk() {
-        let fixture = Fixture::new();
-        let outbox = Outbox::new(fixture.handle(), LIMITS);
-        for number in 0..20 {
-            let message = Message {
-                is_latest_only: true,
-                ..numbered(Lane::Telemetry, number)
-            };
-            outbox.put(&[message]).await.unwrap();
-        }
-        let stored = ids(&fixture.handle()).await.unwrap();
-        assert_eq!(stored, [(Lane::Telemetry, "telemetry-19".to_owned())]);
-        assert_eq!(outbox.stats().borrow()[2].coalesced, 19);
-    }
-
-    #[tokio::test]
-    async fn expired_messages_are_gone_from_disk_and_counted() {
-        let fixture = Fixture::new();
-        let outbox = Outbox::new(fixture.handle(), LIMITS);
-        outbox.put(&[numbered(Lane::Events, 1)]).await.unwrap();
-        let later = SystemTime::now() + Duration::from_secs(61);
-        assert_eq!(outbox.expire(later).await.unwrap(), 1);
-        assert!(ids(&fixture.handle()).await.unwrap().is_empty());
-        assert_eq!(outbox.stats().borrow()[1].expired, 1);
-    }
-
-    #[tokio::test]
-    async fn message_too_large_for_a_record_is_refused_by_name_and_takes_no_room() {
-        let fixture = Fixture::new();
-        let outbox = Outbox::new(fixture.handle(), LIMITS);
-        let large = Message {
-            payload: json!("x".repeat(7_000)),
-            ..numbered(Lane::Events, 1)
-        };
-        let refused = outbox.put(&[large]).await;
-        assert!(
-            matches!(&refused, Err(OutboxError::TooLarge { topic, .. }) if topic == "box/events"),
-            "{refused:?}"
-        );
-        assert_eq!(outbox.stats().borrow()[1].waiting, 0);
-    }
-}
+mod tests;

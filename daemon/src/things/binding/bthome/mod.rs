@@ -24,7 +24,6 @@ use ccm::{Ccm, Nonce};
 use serde_json::{Map, Value, json};
 use zeroize::Zeroize as _;
 
-use super::scalar;
 use objects::{Event, Object, Shape};
 
 /// The 16-bit UUID of BTHome's service data.
@@ -92,7 +91,7 @@ impl BindKey {
     /// # Errors
     /// [`InvalidKey`], which does not hold what was read.
     pub fn parse(text: &str) -> Result<Self, InvalidKey> {
-        let mut bytes = scalar::base16(text.trim()).ok_or(InvalidKey)?;
+        let mut bytes = hex::decode(text.trim()).map_err(|_| InvalidKey)?;
         let key = <[u8; 16]>::try_from(bytes.as_slice()).map_err(|_| InvalidKey);
         bytes.zeroize();
         key.map(Self)

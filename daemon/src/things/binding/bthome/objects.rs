@@ -188,12 +188,7 @@ impl Object {
                 .get(usize::from(*bytes.first()?))
                 .map(|word| json!(word)),
             Text => std::str::from_utf8(bytes).ok().map(|text| json!(text)),
-            Raw => Some(json!(
-                bytes
-                    .iter()
-                    .map(|byte| format!("{byte:02x}"))
-                    .collect::<String>()
-            )),
+            Raw => Some(json!(hex::encode(bytes))),
             Version(_) => {
                 let numbers: Vec<String> = bytes.iter().rev().map(u8::to_string).collect();
                 Some(json!(numbers.join(".")))

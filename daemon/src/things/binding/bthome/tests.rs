@@ -6,7 +6,7 @@ use super::*;
 use crate::things::description::ThingDescription;
 
 fn bytes(text: &str) -> Vec<u8> {
-    scalar::base16(&text.replace(' ', "")).unwrap()
+    hex::decode(text.replace(' ', "")).unwrap()
 }
 
 fn receiver() -> Receiver {

@@ -250,9 +250,7 @@ impl Layout {
                 return Ok(Value::String(text.to_owned()));
             }
             Kind::Bytes => {
-                return Ok(Value::String(
-                    ordered.iter().map(|byte| format!("{byte:02x}")).collect(),
-                ));
+                return Ok(Value::String(hex::encode(ordered)));
             }
             Kind::F32 => return self.float(f64::from(f32::from_be_bytes(array(&ordered))), truth),
             Kind::F64 => return self.float(f64::from_be_bytes(array(&ordered)), truth),
@@ -309,7 +307,7 @@ impl Layout {
                 return padded(text.as_bytes(), width).map(|bytes| self.reorder(&bytes));
             }
             (Kind::Bytes, Value::String(text)) => {
-                let bytes = base16(text).ok_or(EncodeError::Type)?;
+                let bytes = hex::decode(text).map_err(|_| EncodeError::Type)?;
                 return padded(&bytes, width).map(|bytes| self.reorder(&bytes));
             }
             (Kind::Text | Kind::Bytes, _) => return Err(EncodeError::Type),
@@ -432,19 +430,6 @@ fn padded(bytes: &[u8], width: usize) -> Result<Vec<u8>, EncodeError> {
     let mut out = bytes.to_vec();
     out.resize(width, 0);
     Ok(out)
-}
-
-/// Bytes written in base16. None when it is no such text.
-#[must_use]
-pub fn base16(text: &str) -> Option<Vec<u8>> {
-    let digits = text.as_bytes();
-    if !digits.len().is_multiple_of(2) || !digits.iter().all(u8::is_ascii_hexdigit) {
-        return None;
-    }
-    digits
-        .chunks(2)
-        .map(|pair| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok())
-        .collect()
 }
 
 #[cfg(test)]
