@@ -6,8 +6,6 @@ or outside of it where the machine's power is cut.
 
 import contextlib
 import shutil
-import socket
-import subprocess
 import tempfile
 import time
 from collections.abc import Iterator
@@ -18,9 +16,9 @@ from ..cable import Cable, Faults, Socket
 from ..errors import LabError
 from ..fresh import start as start_machine
 from ..journal import Entry, Journal
-from ..machine.vm import Machine, free_port
+from ..machine.vm import Machine
+from ..outside import COMMON, OutsideBroker
 from ..traffic import Device, Operator, operator
-from ..traffic import start as start_process
 
 SERIAL_NUMBER = "LAB0001"
 PORT = f"/dev/autoglm-edge/serial-{SERIAL_NUMBER}-if00-port0"
@@ -31,12 +29,19 @@ id = "edge"
 filter = "warn,autoglm_edge=debug,autoglm_drivers=debug"
 [fleet]
 broker = "{broker}"
-[[device]]
+{tls}[[device]]
 name = "desk"
 links = ["serial://{port}?baud=115200"]
 """
 INNER_BROKER = "mqtt://127.0.0.1:1883"
-MOSQUITTO = "listener {port} {address}\nallow_anonymous true\nset_tcp_nodelay true\nmax_packet_size 1048576\n"
+INNER_MOSQUITTO = f"listener 1883 0.0.0.0\n{COMMON}"
+KEYS = "/etc/autoglm-edge/keys"
+# For the broker outside: whatever leaves the box is guarded by TLS.
+TLS = f"""[fleet.tls]
+ca = "{KEYS}/ca.pem"
+certificate = "{KEYS}/box.pem"
+key = "{KEYS}/box.key"
+"""
 # Anything that comes at all comes sooner on an emulated machine that shares its processors.
 PATIENCE_S = 90
 
@@ -58,8 +63,7 @@ class Box:
         self.cable = Cable(self.directory / "cable.sock", self.device.line, seed)
         self.socket = Socket("desk", SERIAL_NUMBER, self.directory / "cable.sock")
         self._journal: Journal | None = None
-        self._broker: subprocess.Popen | None = None
-        self._broker_port = 0
+        self._broker: OutsideBroker | None = None
         self._runs = 0
 
     # -- its life
@@ -68,17 +72,21 @@ class Box:
         """Up, installed, plugged in and obeying."""
         package = product.package()
         self.machine = start_machine(self.machine.name, is_volatile=self._is_volatile, is_bound=self._is_bound)
-        if not self.has_inner_broker:
-            self.start_outer_broker()
         self._journal = Journal(self.machine, is_whole=False)
         self.machine.push([package], "/root")
-        broker = INNER_BROKER if self.has_inner_broker else f"mqtt://10.0.2.2:{self._broker_port}"
-        self.machine.shell(
-            f"mkdir -p /etc/autoglm-edge; cat > /etc/autoglm-edge/config.toml <<'E'\n{CONFIG.format(broker=broker, port=PORT)}E\n"
-            f"cat > /etc/mosquitto/conf.d/lab.conf <<'E'\n{MOSQUITTO.format(port=1883, address='0.0.0.0')}E\n"
-            + ("systemctl enable --now --quiet mosquitto\n" if self.has_inner_broker else "")
-            + f"dpkg -i --force-confold /root/{package.name} >/dev/null",
-            timeout_s=300,
+        if self.has_inner_broker:
+            self.shell(
+                f"cat > /etc/mosquitto/conf.d/lab.conf <<'E'\n{INNER_MOSQUITTO}E\nsystemctl enable --now --quiet mosquitto"
+            )
+        else:
+            self._broker = OutsideBroker(self.directory)
+            self.machine.push(self._broker.certificates(), KEYS)
+        broker, tls = (self._broker.url, TLS) if self._broker else (INNER_BROKER, "")
+        # The key's owner must be the daemon's user, whom the package makes and who is started with it: so the daemon is told later.
+        self.shell(f"dpkg -i --force-confold /root/{package.name} >/dev/null")
+        self.shell(
+            f"cat > /etc/autoglm-edge/config.toml <<'E'\n{CONFIG.format(broker=broker, tls=tls, port=PORT)}E\n"
+            f"[ ! -d {KEYS} ] || chown -R autoglm-edge: {KEYS} && systemctl restart {UNIT}"
         )
         self.device.power_on()
         self.plug()
@@ -87,8 +95,7 @@ class Box:
         with contextlib.suppress(LabError):
             self.machine.destroy()
         if self._broker:
-            self._broker.kill()
-            self._broker.wait()
+            self._broker.close()
         self.device.power_off()
         self.cable.close()
         shutil.rmtree(self.directory, ignore_errors=True)
@@ -134,21 +141,6 @@ class Box:
     def shell(self, script: str) -> str:
         return self.machine.shell(script, timeout_s=300)
 
-    def start_outer_broker(self) -> None:
-        self._broker_port = self._broker_port or free_port()
-        config = self.directory / "mosquitto.conf"
-        config.write_text(MOSQUITTO.format(port=self._broker_port, address="127.0.0.1"), "utf-8")
-        command = shutil.which("mosquitto", path="/usr/sbin:/usr/bin")
-        if not command:
-            raise LabError("there is no mosquitto on this side", "python3 models/setup.py system --groups demo")
-        with open(self.directory / "mosquitto.log", "ab") as log:
-            self._broker = start_process([command, "-c", str(config)], stdin=subprocess.DEVNULL, stdout=log, stderr=log)
-        for _ in range(200):
-            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self._broker_port), 1):
-                return
-            time.sleep(0.05)
-        raise LabError("mosquitto did not come up on this side", str(self.directory / "mosquitto.log"))
-
     # -- what is seen of it
 
     @property
@@ -159,7 +151,7 @@ class Box:
     @property
     def broker_port(self) -> int:
         """Where an operator on this side finds the fleet's broker."""
-        return self.machine.settings.broker_port if self.has_inner_broker else self._broker_port
+        return self._broker.clear_port if self._broker else self.machine.settings.broker_port
 
     @contextlib.contextmanager
     def operator(self, pause_ms: int = 50) -> Iterator[Operator]:
