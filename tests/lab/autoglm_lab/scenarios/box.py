@@ -103,7 +103,7 @@ class Box:
     def boot(self) -> float:
         """Boots again after a cut or an orderly end; returns how long the guest took until its agent answered."""
         seconds = self.machine.boot()
-        self._journal = Journal(self.machine, is_whole=True)
+        self._journal = None
         # The emulator forgets what was plugged in when it ends; the cable is still in its socket.
         if self.socket.is_plugged:
             self.plug()
@@ -145,7 +145,9 @@ class Box:
 
     @property
     def journal(self) -> Journal:
-        assert self._journal, "the box was started"
+        # After a boot all of it, from the boot's first line; made when it is asked for, since reading it costs the guest seconds.
+        if self._journal is None:
+            self._journal = Journal(self.machine, is_whole=True)
         return self._journal
 
     @property

@@ -138,7 +138,9 @@ def bluetoothd_restarts(box: Box, notes: Notes) -> None:
     """A bluetoothd that is restarted is used again, and the device connected."""
     with _radio(box, notes):
         place = box.journal.now()
-        box.shell("systemctl restart bluetooth; sleep 3; busctl set-property org.bluez /org/bluez/hci0 org.bluez.Adapter1 Powered b true")
+        box.shell(
+            "systemctl restart bluetooth; sleep 3; busctl set-property org.bluez /org/bluez/hci0 org.bluez.Adapter1 Powered b true"
+        )
         box.wait_for("^bluetoothd is gone", after=place)
         notes.did("restarted bluetoothd")
         place = box.journal.now()

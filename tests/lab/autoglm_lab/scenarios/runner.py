@@ -83,6 +83,8 @@ def _alone() -> Iterator[None]:
 def _is_chosen(one: Scenario, options: argparse.Namespace) -> bool:
     if options.words:
         return any(re.search(word, one.name) for word in options.words)
+    if one.is_on_demand:
+        return options.list
     return one.is_short or not options.short
 
 
