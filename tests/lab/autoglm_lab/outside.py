@@ -32,7 +32,8 @@ class OutsideBroker:
         self._place.mkdir()
         self.clear_port, self._guarded_port = free_port(), free_port()
         _certify(self._place)
-        config = f"listener {self.clear_port} 127.0.0.1\n{COMMON}" + GUARDED.format(
+        # As root it would go on as a user who may not read our keys.
+        config = f"user root\nlistener {self.clear_port} 127.0.0.1\n{COMMON}" + GUARDED.format(
             port=self._guarded_port, place=self._place
         )
         (self._place / "mosquitto.conf").write_text(config, "utf-8")
