@@ -56,14 +56,15 @@ class Journal:
         with self._changed:
             return self._entries[place:]
 
-    def wait_for(self, pattern: str, *, after: int, unit: str = "", patience_s: float = 60) -> Entry:
-        """The first entry after a place whose message matches. Raises LabError when none comes."""
+    def wait_for(self, pattern: str, *, after: int, unit: str = "", patience_s: float = 60, **fields: str) -> Entry:
+        """The first entry after a place whose message matches, and whose fields are so. Raises LabError when none comes."""
         deadline, at = time.monotonic() + patience_s, after
         expression = re.compile(pattern)
         with self._changed:
             while True:
                 for entry in self._entries[at:]:
-                    if entry.unit.startswith(unit) and expression.search(entry.message):
+                    is_meant = entry.unit.startswith(unit) and fields.items() <= entry.fields.items()
+                    if is_meant and expression.search(entry.message):
                         return entry
                 at = len(self._entries)
                 if time.monotonic() >= deadline:

@@ -8,7 +8,7 @@ import contextlib
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from .. import product
@@ -19,6 +19,7 @@ from ..journal import Entry, Journal
 from ..machine.vm import Machine
 from ..outside import COMMON, OutsideBroker
 from ..traffic import Device, Operator, operator
+from .report import Notes
 
 SERIAL_NUMBER = "LAB0001"
 PORT = f"/dev/autoglm-edge/serial-{SERIAL_NUMBER}-if00-port0"
@@ -42,8 +43,16 @@ ca = "{KEYS}/ca.pem"
 certificate = "{KEYS}/box.pem"
 key = "{KEYS}/box.key"
 """
+# The daemon's own words: for a device that has introduced itself, or whose connection goes on over a link that is back ...
+CONNECTED = "^device connected( again: its connection goes on)?$"
+# ... and for one that is gone.
+LOST = "^(link|connection) lost"
 # Anything that comes at all comes sooner on an emulated machine that shares its processors.
 PATIENCE_S = 90
+
+
+# What scenarios share, as `_radio` in radio.py.
+Equipment = Callable[["Box"], contextlib.AbstractContextManager[None]]
 
 
 class Box:
@@ -65,6 +74,7 @@ class Box:
         self._journal: Journal | None = None
         self._broker: OutsideBroker | None = None
         self._runs = 0
+        self._equipment: tuple[Equipment, contextlib.ExitStack] | None = None
 
     # -- its life
 
@@ -128,6 +138,20 @@ class Box:
             # To the end of its command under way, which would be counted in the scenario otherwise.
             one.stop()
 
+    def equip(self, equipment: Equipment) -> None:
+        """Puts something up that scenarios share, unless it stands already; `unequip` takes it down."""
+        if self._equipment and self._equipment[0] == equipment:
+            return
+        self.unequip()
+        stack = contextlib.ExitStack()
+        stack.enter_context(equipment(self))
+        self._equipment = (equipment, stack)
+
+    def unequip(self) -> None:
+        if self._equipment:
+            stack, self._equipment = self._equipment[1], None
+            stack.close()
+
     # -- what is done to it
 
     def plug(self) -> None:
@@ -161,8 +185,19 @@ class Box:
         with operator(self.broker_port, self.device, f"lab{self.seed}-{self._runs}", pause_ms) as one:
             yield one
 
-    def wait_for(self, pattern: str, *, after: int, unit: str = "", patience_s: float = PATIENCE_S) -> Entry:
-        return self.journal.wait_for(pattern, after=after, unit=unit, patience_s=patience_s)
+    @contextlib.contextmanager
+    def traffic(self, notes: Notes, *, first: int = 10, last: int = 10, pause_ms: int = 50) -> Iterator[Operator]:
+        """An operator at work: so many commands before the block, so many after it, and all of them counted."""
+        with self.operator(pause_ms) as one:
+            one.wait_for_count(first)
+            yield one
+            one.wait_for_count(last)
+            notes.counted(one.stop())
+
+    def wait_for(
+        self, pattern: str, *, after: int, unit: str = "", patience_s: float = PATIENCE_S, **fields: str
+    ) -> Entry:
+        return self.journal.wait_for(pattern, after=after, unit=unit, patience_s=patience_s, **fields)
 
     def property(self, name: str) -> str:
         """A property of the unit."""

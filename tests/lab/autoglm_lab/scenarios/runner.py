@@ -91,6 +91,7 @@ def _is_chosen(one: Scenario, options: argparse.Namespace) -> bool:
 def _run_all(chosen: list[Scenario], seed: int, options: argparse.Namespace, rows: list[Row]) -> None:
     """Adds to `rows`. One machine at a time: the one whose power is cut comes after the other."""
     box: Box | None = None
+    kind = ""
     try:
         for one in chosen:
             if box is None or one.is_cut != (box.cuts > 0):
@@ -101,6 +102,9 @@ def _run_all(chosen: list[Scenario], seed: int, options: argparse.Namespace, row
             note(f"{one.name}: {one.claim} (at most {one.bound_s:g} s)")
             notes, began = Notes(), time.monotonic()
             try:
+                if one.act.__module__ != kind:
+                    box.unequip()
+                kind = one.act.__module__
                 box.settle()
                 one.act(box, notes)
             except LabError as error:
@@ -111,6 +115,9 @@ def _run_all(chosen: list[Scenario], seed: int, options: argparse.Namespace, row
             note(f"{one.name}: {'FAILED' if has_failed else 'holds'} after {row.seconds:.1f} s")
             if has_failed:
                 _keep_log(box, one.name)
+                # What it left in disorder is put up anew for the next one.
+                with contextlib.suppress(LabError):
+                    box.unequip()
     finally:
         if box is not None and not options.keep:
             box.close()

@@ -99,8 +99,7 @@ def a_hanging_daemon_is_restarted_by_the_watchdog(box: Box, notes: Notes) -> Non
 
 
 def _dies(box: Box, notes: Notes, how: str, name: str) -> None:
-    with box.operator() as operator:
-        operator.wait_for_count(10)
+    with box.traffic(notes) as operator:
         restarts = int(box.property("NRestarts"))
         place = box.journal.now()
         began = time.monotonic()
@@ -109,15 +108,12 @@ def _dies(box: Box, notes: Notes, how: str, name: str) -> None:
         box.wait_for("^Started", after=place, unit=f"systemd:{UNIT}", patience_s=120)
         notes.obeys_again(operator, since=began, what=f"from {name} to the next command done", after=time.monotonic())
         notes.expect(int(box.property("NRestarts")) == restarts + 1, "one restart by systemd")
-        operator.wait_for_count(10)
-        notes.counted(operator.stop())
 
 
 @scenario(bound_s=20)
 def the_bus_restarts(box: Box, notes: Notes) -> None:
     """When the message bus is restarted, commands go on and the daemon is back on it by itself."""
-    with box.operator() as operator:
-        operator.wait_for_count(10)
+    with box.traffic(notes):
         place = box.journal.now()
         # Killed rather than restarted: systemd refuses to restart it, and starts it again by its socket.
         box.shell("systemctl kill --kill-whom=main -s KILL dbus.service; sleep 0.2; systemctl start dbus.service")
@@ -127,15 +123,12 @@ def the_bus_restarts(box: Box, notes: Notes) -> None:
         notes.recovered(box.journal.on_host(opened.at) - began, "from the new bus to the door's opening")
         said = box.machine.run(["autoglmctl", "invoke", "desk lamp", "turn_on"], timeout_s=60)
         notes.expect(said.status == 0, f"a call on the new bus is obeyed {said.stderr.strip()}")
-        operator.wait_for_count(10)
-        notes.counted(operator.stop())
 
 
 @scenario(bound_s=10)
 def the_disk_is_full(box: Box, notes: Notes) -> None:
     """On a full disk no command is done that cannot be noted; with space again, all goes on by itself."""
-    with box.operator(pause_ms=0) as operator:
-        operator.wait_for_count(10)
+    with box.traffic(notes, pause_ms=0) as operator:
         box.shell(
             "set -- $(stat -f -c '%f %S' /var); fallocate -l $(($1 * $2 - 4194304)) /var/lab-ballast;"
             "dd if=/dev/zero of=/var/lab-dust bs=4k 2>/dev/null; true"
@@ -159,28 +152,23 @@ def the_disk_is_full(box: Box, notes: Notes) -> None:
         began = time.monotonic()
         notes.did("made space again")
         notes.obeys_again(operator, since=began, what="from space to the next command done")
-        operator.wait_for_count(10)
-        notes.counted(operator.stop())
 
 
 @scenario(bound_s=5, is_short=True)
 def the_clock_jumps(box: Box, notes: Notes) -> None:
     """When the clock jumps an hour ahead and back, commands go on."""
-    with box.operator() as operator:
-        operator.wait_for_count(10)
+    with box.traffic(notes, last=0) as operator:
         for step in ("+3600", "-7200", "+3600"):
             box.shell(f'date -s "@$(($(date +%s) {step[0]} {step[1:]}))" >/dev/null')
             began = time.monotonic()
             notes.did(f"set the clock {step} s")
             notes.obeys_again(operator, since=began, what=f"after {step} s")
-        notes.counted(operator.stop())
 
 
 @scenario(bound_s=10)
 def the_box_is_suspended(box: Box, notes: Notes) -> None:
     """A box that stands still for 20 s (suspended) obeys again at once."""
-    with box.operator() as operator:
-        operator.wait_for_count(10)
+    with box.traffic(notes) as operator:
         with box.machine.monitor() as monitor:
             monitor("stop")
             notes.did("stopped the machine's processors for 20 s")
@@ -188,5 +176,3 @@ def the_box_is_suspended(box: Box, notes: Notes) -> None:
             monitor("cont")
         began = time.monotonic()
         notes.obeys_again(operator, since=began, what="from going on to the next command done")
-        operator.wait_for_count(10)
-        notes.counted(operator.stop())
