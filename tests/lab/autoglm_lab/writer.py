@@ -68,6 +68,8 @@ class Writer:
         self._changed = threading.Condition()
         # Since it was made.
         self.acknowledged = 0
+        # Whether its store was not there when it started.
+        self.is_fresh = True
 
     def start(self) -> None:
         self._fresh, self._rest = 0, b""
@@ -118,6 +120,7 @@ class Writer:
             self._owed = []
             return Found(count, opened=f"status {status}: {text[-500:]}", is_usable=False)
         lost, torn, wrong, following = (int(matched[group]) for group in range(1, 5))
+        self.is_fresh = False
         self._next = max(following, max(self._owed, default=-1) + 1)
         found = Found(count, lost, torn, wrong, matched[5])
         if not found.is_whole:

@@ -30,9 +30,11 @@ id = "edge"
 filter = "warn,autoglm_edge=debug,autoglm_drivers=debug"
 [fleet]
 broker = "{broker}"
-{tls}[[device]]
+"""
+LINE = f"serial://{PORT}?baud=115200"
+DESK = f"""[[device]]
 name = "desk"
-links = ["serial://{port}?baud=115200"]
+links = ["{LINE}"]
 """
 INNER_BROKER = "mqtt://127.0.0.1:1883"
 INNER_MOSQUITTO = f"listener 1883 0.0.0.0\n{COMMON}"
@@ -91,13 +93,8 @@ class Box:
         else:
             self._broker = OutsideBroker(self.directory)
             self.machine.push(self._broker.certificates(), KEYS)
-        broker, tls = (self._broker.url, TLS) if self._broker else (INNER_BROKER, "")
-        # The key's owner must be the daemon's user, whom the package makes and who is started with it: so the daemon is told later.
         self.shell(f"dpkg -i --force-confold /root/{package.name} >/dev/null")
-        self.shell(
-            f"cat > /etc/autoglm-edge/config.toml <<'E'\n{CONFIG.format(broker=broker, tls=tls, port=PORT)}E\n"
-            f"[ ! -d {KEYS} ] || chown -R autoglm-edge: {KEYS} && systemctl restart {UNIT}"
-        )
+        self.configure()
         self.device.power_on()
         self.plug()
 
@@ -153,6 +150,15 @@ class Box:
             stack.close()
 
     # -- what is done to it
+
+    def configure(self, devices: str = DESK) -> None:
+        """Gives the daemon these devices, and starts it anew."""
+        fleet = CONFIG.format(broker=self._broker.url) + TLS if self._broker else CONFIG.format(broker=INNER_BROKER)
+        # Keys must be the daemon's user's, whom the package makes.
+        self.shell(
+            f"cat > /etc/autoglm-edge/config.toml <<'E'\n{fleet}{devices}E\n"
+            f"[ ! -d {KEYS} ] || chown -R autoglm-edge: {KEYS} && systemctl restart {UNIT}"
+        )
 
     def plug(self) -> None:
         with self.machine.monitor() as monitor:

@@ -111,6 +111,9 @@ def flush_alone_is_not_durable(box: Box, notes: Notes) -> None:
         writer, sums = kinds[name]
         writer.start()
         writer.wait_for_acknowledgement()
+        if writer.is_fresh:
+            # A new store's directory is not the matter here, but what is put into a store that is there.
+            box.shell("sync")
         blocks = _cut(box, chance, notes, f"{name}, cut {number // 2 + 1} of {box.cuts}")
         acknowledged = writer.ended()
         box.boot()
@@ -119,6 +122,8 @@ def flush_alone_is_not_durable(box: Box, notes: Notes) -> None:
         notes.saw(f"{name}: {acknowledged} records were acknowledged; {found}")
         if not found.is_usable or "Rebuilt" in found.opened:
             box.shell(f"rm -rf {writer.store}")
+            writer.is_fresh = True
+        box.shell("sync")
     for name, (_, sums) in kinds.items():
         notes.found(f"{name}: {sums}")
     notes.expect(kinds["ours"][1].harmful == 0, "no cut harmed our store")

@@ -11,12 +11,10 @@ from collections.abc import Iterator
 from ..journal import Entry
 from ..writer import stripped
 from . import scenario
-from .box import CONNECTED, LOST, UNIT, Box
+from .box import CONNECTED, DESK, LOST, Box
 from .report import Notes
 
-CONFIG = "/etc/autoglm-edge/config.toml"
-DEVICE = """
-[[device]]
+GREENHOUSE = """[[device]]
 name = "greenhouse"
 links = ["ble://hci0/name/Greenhouse"]
 """
@@ -37,12 +35,13 @@ def _radio(box: Box) -> Iterator[None]:
     box.shell("lab-ble up 2")
     _advertise(box)
     place = box.journal.now()
-    box.shell(f"cp {CONFIG} {CONFIG}.plain; cat >> {CONFIG} <<'E'\n{DEVICE}E\nsystemctl restart {UNIT}")
+    box.configure(DESK + GREENHOUSE)
     try:
         _wait_for_link(box, place)
         yield
     finally:
-        box.shell(f"mv {CONFIG}.plain {CONFIG}; lab-ble peripheral-stop; lab-ble down; systemctl restart {UNIT}")
+        box.shell("lab-ble peripheral-stop; lab-ble down")
+        box.configure()
 
 
 def _advertise(box: Box) -> Entry:

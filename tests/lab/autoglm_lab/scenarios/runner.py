@@ -3,6 +3,7 @@
 import argparse
 import contextlib
 import fcntl
+import json
 import random
 import re
 import time
@@ -10,13 +11,14 @@ from collections.abc import Iterator
 
 from ..console import note, say
 from ..errors import EXIT_OK, EXIT_USAGE, EXIT_VERDICT, LabError
+from ..journal import entry_of
 from ..places import machines
-from . import ALL, Scenario, broker, power, radio, serial, service
+from . import ALL, Scenario, broker, models, power, radio, serial, service, ways
 from .box import Box
 from .report import Notes, Row, table
 
 # Registered by being imported; this is the order of the table.
-KINDS = [kind.__name__ for kind in (service, serial, radio, broker, power)]
+KINDS = [kind.__name__ for kind in (service, serial, ways, radio, broker, models, power)]
 WAYS = {True: "short form", False: "all"}
 
 
@@ -127,6 +129,7 @@ def _keep_log(box: Box, name: str) -> None:
     """What the daemon and the kernel said, for who looks into a failure."""
     place = machines() / "logs" / f"{name}.log"
     place.parent.mkdir(parents=True, exist_ok=True)
-    said = box.machine.run(["journalctl", "-o", "short-monotonic", "--no-hostname", "-n", "3000"], timeout_s=120)
-    place.write_text(said.stdout, "utf-8")
+    said = box.machine.run(["journalctl", "-o", "json", "-n", "3000"], timeout_s=120)
+    lines = [json.loads(line) for line in said.stdout.splitlines() if line.startswith("{")]
+    place.write_text("".join(f"{entry_of(line)}\n" for line in lines), "utf-8")
     note(f"the box's journal is kept in {place}")

@@ -2,15 +2,12 @@
 
 import time
 
-from ..errors import LabError
-from ..places import cache
 from . import scenario
 from .box import UNIT, Box
 from .report import Notes
 
 # Start of the daemon under emulation: most of it is loading and linking 28 MB of an unoptimised program.
 START_S = 15
-EMBEDDING = "all-minilm-l6-v2-int8"
 # Without an answer for so long, commands have stalled: they take a tenth of a second otherwise.
 STALLED_S = 6
 
@@ -52,38 +49,6 @@ def obeys_callers_on_the_bus_as_polkit_says(box: Box, notes: Notes) -> None:
     notes.expect(verdicts["alice"][0] == 0, f"alice, a member of autoglm-edge, is obeyed {verdicts['alice'][2]}")
     notes.expect(verdicts["bob"][0] == 7, f"bob is refused with status 7: {verdicts['bob'][2].splitlines()[0]}")
     notes.recovered(verdicts["alice"][1], "the slowest of no recovery at all, a call")
-
-
-@scenario(bound_s=120)
-def understands_words_under_the_unit(box: Box, notes: Notes) -> None:
-    """ONNX Runtime and the embedding model, put in place while the hardened daemon runs, are used by themselves."""
-    place = "/usr/lib/autoglm-edge"
-    kept = {kind: cache() / kind for kind in ("runtime", "models")}
-    runtime = next(kept["runtime"].glob("onnxruntime-*"), None)
-    model = kept["models"] / EMBEDDING
-    if runtime is None or not model.is_dir():
-        raise LabError("there is no ONNX Runtime or no embedding model", "make models")
-    said = box.machine.run(["autoglmctl", "chat", "set the desk lamp to 40 percent"], timeout_s=60)
-    notes.expect(
-        said.status == 8, f"without a model words are refused with status 8: {said.stderr.strip().splitlines()[0]}"
-    )
-    box.machine.push([runtime], f"{place}/runtime")
-    box.machine.push([model], f"{place}/models")
-    began = time.monotonic()
-    notes.did("put ONNX Runtime and the embedding model in place")
-    while f"{EMBEDDING}  embedding  ready" not in box.shell("autoglmctl status | sed 's/   */  /g'"):
-        if time.monotonic() - began > 3 * 120:
-            raise LabError("the embedding model does not get ready", box.shell("autoglmctl status"))
-        time.sleep(1)
-    notes.recovered(time.monotonic() - began, "from files to a model that is ready")
-    # Which phrases there are is learnt in the background.
-    for _ in range(60):
-        said = box.machine.run(["autoglmctl", "chat", "set the desk lamp to 40 percent"], timeout_s=120)
-        if said.status == 0:
-            break
-        time.sleep(2)
-    notes.expect(said.status == 0, f"words are understood: {(said.stdout + said.stderr).strip()}")
-    notes.expect(box.device.executed()[-1] == 40, "the lamp was set to 40")
 
 
 @scenario(bound_s=START_S + 5, is_short=True)
