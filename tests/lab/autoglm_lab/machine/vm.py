@@ -23,7 +23,7 @@ from .. import places
 from ..console import note
 from ..errors import LabError
 from . import channel
-from .hardware import TRANSFER_BYTES, Wiring, arguments
+from .hardware import MEMORY_MB, TRANSFER_BYTES, Wiring, arguments
 from .qmp import Monitor
 
 # A cold boot takes 8 to 40 s under emulation; a guest that needs longer hangs.
@@ -125,7 +125,7 @@ class Machine:
         while not wiring.socket("qmp").exists():
             if process.poll() is not None or time.monotonic() > deadline:
                 words = (self.directory / "qemu.log").read_text("utf-8", errors="replace")[-2000:]
-                raise LabError(f"qemu did not start: {words}", "is another program holding its port, or memory short?")
+                raise LabError(f"qemu did not start: {words}", _remedy(words))
             time.sleep(0.01)
         if is_warm:
             with self.monitor() as monitor:
@@ -302,7 +302,9 @@ class Machine:
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
-                start_new_session=True,
+                # Deaf to this terminal's Ctrl-C; but no session of its own, for its first terminal (a device that is plugged in)
+                # would become the one whose end is the emulator's.
+                process_group=0,
                 preexec_fn=prepare,
             )
 
@@ -321,6 +323,17 @@ class Machine:
             with contextlib.suppress(ChildProcessError):
                 os.waitpid(number, os.WNOHANG)
             time.sleep(0.005)
+
+
+def _remedy(words: str) -> str:
+    """What helps against what qemu says when it does not start."""
+    remedies = {
+        "not compiled": "this qemu has no user networking: take Debian's (python3 models/setup.py system --groups lab)",
+        "host forwarding": "another program holds the port: try again, another one is taken",
+        "memory": f"{MEMORY_MB} MB of free memory are needed",
+    }
+    hints = (hint for part, hint in remedies.items() if part in words)
+    return next(hints, "see its words above, and qemu.log in `lab dir`")
 
 
 def free_port() -> int:

@@ -30,14 +30,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--list", action="store_true", help="name the scenarios and end")
     parser.add_argument("--seed", type=int, help="of everything that is done by chance (default: a new one, printed)")
     parser.add_argument(
-        "--cuts", type=int, default=3, help="how often the power is cut in the scenario of that name (default: 3)"
+        "--cuts", type=int, help="how often the power is cut in each scenario that cuts it (default: 3, short: 1)"
     )
     parser.add_argument(
         "--allow",
         type=float,
-        default=1,
         metavar="F",
-        help="multiply the bounds: for a machine with other work (default: 1)",
+        help="multiply the bounds: for a machine with other work (default: 1, short: 3)",
     )
     parser.add_argument(
         "--keep", action="store_true", help="leave the machine running at the end (`lab -n scenarios`, `lab down`)"
@@ -54,6 +53,9 @@ def run(options: argparse.Namespace) -> int:
     if not chosen:
         say(f"error: no scenario's name contains {' or '.join(options.words)}\nhint: tests/lab/lab scenarios --list")
         return EXIT_USAGE
+    # The short form is for machines that nobody looks at, whose other work nobody knows.
+    options.cuts = options.cuts or (1 if options.short else 3)
+    options.allow = options.allow or (3 if options.short else 1)
     seed = options.seed if options.seed is not None else random.randrange(1 << 20)
     note(f"{len(chosen)} scenarios, {WAYS[options.short]}, seed {seed}")
     rows: list[Row] = []

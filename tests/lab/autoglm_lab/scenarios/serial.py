@@ -27,7 +27,7 @@ def _replug(box: Box, notes: Notes, operator: Operator | None, *, away_s: float)
         notes.fault(f"no command was done after the replug: {operator.describe()}")
 
 
-@scenario(bound_s=1, is_short=True)
+@scenario(bound_s=1)
 def replug_while_idle(box: Box, notes: Notes) -> None:
     """An adapter that is unplugged and plugged in again is in use again under 1 s after its node appears."""
     for away_s in (1, 5, 15):
@@ -36,7 +36,7 @@ def replug_while_idle(box: Box, notes: Notes) -> None:
 
 @scenario(bound_s=1, is_short=True)
 def replug_while_commands_run(box: Box, notes: Notes) -> None:
-    """The same under load: no command is lost or done twice."""
+    """An adapter that is replugged under load is in use again under 1 s after its node appears; no command is lost or done twice."""
     with box.traffic(notes, last=0) as operator:
         for away_s in (2, 4):
             _replug(box, notes, operator, away_s=away_s)
@@ -121,7 +121,7 @@ def the_device_reboots(box: Box, notes: Notes) -> None:
             operator.wait_for_count(5)
 
 
-@scenario(bound_s=10, is_short=True)
+@scenario(bound_s=10)
 def a_noisy_line(box: Box, notes: Notes) -> None:
     """On a line that garbles one byte in 500 and loses one in 2000 commands go on."""
     with box.traffic(notes, first=5, last=0) as operator:
@@ -165,17 +165,16 @@ def a_silent_line(box: Box, notes: Notes) -> None:
 
 @scenario(bound_s=1)
 def modemmanager_leaves_the_port_alone(box: Box, notes: Notes) -> None:
-    """With ModemManager running, a plugged-in adapter is not probed, and is in use under 1 s."""
+    """With ModemManager running, an adapter is not probed, for our udev rule says so, and is in use under 1 s."""
+    dropped = "/run/systemd/system/ModemManager.service.d"
+    talkative = "[Service]\nExecStart=\nExecStart=/usr/sbin/ModemManager --debug\n"
+    box.shell(f"mkdir -p {dropped}; cat >{dropped}/lab.conf <<'E'\n{talkative}E\nsystemctl daemon-reload")
     box.shell("systemctl start ModemManager")
     try:
         place = box.journal.now()
         _replug(box, notes, None, away_s=2)
-        time.sleep(8)
-        probing = [
-            entry.message
-            for entry in box.journal.since(place)
-            if entry.unit.startswith("ModemManager") and "ttyUSB" in entry.message
-        ]
-        notes.expect(not probing, f"ModemManager does not speak of the port {probing[:2]}")
+        # Its own filter leaves this chip alone as well, with another reason; so the reason is looked at.
+        said = box.wait_for(r"tty/ttyUSB\d+\): port filtered", after=place, unit="ModemManager")
+        notes.expect("device is blocklisted" in said.message, f"ModemManager says: {said.message.split('] ', 1)[-1]}")
     finally:
-        box.shell("systemctl stop ModemManager")
+        box.shell(f"systemctl stop ModemManager; rm -r {dropped}; systemctl daemon-reload")

@@ -119,7 +119,7 @@ def the_disk_is_full(box: Box, notes: Notes) -> None:
         notes.obeys_again(operator, since=began, what="from space to the next command done")
 
 
-@scenario(bound_s=5, is_short=True)
+@scenario(bound_s=5)
 def the_clock_jumps(box: Box, notes: Notes) -> None:
     """When the clock jumps an hour ahead and back, commands go on."""
     with box.traffic(notes, last=0) as operator:
