@@ -20,9 +20,9 @@ from .report import Notes
 # A cold boot under emulation takes 5 to 20 s, and the daemon's start after it 3 to 15 s.
 BOOT_S = 60
 # Answered commands that are asked again after each cut.
-ASKED_AGAIN = 12
+ASKED_AGAIN = 8
 # The power goes up to so many seconds after the first acknowledgement.
-LONGEST_S = 4
+LONGEST_S = 3
 STORE = "/var/lib/lab-store"
 FLUSHED = "/var/lib/lab-flushed"
 
