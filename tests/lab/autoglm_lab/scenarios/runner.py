@@ -45,7 +45,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     in_order = sorted(ALL, key=lambda one: KINDS.index(one.act.__module__))
-    chosen = [one for one in in_order if _is_chosen(one, options)]
+    chosen = [one for one in in_order if is_chosen(one, options)]
     if options.list:
         for one in chosen:
             print(f"{one.name:44} {'short' if one.is_short else '     '}  at most {one.bound_s:g} s: {one.claim}")
@@ -84,7 +84,8 @@ def _alone() -> Iterator[None]:
         yield
 
 
-def _is_chosen(one: Scenario, options: argparse.Namespace) -> bool:
+def is_chosen(one: Scenario, options: argparse.Namespace) -> bool:
+    """Whether a scenario runs (or is listed) with these arguments."""
     if options.words:
         return any(re.search(word, one.name) for word in options.words)
     if one.is_on_demand:
