@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .errors import LabError
-from .machine import channel
+from .machine import channel, transfer
 from .machine.vm import Machine
 from .product import binaries, program
 
@@ -20,7 +20,7 @@ PATIENCE_S = 120
 
 def put_into(machine: Machine) -> None:
     """The program, so that it is there after every cut."""
-    machine.push([stripped("store-writer")], str(Path(PROGRAM).parent))
+    transfer.push(machine, [stripped("store-writer")], str(Path(PROGRAM).parent))
     machine.shell("sync")
 
 

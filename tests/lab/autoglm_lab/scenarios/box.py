@@ -16,6 +16,7 @@ from ..cable import Cable, Faults, Socket
 from ..errors import LabError
 from ..fresh import start as start_machine
 from ..journal import Entry, Journal
+from ..machine import transfer
 from ..machine.vm import Machine
 from ..outside import COMMON, OutsideBroker
 from ..traffic import Device, Operator, operator
@@ -85,14 +86,14 @@ class Box:
         package = product.package()
         self.machine = start_machine(self.machine.name, is_volatile=self._is_volatile, is_bound=self._is_bound)
         self._journal = Journal(self.machine, is_whole=False)
-        self.machine.push([package], "/root")
+        self.push([package], "/root")
         if self.has_inner_broker:
             self.shell(
                 f"cat > /etc/mosquitto/conf.d/lab.conf <<'E'\n{INNER_MOSQUITTO}E\nsystemctl enable --now --quiet mosquitto"
             )
         else:
             self._broker = OutsideBroker(self.directory)
-            self.machine.push(self._broker.certificates(), KEYS)
+            self.push(self._broker.certificates(), KEYS)
         self.shell(f"dpkg -i --force-confold /root/{package.name} >/dev/null")
         self.configure()
         self.device.power_on()
@@ -167,6 +168,9 @@ class Box:
     def unplug(self) -> None:
         with self.machine.monitor() as monitor:
             self.socket.unplug(monitor)
+
+    def push(self, sources: list[Path], destination: str) -> None:
+        transfer.push(self.machine, sources, destination)
 
     def shell(self, script: str) -> str:
         return self.machine.shell(script, timeout_s=300)

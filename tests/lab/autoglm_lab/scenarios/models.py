@@ -37,7 +37,7 @@ def the_models_package_is_installed(box: Box, notes: Notes) -> None:
     notes.expect(
         said.status == 8, f"without a model words are refused with status 8: {said.stderr.strip().splitlines()[0]}"
     )
-    box.machine.push([package], "/root")
+    box.push([package], "/root")
     box.shell(f"dpkg -i /root/{package.name} >/dev/null; rm /root/{package.name}")
     began = time.monotonic()
     notes.did(f"installed {package.name}")

@@ -31,7 +31,7 @@ BACK_S = 10
 @contextlib.contextmanager
 def _radio(box: Box) -> Iterator[None]:
     """Two controllers, a thermometer on one of them, and the daemon knowing it. The scenarios of this file share them."""
-    box.machine.push([stripped("simulated-device")], "/opt/lab")
+    box.push([stripped("simulated-device")], "/opt/lab")
     box.shell("lab-ble up 2")
     _advertise(box)
     place = box.journal.now()

@@ -28,7 +28,7 @@ def _two_ways(box: Box) -> Iterator[None]:
     key = box.directory / KEY
     made = [str(program("autoglmctl")), "key", "new", str(key)]
     subprocess.run(made, check=True, stdout=subprocess.DEVNULL)
-    box.machine.push([key], KEYS)
+    box.push([key], KEYS)
     box.device.options = ["--mqtt", f"mqtt://127.0.0.1:{box.broker_port}/{TOPIC}", "--key", str(key)]
     box.device.power_off()
     box.device.power_on()
