@@ -13,6 +13,7 @@ use autoglm_drivers::backoff::Backoff;
 use autoglm_drivers::ble::Radio;
 use autoglm_drivers::link::{LinkAddress, LinkClass, Opener};
 use autoglm_drivers::mqtt::device::{Brokers, End};
+use autoglm_drivers::serial::TtyWatch;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -151,10 +152,12 @@ pub async fn run(config: Config, own_uid: u32, stop: CancellationToken) -> anyho
         }
         _ => None,
     };
+    let ttys = serial_ports();
     // Foreign devices serve what is still running, as links do, so they stop after it has drained.
     let foreign = foreign::start(
         &config.foreign,
         &config.box_id,
+        ttys.as_ref(),
         &registry,
         &owner_tasks,
         &owners,
@@ -210,11 +213,15 @@ pub async fn run(config: Config, own_uid: u32, stop: CancellationToken) -> anyho
     owner_tasks.spawn(upkeep(store.handle(), ledger, sessions, owners.clone()));
     // Devices' brokers and the radio stop after the devices, who take their leave by them.
     let (broker_tasks, brokers) = (TaskTracker::new(), CancellationToken::new());
+    let opener = Opener::new(
+        device_brokers(&config, &broker_tasks, &brokers),
+        device_radio(&config, &broker_tasks, &brokers),
+    );
     let around = Surroundings {
-        opener: Opener::new(
-            device_brokers(&config, &broker_tasks, &brokers),
-            device_radio(&config, &broker_tasks, &brokers),
-        ),
+        opener: match ttys {
+            Some(ttys) => opener.with_ttys(ttys),
+            None => opener,
+        },
         adapters: Adapters::default(),
         backoff: config.link_backoff,
         registry: registry.clone(),
@@ -300,6 +307,13 @@ fn device_brokers(config: &Config, tasks: &TaskTracker, cancel: &CancellationTok
         tasks,
         cancel,
     )
+}
+
+/// What watches the serial ports. Without it they are looked for again and again.
+fn serial_ports() -> Option<TtyWatch> {
+    TtyWatch::start()
+        .inspect_err(|error| tracing::error!(%error, "serial ports cannot be watched"))
+        .ok()
 }
 
 /// Bluetooth, if a device is reached by it: without one, nothing on the box is asked for it.

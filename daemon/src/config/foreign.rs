@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use autoglm_drivers::link::LinkAddress;
 use autoglm_drivers::mqtt::Broker;
+use autoglm_drivers::serial::{LineFormat, Parity, SerialPlace, StopBits};
 use serde::{Deserialize, Serialize};
 
 use super::access::Written;
@@ -111,29 +112,14 @@ pub struct ForeignConfig {
 pub struct ModbusConfig {
     /// Its name in forms.
     pub name: String,
-    /// The device node.
-    pub path: PathBuf,
-    /// Line speed in baud.
-    pub baud: u32,
-    /// Parity bit.
-    pub parity: Parity,
-    /// 1 or 2.
-    pub stop_bits: u8,
+    /// Its port.
+    pub place: SerialPlace,
+    /// Speed and form of its characters.
+    pub format: LineFormat,
     /// How long a unit may take to answer.
     pub timeout: Duration,
     /// How often observed properties are read whose forms say nothing.
     pub poll: Duration,
-}
-
-/// The parity bit of a serial character.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Parity {
-    /// There is none.
-    None,
-    /// Even.
-    Even,
-    /// Odd.
-    Odd,
 }
 
 /// A broker.
@@ -187,7 +173,7 @@ fn modbus(reject: &Reject<'_>, name: String, raw: RawModbus) -> Result<ModbusCon
         .address
         .parse()
         .map_err(|error| reject.value(key("address"), &raw.address, error))?;
-    let LinkAddress::Serial { path, baud } = address else {
+    let LinkAddress::Serial { place, baud } = address else {
         return Err(reject.value(key("address"), &raw.address, "must be a serial line"));
     };
     let parity = match raw.parity.as_str() {
@@ -202,18 +188,22 @@ fn modbus(reject: &Reject<'_>, name: String, raw: RawModbus) -> Result<ModbusCon
             ));
         }
     };
-    if !matches!(raw.stop_bits, 1 | 2) {
-        return Err(reject.value(key("stop_bits"), raw.stop_bits, "must be 1 or 2"));
-    }
+    let stop_bits = match raw.stop_bits {
+        1 => StopBits::One,
+        2 => StopBits::Two,
+        other => return Err(reject.value(key("stop_bits"), other, "must be 1 or 2")),
+    };
     let timeout =
         Duration::from_millis(reject.within(&key("timeout_ms"), raw.timeout_ms, 10, 60_000)?);
     let poll =
         Duration::from_millis(reject.within(&key("poll_ms"), raw.poll_ms, 10, 86_400_000)?);
     Ok(ModbusConfig {
-        path,
-        baud,
-        parity,
-        stop_bits: raw.stop_bits,
+        place,
+        format: LineFormat {
+            baud,
+            parity,
+            stop_bits,
+        },
         timeout,
         poll,
         name,
@@ -280,7 +270,7 @@ mod tests {
         )
         .unwrap();
         assert_eq!(
-            (config.modbus[0].baud, config.modbus[0].timeout),
+            (config.modbus[0].format.baud, config.modbus[0].timeout),
             (9600, Duration::from_secs(1))
         );
         assert_eq!(config.mqtt[0].zigbee2mqtt.as_deref(), Some("zigbee2mqtt"));

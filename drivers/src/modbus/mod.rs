@@ -15,7 +15,6 @@ mod line;
 
 use std::fmt;
 use std::io;
-use std::path::Path;
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -23,7 +22,7 @@ use tokio_modbus::client::{self, Client as _, Context};
 use tokio_modbus::slave::{Slave, SlaveContext as _};
 use tokio_modbus::{Error, ProtocolError, Request, Response};
 
-use crate::serial::{self, OpenError, Parity, StopBits};
+use crate::serial::{self, LineFormat, OpenError, SerialPlace, TtyWatch};
 use line::Line;
 
 /// Above 19,200 baud the silence between frames is fixed (MODBUS over Serial Line V1.02 §2.5.1.1).
@@ -124,14 +123,14 @@ pub type SerialBus = Bus<tokio_serial::SerialStream>;
 /// Opens a serial line exclusively as a bus, eight data bits.
 ///
 /// # Errors
-/// As [`serial::open`].
-pub fn open(
-    path: &Path,
-    baud: u32,
-    parity: Parity,
-    stop_bits: StopBits,
+/// As [`serial::open_place`].
+pub async fn open(
+    place: &SerialPlace,
+    format: LineFormat,
+    watch: Option<&TtyWatch>,
 ) -> Result<SerialBus, OpenError> {
-    serial::open_as(path, baud, parity, stop_bits).map(|line| Bus::new(line, baud))
+    let line = serial::open_place(place, format, watch).await?;
+    Ok(Bus::new(line, format.baud))
 }
 
 /// A serial line with units on it. It is owned by one task: requests cannot overlap, since each borrows it.

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use autoglm_drivers::backoff::Backoff;
 use autoglm_drivers::modbus::{self, BusError, SerialBus};
 use autoglm_drivers::port::{Answer, Command, PortError};
-use autoglm_drivers::serial::{OpenError, Parity, StopBits};
+use autoglm_drivers::serial::{Arrivals, TtyWatch};
 use autoglm_protocol::{DeliveryState, Fault, FaultCode, Request, RequestFailure};
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_stream::{StreamExt as _, StreamMap};
@@ -21,7 +21,7 @@ use tokio_util::sync::CancellationToken;
 use self::exchange::{AskError, Refusal, carry_out, exception, read};
 use super::roster::{Berth, Complaints};
 use super::{Board, SourceStatus, until};
-use crate::config::foreign::{ModbusConfig, Parity as ParityConfig};
+use crate::config::foreign::ModbusConfig;
 use crate::things::binding::modbus::{Batch, Block, Data, ModbusThing, Point, PointError, batches};
 use crate::things::registry::Registry;
 
@@ -44,6 +44,7 @@ const OPEN: Backoff = Backoff {
 #[derive(Debug)]
 pub(super) struct Owner {
     config: ModbusConfig,
+    ttys: Option<TtyWatch>,
     units: Vec<Unit>,
     commands: StreamMap<usize, ReceiverStream<Command>>,
     complaints: Complaints,
@@ -71,6 +72,7 @@ impl Owner {
     pub(super) fn new(
         config: ModbusConfig,
         things: Vec<ModbusThing>,
+        ttys: Option<TtyWatch>,
         registry: Registry,
         board: Board,
     ) -> Self {
@@ -89,6 +91,7 @@ impl Owner {
             .collect();
         Self {
             config,
+            ttys,
             units,
             commands: StreamMap::new(),
             complaints: Complaints::default(),
@@ -102,11 +105,13 @@ impl Owner {
         for unit in &self.units {
             unit.berth.introduce().await;
         }
+        let mut arrivals = Arrivals::new(self.config.place.clone(), self.ttys.clone());
         let mut attempt = 0;
         let mut known = String::new();
         while !cancel.is_cancelled() {
             let opened = Instant::now();
-            let cause = match open(&self.config) {
+            let open = modbus::open(&self.config.place, self.config.format, self.ttys.as_ref());
+            let cause = match open.await {
                 Ok(bus) => {
                     tracing::info!(units = self.units.len(), "bus opened");
                     known.clear();
@@ -126,7 +131,12 @@ impl Owner {
                 known.clone_from(&cause);
             }
             self.publish("waiting", cause);
-            let _ = cancel.run_until_cancelled(tokio::time::sleep(rest)).await;
+            tokio::select! {
+                () = cancel.cancelled() => {}
+                () = tokio::time::sleep(rest) => {}
+                // It was plugged in: there is nothing more to be waited for.
+                () = arrivals.next() => attempt = 0,
+            }
         }
     }
 
@@ -140,8 +150,7 @@ impl Owner {
             kind: "modbus",
             address: format!(
                 "serial://{}?baud={}",
-                self.config.path.display(),
-                self.config.baud
+                self.config.place, self.config.format.baud
             ),
             state,
             detail,
@@ -496,20 +505,6 @@ impl Unit {
             Presence::Here { .. } => self.polls.values().min().copied(),
         }
     }
-}
-
-fn open(config: &ModbusConfig) -> Result<SerialBus, OpenError> {
-    let parity = match config.parity {
-        ParityConfig::None => Parity::None,
-        ParityConfig::Even => Parity::Even,
-        ParityConfig::Odd => Parity::Odd,
-    };
-    let stop_bits = if config.stop_bits == 2 {
-        StopBits::Two
-    } else {
-        StopBits::One
-    };
-    modbus::open(&config.path, config.baud, parity, stop_bits)
 }
 
 fn fault(code: FaultCode, words: String) -> PortError {

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use anyhow::Context as _;
 use autoglm_drivers::link::Link;
 use autoglm_drivers::port::{LinkControl, LinkIndex, Port, PortEvent, port};
-use autoglm_drivers::serial;
+use autoglm_drivers::serial::{self, LineFormat};
 use autoglm_protocol::{Config, Request, RequestId, Security};
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
@@ -45,7 +45,7 @@ impl Connected {
     }
 
     async fn use_line(&self, path: &Path) -> anyhow::Result<()> {
-        let link = Link::Stream(Box::new(serial::open(path, BAUD)?));
+        let link = Link::Stream(Box::new(serial::open(path, LineFormat::at(BAUD))?));
         self.control.use_link(LinkIndex(0), link).await;
         Ok(())
     }
