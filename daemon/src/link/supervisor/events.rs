@@ -39,7 +39,7 @@ impl Supervisor {
             PortEvent::Lost { link, reason } => self.on_lost(control, link, reason).await,
             PortEvent::LinkLost { link, end } => {
                 let cause = match &end {
-                    LinkEnd::Closed => end.to_string(),
+                    LinkEnd::Closed | LinkEnd::Silent => end.to_string(),
                     LinkEnd::Failed(_) => with_sources(&end),
                 };
                 self.lost(link, cause, |policy, cause, random| {
