@@ -227,6 +227,7 @@ fn mqtt(reject: &Reject<'_>, name: String, raw: RawMqtt) -> Result<MqttConfig, C
     Ok(MqttConfig {
         broker: Written {
             table: &format!("foreign.mqtt.{name}"),
+            key: "broker",
             broker: &raw.broker,
             allow_clear: raw.allow_clear,
             keep_alive_s: raw.keep_alive_s,

@@ -28,9 +28,9 @@ pub enum LinkAddress {
     },
     /// A BLE device: `ble:///C0:FF:EE:00:00:01`, `ble://hci0/name/Lamp`; see [`crate::ble::address`].
     Ble(BleAddress),
-    /// A device at a broker: `mqtt://broker:1883/autoglm/devices/desk`.
+    /// A device at a broker: `mqtts://broker:8883/autoglm/devices/desk`.
     Mqtt {
-        /// The broker.
+        /// The broker; an address alone says nothing of certificates and logins.
         broker: Broker,
         /// The topic below which the device has `up`, `down` and `presence`.
         topic: String,
@@ -41,7 +41,7 @@ pub enum LinkAddress {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum AddressError {
     /// The part before `:` names no kind of link that exists.
-    #[error("`{0}` is no link scheme (known: serial, ble, mqtt)")]
+    #[error("`{0}` is no link scheme (known: serial, ble, mqtt, mqtts)")]
     UnknownScheme(String),
     /// The port of a serial address.
     #[error(transparent)]
@@ -75,7 +75,7 @@ impl FromStr for LinkAddress {
         match scheme {
             "serial" => Self::serial(rest),
             "ble" => Ok(Self::Ble(rest.parse()?)),
-            "mqtt" => Self::mqtt(rest),
+            "mqtt" | "mqtts" => Self::mqtt(scheme, rest),
             _ => Err(AddressError::UnknownScheme(scheme.to_owned())),
         }
     }
@@ -112,7 +112,7 @@ impl LinkAddress {
         Ok(Self::Serial { place, baud })
     }
 
-    fn mqtt(rest: &str) -> Result<Self, AddressError> {
+    fn mqtt(scheme: &str, rest: &str) -> Result<Self, AddressError> {
         let place = rest.strip_prefix("//").unwrap_or(rest);
         let (broker, topic) = place.split_once('/').unwrap_or((place, ""));
         let topic = topic.trim_end_matches('/');
@@ -121,7 +121,7 @@ impl LinkAddress {
             return Err(AddressError::Topic(topic.to_owned()));
         }
         Ok(Self::Mqtt {
-            broker: format!("mqtt://{broker}").parse()?,
+            broker: format!("{scheme}://{broker}").parse()?,
             topic: topic.to_owned(),
         })
     }
@@ -156,6 +156,7 @@ mod tests {
             "ble://hci0/name/Desk%20lamp?mtu=20",
             "mqtt://broker.local:1999/autoglm/devices/desk",
             "mqtt://[::1]:1883/desk",
+            "mqtts://broker.local:8883/desk",
         ] {
             let address: LinkAddress = text.parse().unwrap();
             assert_eq!(address.to_string(), text);
