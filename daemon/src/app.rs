@@ -26,6 +26,7 @@ use crate::foreign;
 use crate::inference::{Inference, InferenceConfig};
 use crate::link::adapters::Adapters;
 use crate::link::board::{LinkBoard, all_tried};
+use crate::link::memory::Memory;
 use crate::link::supervisor::{Supervisor, Surroundings};
 use crate::notify;
 use crate::router::command::Commands;
@@ -37,7 +38,7 @@ use crate::status::{FleetStatus, StatusSource};
 use crate::store::ledger::Ledger;
 use crate::store::outbox::{LaneQuota, Limits, Outbox};
 use crate::store::{ExportPolicy, Store, StoreConfig, StoreHandle, StoreHealth};
-use crate::things::registry::registry;
+use crate::things::registry::{DeviceName, registry};
 use crate::understanding::catalogue::Catalogue;
 use crate::understanding::wording::Wording;
 
@@ -96,6 +97,13 @@ pub async fn run(config: Config, own_uid: u32, stop: CancellationToken) -> anyho
         registry_task = registry_task.reporting_to(reports.clone());
     }
     owner_tasks.spawn(registry_task.run(owners.clone()));
+    // Before anybody asks for them: who is away is known, and answered for as away.
+    let memory = Memory::new(store.handle());
+    let names = config.devices.iter().map(|device| &device.name);
+    let configured = names.map(|name| DeviceName(name.clone())).collect();
+    for (_, known) in memory.recall(&configured).await {
+        registry.recall(known.description, known.schemas).await;
+    }
     let catalogue = Catalogue::new(Wording::clone(&wording));
     let (comprehension, comprehension_task) =
         comprehension(catalogue, registry.clone(), inference.handle());
@@ -226,6 +234,7 @@ pub async fn run(config: Config, own_uid: u32, stop: CancellationToken) -> anyho
         backoff: config.link_backoff,
         registry: registry.clone(),
         board: board.clone(),
+        memory,
     };
     for device in config.devices {
         let supervisor = Supervisor::new(device, around.clone());
