@@ -19,6 +19,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Instant;
 
+use autoglm_drivers::serial::TtyWatch;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -70,6 +71,7 @@ impl Board {
 pub fn start(
     config: &ForeignConfig,
     box_id: &str,
+    ttys: Option<&TtyWatch>,
     registry: &Registry,
     tracker: &TaskTracker,
     cancel: &CancellationToken,
@@ -98,7 +100,13 @@ pub fn start(
     }
     for bus in &config.modbus {
         let things = on_buses.remove(&bus.name).unwrap_or_default();
-        let owner = modbus::Owner::new(bus.clone(), things, registry.clone(), board.clone());
+        let owner = modbus::Owner::new(
+            bus.clone(),
+            things,
+            ttys.cloned(),
+            registry.clone(),
+            board.clone(),
+        );
         tracker.spawn(owner.run(cancel.clone()));
     }
     for broker in &config.mqtt {
