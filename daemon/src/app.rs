@@ -151,11 +151,18 @@ pub async fn run(config: Config, own_uid: u32, stop: CancellationToken) -> anyho
         }
         _ => None,
     };
+    // Devices' brokers and the radio stop after the devices, who take their leave by them.
+    let (broker_tasks, brokers) = (TaskTracker::new(), CancellationToken::new());
+    let radio = device_radio(&config, &broker_tasks, &brokers);
     // Foreign devices serve what is still running, as links do, so they stop after it has drained.
     let foreign = foreign::start(
         &config.foreign,
         &config.box_id,
-        &registry,
+        foreign::Surroundings {
+            registry: &registry,
+            store: &store.handle(),
+            radio: radio.as_ref(),
+        },
         &owner_tasks,
         &owners,
     );
@@ -173,7 +180,7 @@ pub async fn run(config: Config, own_uid: u32, stop: CancellationToken) -> anyho
                 broker: door.state(),
                 outbox: outbox.stats(),
             }),
-        foreign,
+        foreign.sources,
     );
     let (door_state, mut door) = watch::channel(DoorState::Starting);
     if config.bus == Bus::Off {
@@ -208,13 +215,8 @@ pub async fn run(config: Config, own_uid: u32, stop: CancellationToken) -> anyho
         });
     }
     owner_tasks.spawn(upkeep(store.handle(), ledger, sessions, owners.clone()));
-    // Devices' brokers and the radio stop after the devices, who take their leave by them.
-    let (broker_tasks, brokers) = (TaskTracker::new(), CancellationToken::new());
     let around = Surroundings {
-        opener: Opener::new(
-            device_brokers(&config, &broker_tasks, &brokers),
-            device_radio(&config, &broker_tasks, &brokers),
-        ),
+        opener: Opener::new(device_brokers(&config, &broker_tasks, &brokers), radio),
         adapters: Adapters::default(),
         backoff: config.link_backoff,
         registry: registry.clone(),
@@ -305,9 +307,9 @@ fn device_brokers(config: &Config, tasks: &TaskTracker, cancel: &CancellationTok
 /// Bluetooth, if a device is reached by it: without one, nothing on the box is asked for it.
 fn device_radio(config: &Config, tasks: &TaskTracker, cancel: &CancellationToken) -> Option<Radio> {
     let mut links = config.devices.iter().flat_map(|device| &device.links);
-    links
-        .any(|link| link.address.class() == LinkClass::Ble)
-        .then(|| Radio::spawn(tasks, cancel.clone()))
+    let is_wanted =
+        config.foreign.ble.is_some() || links.any(|link| link.address.class() == LinkClass::Ble);
+    is_wanted.then(|| Radio::spawn(tasks, cancel.clone()))
 }
 
 fn wording(config: &Config) -> anyhow::Result<Wording> {
