@@ -144,22 +144,8 @@ fn protection(
     device: &str,
     raw: &RawDevice,
 ) -> Result<Protection, ConfigError> {
-    let source = |member: &str, raw: &RawKey| match raw {
-        RawKey::File(path) => {
-            let key = format!("device.{device}.{member}.file");
-            absolute(reject, &key, path).map(KeySource::File)
-        }
-        RawKey::Credential(credential) => {
-            let key = format!("device.{device}.{member}.credential");
-            let is_fit = !credential.is_empty()
-                && !credential.starts_with('.')
-                && !credential.contains(['/', '\0']);
-            match is_fit {
-                true => Ok(KeySource::Credential(credential.clone())),
-                false => Err(reject.value(key, credential, "must be the name of a credential")),
-            }
-        }
-    };
+    let source =
+        |member: &str, raw: &RawKey| key_source(reject, &format!("device.{device}.{member}"), raw);
     let key = raw.key.as_ref().map(|key| source("key", key)).transpose()?;
     match (key, &raw.identity, &raw.peer) {
         (None, None, None) => Ok(Protection::Clear),
@@ -188,6 +174,30 @@ fn protection(
             "",
             "identity (this box's private key) and peer (the device's public key) belong together",
         )),
+    }
+}
+
+/// Where a key is, checked.
+pub(super) fn key_source(
+    reject: &Reject<'_>,
+    key: &str,
+    raw: &RawKey,
+) -> Result<KeySource, ConfigError> {
+    match raw {
+        RawKey::File(path) => absolute(reject, &format!("{key}.file"), path).map(KeySource::File),
+        RawKey::Credential(credential) => {
+            let is_fit = !credential.is_empty()
+                && !credential.starts_with('.')
+                && !credential.contains(['/', '\0']);
+            match is_fit {
+                true => Ok(KeySource::Credential(credential.clone())),
+                false => Err(reject.value(
+                    format!("{key}.credential"),
+                    credential,
+                    "must be the name of a credential",
+                )),
+            }
+        }
     }
 }
 
