@@ -168,13 +168,15 @@ def modemmanager_leaves_the_port_alone(box: Box, notes: Notes) -> None:
     """With ModemManager running, an adapter is not probed, for our udev rule says so, and is in use under 1 s."""
     dropped = "/run/systemd/system/ModemManager.service.d"
     talkative = "[Service]\nExecStart=\nExecStart=/usr/sbin/ModemManager --debug\n"
-    box.shell(f"mkdir -p {dropped}; cat >{dropped}/lab.conf <<'E'\n{talkative}E\nsystemctl daemon-reload")
     box.shell("systemctl start ModemManager")
     try:
-        place = box.journal.now()
         _replug(box, notes, None, away_s=2)
+        place = box.journal.now()
+        box.shell(
+            f"mkdir -p {dropped}; cat >{dropped}/lab.conf <<'E'\n{talkative}E\nsystemctl daemon-reload; systemctl restart ModemManager"
+        )
         # Its own filter leaves this chip alone as well, with another reason; so the reason is looked at.
         said = box.wait_for(r"tty/ttyUSB\d+\): port filtered", after=place, unit="ModemManager")
         notes.expect("device is blocklisted" in said.message, f"ModemManager says: {said.message.split('] ', 1)[-1]}")
     finally:
-        box.shell(f"systemctl stop ModemManager; rm -r {dropped}; systemctl daemon-reload")
+        box.shell(f"systemctl stop ModemManager; rm -rf {dropped}; systemctl daemon-reload")
