@@ -22,6 +22,7 @@ DEVICE = """
 [[device]]
 name = "greenhouse"
 links = ["ble://hci0/name/Greenhouse"]
+allow_clear = true
 """
 PERIPHERAL = "/opt/lab/simulated-device"
 RADIO_UNIT = "lab-peripheral"
