@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from .bundles import DEFAULT_BUNDLES, BundleSpec, ensure_bundle
 from .cachedir import CacheDir
-from .environment import MODELS_DIR, ensure_test_tools
+from .environment import MODELS_DIR, ensure_lab_tools, ensure_test_tools
 from .errors import (
     EXIT_INTERRUPTED,
     EXIT_OK,
@@ -95,6 +95,8 @@ def _parser() -> argparse.ArgumentParser:
     bundles.set_defaults(run=_bundles)
     test_tools = commands.add_parser("test-tools", parents=[shared], help="foreign devices for the tests (pymodbus)")
     test_tools.set_defaults(run=_test_tools)
+    lab_tools = commands.add_parser("lab-tools", parents=[shared], help="Bluetooth devices for the lab (bumble)")
+    lab_tools.set_defaults(run=_lab_tools)
     everything = commands.add_parser(
         "all", parents=[shared, grouped], help="system, runtime and bundles; mends what is damaged"
     )
@@ -141,6 +143,13 @@ def _test_tools(_options: argparse.Namespace, reporter: Reporter) -> Outcome:
     with cache.exclusively(reporter):
         place = ensure_test_tools(cache, reporter)
     return Outcome({"test-tools": str(place)})
+
+
+def _lab_tools(_options: argparse.Namespace, reporter: Reporter) -> Outcome:
+    cache = CacheDir.of_this_user()
+    with cache.exclusively(reporter):
+        place = ensure_lab_tools(cache, reporter)
+    return Outcome({"lab-tools": str(place)})
 
 
 def _all(options: argparse.Namespace, reporter: Reporter) -> Outcome:

@@ -16,6 +16,7 @@ from .progress import Reporter, megabytes
 MODELS_DIR = Path(__file__).resolve().parent.parent
 REQUIREMENTS = MODELS_DIR / "build-requirements.txt"
 TEST_REQUIREMENTS = MODELS_DIR / "test-requirements.txt"
+LAB_REQUIREMENTS = MODELS_DIR / "lab-requirements.txt"
 # The wheels for CPython 3.11 on x86_64; others differ by little, and only the bar depends on it.
 TOOLS_BYTES = 55_200_000
 # Official builds of ONNX Runtime 1.31 report to their maker from Linux too, and write a device id below ~/.cache, as
@@ -46,16 +47,25 @@ def ensure_build_tools(cache: CacheDir, reporter: Reporter) -> Path:
 
 def ensure_test_tools(cache: CacheDir, reporter: Reporter) -> Path:
     """Foreign devices that nobody here wrote, for the tests: a directory to put on PYTHONPATH, pure Python."""
-    place = cache.test_tools / sha256_of(TEST_REQUIREMENTS)[:16]
+    return _ensure(cache, reporter, cache.test_tools, TEST_REQUIREMENTS, "test tools", "pymodbus")
+
+
+def ensure_lab_tools(cache: CacheDir, reporter: Reporter) -> Path:
+    """Bluetooth devices that nobody here wrote, for the lab: a directory to put on PYTHONPATH."""
+    return _ensure(cache, reporter, cache.lab_tools, LAB_REQUIREMENTS, "lab tools", "bumble")
+
+
+def _ensure(cache: CacheDir, reporter: Reporter, places: Path, requirements: Path, what: str, names: str) -> Path:
+    place = places / sha256_of(requirements)[:16]
     if place.exists():
         return place
-    reporter.say("  test tools: pymodbus, into a private directory")
-    temporary = cache.scratch / "test-tools"
+    reporter.say(f"  {what}: {names}, into a private directory")
+    temporary = cache.scratch / what.replace(" ", "-")
     temporary.mkdir()
     unfinished = temporary / "finished"
-    arguments = ["install", *COMMON, "--target", str(unfinished), "--requirement", str(TEST_REQUIREMENTS)]
-    with reporter.stage("installing the test tools"):
-        run_pip(arguments, "the test tools", temporary)
+    arguments = ["install", *COMMON, "--target", str(unfinished), "--requirement", str(requirements)]
+    with reporter.stage(f"installing the {what}"):
+        run_pip(arguments, f"the {what}", temporary)
         publish(unfinished, place, cache.scratch)
     return place
 

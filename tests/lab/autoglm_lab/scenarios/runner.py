@@ -11,12 +11,12 @@ from collections.abc import Iterator
 from ..console import note, say
 from ..errors import EXIT_OK, EXIT_USAGE, EXIT_VERDICT, LabError
 from ..places import machines
-from . import ALL, Scenario, broker, power, radio, serial, service
+from . import ALL, Scenario, bluetooth_things, broker, power, radio, serial, service
 from .box import Box
 from .report import Notes, Row, table
 
 # Registered by being imported; this is the order of the table.
-KINDS = [kind.__name__ for kind in (service, serial, radio, broker, power)]
+KINDS = [kind.__name__ for kind in (service, serial, radio, bluetooth_things, broker, power)]
 WAYS = {True: "short form", False: "all"}
 
 
