@@ -18,6 +18,7 @@ use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::bluetooth::Bluetooth;
 use crate::config::{Bus, Class, Config, OutboxConfig};
 use crate::control::dbus::service::{Door, DoorState};
 use crate::control::fleet::reporter::REPORTS;
@@ -209,6 +210,12 @@ pub async fn run(config: Config, own_uid: u32, stop: CancellationToken) -> anyho
             registry: registry.clone(),
             links: board.subscribe(),
             inference: inference.handle(),
+            bluetooth: Bluetooth::new(
+                radio.clone(),
+                foreign.counters,
+                broker_tasks.clone(),
+                brokers.clone(),
+            ),
         };
         source_tasks.spawn(door.run(door_state, sources.clone()));
     }
