@@ -114,6 +114,10 @@ def _run_all(chosen: list[Scenario], seed: int, options: argparse.Namespace, row
                 one.act(box, notes)
             except LabError as error:
                 notes.fault(f"{error} ({error.hint})")
+            except KeyboardInterrupt:
+                notes.fault("interrupted")
+                rows.append(Row(one.name, one.claim, one.bound_s, notes, time.monotonic() - began))
+                raise
             row = Row(one.name, one.claim, one.bound_s, notes, time.monotonic() - began)
             rows.append(row)
             has_failed = bool(row.faults(options.allow))
