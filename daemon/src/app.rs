@@ -18,6 +18,7 @@ use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::bluetooth::Bluetooth;
 use crate::config::{Bus, Class, Config, OutboxConfig};
 use crate::control::dbus::service::{Door, DoorState};
 use crate::control::fleet::reporter::REPORTS;
@@ -161,12 +162,19 @@ pub async fn run(config: Config, own_uid: u32, stop: CancellationToken) -> anyho
         _ => None,
     };
     let ttys = serial_ports();
+    // Devices' brokers and the radio stop after the devices, who take their leave by them.
+    let (broker_tasks, brokers) = (TaskTracker::new(), CancellationToken::new());
+    let radio = device_radio(&config, &broker_tasks, &brokers);
     // Foreign devices serve what is still running, as links do, so they stop after it has drained.
     let foreign = foreign::start(
         &config.foreign,
         &config.box_id,
-        ttys.as_ref(),
-        &registry,
+        foreign::Surroundings {
+            ttys: ttys.as_ref(),
+            registry: &registry,
+            store: &store.handle(),
+            radio: radio.as_ref(),
+        },
         &owner_tasks,
         &owners,
     );
@@ -184,7 +192,7 @@ pub async fn run(config: Config, own_uid: u32, stop: CancellationToken) -> anyho
                 broker: door.state(),
                 outbox: outbox.stats(),
             }),
-        foreign,
+        foreign.sources,
     );
     let (door_state, mut door) = watch::channel(DoorState::Starting);
     if config.bus == Bus::Off {
@@ -202,6 +210,12 @@ pub async fn run(config: Config, own_uid: u32, stop: CancellationToken) -> anyho
             registry: registry.clone(),
             links: board.subscribe(),
             inference: inference.handle(),
+            bluetooth: Bluetooth::new(
+                radio.clone(),
+                foreign.counters,
+                broker_tasks.clone(),
+                brokers.clone(),
+            ),
         };
         source_tasks.spawn(door.run(door_state, sources.clone()));
     }
@@ -219,12 +233,7 @@ pub async fn run(config: Config, own_uid: u32, stop: CancellationToken) -> anyho
         });
     }
     owner_tasks.spawn(upkeep(store.handle(), ledger, sessions, owners.clone()));
-    // Devices' brokers and the radio stop after the devices, who take their leave by them.
-    let (broker_tasks, brokers) = (TaskTracker::new(), CancellationToken::new());
-    let opener = Opener::new(
-        device_brokers(&config, &broker_tasks, &brokers),
-        device_radio(&config, &broker_tasks, &brokers),
-    );
+    let opener = Opener::new(device_brokers(&config, &broker_tasks, &brokers), radio);
     let around = Surroundings {
         opener: match ttys {
             Some(ttys) => opener.with_ttys(ttys),
@@ -328,9 +337,9 @@ fn serial_ports() -> Option<TtyWatch> {
 /// Bluetooth, if a device is reached by it: without one, nothing on the box is asked for it.
 fn device_radio(config: &Config, tasks: &TaskTracker, cancel: &CancellationToken) -> Option<Radio> {
     let mut links = config.devices.iter().flat_map(|device| &device.links);
-    links
-        .any(|link| link.address.class() == LinkClass::Ble)
-        .then(|| Radio::spawn(tasks, cancel.clone()))
+    let is_wanted =
+        config.foreign.ble.is_some() || links.any(|link| link.address.class() == LinkClass::Ble);
+    is_wanted.then(|| Radio::spawn(tasks, cancel.clone()))
 }
 
 fn wording(config: &Config) -> anyhow::Result<Wording> {

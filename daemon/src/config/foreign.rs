@@ -2,6 +2,8 @@
 //!
 //! The tables as they are written, their defaults with unit and reason, and the checks that make them [`ForeignConfig`].
 
+mod ble;
+
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -12,6 +14,7 @@ use autoglm_drivers::mqtt::Broker;
 use autoglm_drivers::serial::{LineFormat, Parity, StopBits};
 use serde::{Deserialize, Serialize};
 
+pub use self::ble::{Admission, BleConfig, RawBle, RawSensor, SensorConfig};
 use super::access::Written;
 use super::raw::{RawLogin, RawTls, keep_alive_s};
 use super::validate::{ConfigError, Reject, absolute, name};
@@ -27,6 +30,9 @@ pub struct RawForeign {
     pub modbus: Vec<RawModbus>,
     /// `[[foreign.mqtt]]`
     pub mqtt: Vec<RawMqtt>,
+    /// `[foreign.ble]`
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ble: Option<RawBle>,
 }
 
 /// `[[foreign.modbus]]`: a bus with Modbus units, serial (RTU) or behind a device or gateway that speaks Modbus TCP.
@@ -106,6 +112,8 @@ pub struct ForeignConfig {
     pub modbus: Vec<ModbusConfig>,
     /// Brokers.
     pub mqtt: Vec<MqttConfig>,
+    /// Bluetooth.
+    pub ble: Option<BleConfig>,
 }
 
 /// A Modbus bus.
@@ -137,13 +145,18 @@ pub struct MqttConfig {
 }
 
 pub(super) fn validate(reject: &Reject<'_>, raw: RawForeign) -> Result<ForeignConfig, ConfigError> {
-    let mut names = BTreeSet::new();
+    // Bluetooth is there once, and its Things' source is called so.
+    let mut names = BTreeSet::from(["ble".to_owned()]);
     let mut unique = |key: &str, value: String| {
         let value = name(reject, key, value)?;
         if names.insert(value.clone()) {
             Ok(value)
         } else {
-            Err(reject.value(key, value, "stands twice; names must be unique"))
+            Err(reject.value(
+                key,
+                value,
+                "stands twice; names must be unique, and `ble` is Bluetooth's",
+            ))
         }
     };
     let mut modbus = Vec::new();
@@ -159,10 +172,12 @@ pub(super) fn validate(reject: &Reject<'_>, raw: RawForeign) -> Result<ForeignCo
     let things = raw
         .things
         .map(|path| absolute(reject, "foreign.things", &path));
+    let ble = raw.ble.map(|raw| ble::validate(reject, raw));
     Ok(ForeignConfig {
         things: things.transpose()?,
         modbus,
         mqtt,
+        ble: ble.transpose()?,
     })
 }
 

@@ -327,7 +327,7 @@ pub struct RawBroker {
 pub struct RawDevice {
     /// Short unique name.
     pub name: String,
-    /// `serial:///dev/…?baud=…`, `ble:///…` or `mqtts://BROKER/TOPIC`, the preferred one first.
+    /// `serial:///dev/…?baud=…`, `ble://ADAPTER/DEVICE` or `mqtts://BROKER/TOPIC`, the preferred one first.
     pub links: Vec<String>,
     /// The key that box and device share.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -338,6 +338,9 @@ pub struct RawDevice {
     /// The device's public key, 64 hexadecimal digits.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub peer: Option<String>,
+    /// Whether a device without a key may be reached by radio, where everybody near can listen and answer in its name. Default: no.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub allow_clear: bool,
     /// Seconds that the connection is kept while no link reaches the device. Default 30: longer than it takes to walk to a cable,
     /// shorter than anybody believes that a command still waits.
     #[serde(default = "resume_s")]

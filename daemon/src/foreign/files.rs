@@ -102,6 +102,14 @@ pub enum FileError {
         /// What it has.
         known: String,
     },
+    /// Reached by Bluetooth, which the configuration does not have.
+    #[error(
+        "{path}: the forms lead to a Bluetooth device, and the configuration has no [foreign.ble]"
+    )]
+    NoRadio {
+        /// The file.
+        path: PathBuf,
+    },
     /// Two files describe one thing.
     #[error("{path}: the thing {id} is described by {other}, too")]
     Twice {
@@ -220,7 +228,14 @@ fn known(config: &ForeignConfig, path: &Path, bound: Bound) -> Result<Bound, Fil
                 .map(|broker| broker.name.as_str())
                 .collect(),
         ),
-        Bound::Gatt(_) => return Ok(bound),
+        Bound::Gatt(_) => {
+            return match config.ble {
+                Some(_) => Ok(bound),
+                None => Err(FileError::NoRadio {
+                    path: path.to_owned(),
+                }),
+            };
+        }
     };
     if known.contains(&name.as_str()) {
         return Ok(bound);

@@ -15,6 +15,7 @@ use autoglm_drivers::mqtt::device::{Brokers, End};
 use autoglm_drivers::mqtt::{ClientFiles, TlsFiles, Transport};
 use autoglm_edge::config::key::{KeyKind, KeySource, from_hex};
 use autoglm_protocol::{SecretKey, Security};
+use autoglm_tests::device::datagrams;
 use autoglm_tests::device::lamp::{self, Lamp};
 use autoglm_tests::device::line::Line;
 use autoglm_tests::device::model::Model;
@@ -43,7 +44,7 @@ struct Arguments {
     /// What it is.
     kind: Kind,
     /// Make a pseudo-terminal and name it so.
-    #[arg(long, required_unless_present_any = ["serial", "ble", "mqtt"])]
+    #[arg(long, required_unless_present_any = ["serial", "ble", "packets", "mqtt"])]
     pty: Option<PathBuf>,
     /// Use a real serial port.
     #[arg(long)]
@@ -58,6 +59,9 @@ struct Arguments {
     /// The most bytes of a packet that it takes by radio, 20 to 500.
     #[arg(long, default_value_t = MTU_BYTES_MAX, requires = "ble", value_parser = parse_mtu)]
     ble_mtu: usize,
+    /// Be on a radio that another program plays, at this UNIX datagram socket (tests/lab/radio).
+    #[arg(long, value_name = "SOCKET")]
+    packets: Option<PathBuf>,
     /// Be reached by a broker: mqtt://HOST:PORT/TOPIC.
     #[arg(long)]
     mqtt: Option<LinkAddress>,
@@ -136,7 +140,10 @@ async fn main() -> anyhow::Result<()> {
     if let Some(controller) = &arguments.ble {
         let peripheral =
             Peripheral::start(controller, &arguments.ble_name, arguments.ble_mtu).await?;
-        ways.add_peripheral(peripheral);
+        ways.add_radio(peripheral.into_hosts());
+    }
+    if let Some(path) = &arguments.packets {
+        ways.add_radio(datagrams::links(path)?);
     }
     let (at_broker, leaving) = (TaskTracker::new(), CancellationToken::new());
     if let Some(address) = arguments.mqtt.clone() {
