@@ -23,8 +23,8 @@ from .report import PATIENCE_S, Notes
 CONFIG = "/etc/autoglm-edge/config.toml"
 THINGS = "/etc/autoglm-edge/things"
 KEYS = "/etc/autoglm-edge/keys"
-# The daemon's own words.
-CONNECTED = ("device connected", "connection goes on")
+# The daemon's own words, which go on where the connection does.
+CONNECTED = "device connected"
 BACK_S = 10
 
 SENSOR = {"kind": "sensor", "name": "Front door", "address": "F0:00:00:00:01:01"}
@@ -317,7 +317,7 @@ def _wait_for_links(box: Box, place: int, lamps: dict[str, RadioLamp]) -> float:
     while time.monotonic() < deadline:
         seen = {}
         for entry in box.journal.since(place):
-            if entry.message in CONNECTED and entry.fields.get("link") in wanted:
+            if entry.message.startswith(CONNECTED) and entry.fields.get("link") in wanted:
                 seen.setdefault(entry.fields["link"], entry.at)
         if seen.keys() == wanted:
             return max(seen.values(), default=last)
