@@ -13,6 +13,7 @@ use autoglm_drivers::backoff::Backoff;
 use autoglm_drivers::ble::Radio;
 use autoglm_drivers::link::{LinkAddress, LinkClass, Opener};
 use autoglm_drivers::mqtt::device::{Brokers, End};
+use autoglm_drivers::serial::TtyWatch;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -26,6 +27,7 @@ use crate::foreign;
 use crate::inference::{Inference, InferenceConfig};
 use crate::link::adapters::Adapters;
 use crate::link::board::{LinkBoard, all_tried};
+use crate::link::memory::Memory;
 use crate::link::supervisor::{Supervisor, Surroundings};
 use crate::notify;
 use crate::router::command::Commands;
@@ -37,7 +39,7 @@ use crate::status::{FleetStatus, StatusSource};
 use crate::store::ledger::Ledger;
 use crate::store::outbox::{LaneQuota, Limits, Outbox};
 use crate::store::{ExportPolicy, Store, StoreConfig, StoreHandle, StoreHealth};
-use crate::things::registry::registry;
+use crate::things::registry::{DeviceName, registry};
 use crate::understanding::catalogue::Catalogue;
 use crate::understanding::wording::Wording;
 
@@ -96,6 +98,13 @@ pub async fn run(config: Config, own_uid: u32, stop: CancellationToken) -> anyho
         registry_task = registry_task.reporting_to(reports.clone());
     }
     owner_tasks.spawn(registry_task.run(owners.clone()));
+    // Before anybody asks for them: who is away is known, and answered for as away.
+    let memory = Memory::new(store.handle());
+    let names = config.devices.iter().map(|device| &device.name);
+    let configured = names.map(|name| DeviceName(name.clone())).collect();
+    for (_, known) in memory.recall(&configured).await {
+        registry.recall(known.description, known.schemas).await;
+    }
     let catalogue = Catalogue::new(Wording::clone(&wording));
     let (comprehension, comprehension_task) =
         comprehension(catalogue, registry.clone(), inference.handle());
@@ -152,6 +161,7 @@ pub async fn run(config: Config, own_uid: u32, stop: CancellationToken) -> anyho
         }
         _ => None,
     };
+    let ttys = serial_ports();
     // Devices' brokers and the radio stop after the devices, who take their leave by them.
     let (broker_tasks, brokers) = (TaskTracker::new(), CancellationToken::new());
     let radio = device_radio(&config, &broker_tasks, &brokers);
@@ -160,6 +170,7 @@ pub async fn run(config: Config, own_uid: u32, stop: CancellationToken) -> anyho
         &config.foreign,
         &config.box_id,
         foreign::Surroundings {
+            ttys: ttys.as_ref(),
             registry: &registry,
             store: &store.handle(),
             radio: radio.as_ref(),
@@ -222,12 +233,17 @@ pub async fn run(config: Config, own_uid: u32, stop: CancellationToken) -> anyho
         });
     }
     owner_tasks.spawn(upkeep(store.handle(), ledger, sessions, owners.clone()));
+    let opener = Opener::new(device_brokers(&config, &broker_tasks, &brokers), radio);
     let around = Surroundings {
-        opener: Opener::new(device_brokers(&config, &broker_tasks, &brokers), radio),
+        opener: match ttys {
+            Some(ttys) => opener.with_ttys(ttys),
+            None => opener,
+        },
         adapters: Adapters::default(),
         backoff: config.link_backoff,
         registry: registry.clone(),
         board: board.clone(),
+        memory,
     };
     for device in config.devices {
         let supervisor = Supervisor::new(device, around.clone());
@@ -309,6 +325,13 @@ fn device_brokers(config: &Config, tasks: &TaskTracker, cancel: &CancellationTok
         tasks,
         cancel,
     )
+}
+
+/// What watches the serial ports. Without it they are looked for again and again.
+fn serial_ports() -> Option<TtyWatch> {
+    TtyWatch::start()
+        .inspect_err(|error| tracing::error!(%error, "serial ports cannot be watched"))
+        .ok()
 }
 
 /// Bluetooth, if a device is reached by it: without one, nothing on the box is asked for it.

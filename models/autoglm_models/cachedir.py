@@ -38,12 +38,21 @@ class CacheDir:
         return self.root / "models"
 
     @property
+    def test_models(self) -> Path:
+        """Bundles for tests and benches alone, which no daemon is to find."""
+        return self.root / "test-models"
+
+    @property
     def build_tools(self) -> Path:
         return self.root / "build-tools"
 
     @property
     def test_tools(self) -> Path:
         return self.root / "test-tools"
+
+    @property
+    def peer_tools(self) -> Path:
+        return self.root / "peer-tools"
 
     @property
     def lab_tools(self) -> Path:

@@ -16,6 +16,7 @@ from .progress import Reporter, megabytes
 MODELS_DIR = Path(__file__).resolve().parent.parent
 REQUIREMENTS = MODELS_DIR / "build-requirements.txt"
 TEST_REQUIREMENTS = MODELS_DIR / "test-requirements.txt"
+PEER_REQUIREMENTS = MODELS_DIR / "peer-requirements.txt"
 LAB_REQUIREMENTS = MODELS_DIR / "lab-requirements.txt"
 # The wheels for CPython 3.11 on x86_64; others differ by little, and only the bar depends on it.
 TOOLS_BYTES = 55_200_000
@@ -47,25 +48,30 @@ def ensure_build_tools(cache: CacheDir, reporter: Reporter) -> Path:
 
 def ensure_test_tools(cache: CacheDir, reporter: Reporter) -> Path:
     """Foreign devices that nobody here wrote, for the tests: a directory to put on PYTHONPATH, pure Python."""
-    return _ensure(cache, reporter, cache.test_tools, TEST_REQUIREMENTS, "test tools", "pymodbus")
+    return _ensure_tools("test tools", TEST_REQUIREMENTS, cache.test_tools, cache, reporter)
+
+
+def ensure_peer_tools(cache: CacheDir, reporter: Reporter) -> Path:
+    """Other engines, to be measured beside ours: a directory to put on PYTHONPATH, after the build tools, which they need."""
+    return _ensure_tools("peer tools", PEER_REQUIREMENTS, cache.peer_tools, cache, reporter)
 
 
 def ensure_lab_tools(cache: CacheDir, reporter: Reporter) -> Path:
     """Bluetooth devices that nobody here wrote, for the lab: a directory to put on PYTHONPATH."""
-    return _ensure(cache, reporter, cache.lab_tools, LAB_REQUIREMENTS, "lab tools", "bumble")
+    return _ensure_tools("lab tools", LAB_REQUIREMENTS, cache.lab_tools, cache, reporter)
 
 
-def _ensure(cache: CacheDir, reporter: Reporter, places: Path, requirements: Path, what: str, names: str) -> Path:
-    place = places / sha256_of(requirements)[:16]
+def _ensure_tools(name: str, requirements: Path, shelf: Path, cache: CacheDir, reporter: Reporter) -> Path:
+    key = f"python{sys.version_info[0]}.{sys.version_info[1]}-{sha256_of(requirements)[:16]}"
+    place = shelf / key
     if place.exists():
         return place
-    reporter.say(f"  {what}: {names}, into a private directory")
-    temporary = cache.scratch / what.replace(" ", "-")
+    temporary = cache.scratch / name.replace(" ", "-")
     temporary.mkdir()
     unfinished = temporary / "finished"
     arguments = ["install", *COMMON, "--target", str(unfinished), "--requirement", str(requirements)]
-    with reporter.stage(f"installing the {what}"):
-        run_pip(arguments, f"the {what}", temporary)
+    with reporter.stage(f"installing the {name} into a private directory"):
+        run_pip(arguments, f"the {name}", temporary)
         publish(unfinished, place, cache.scratch)
     return place
 

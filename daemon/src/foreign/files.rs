@@ -79,7 +79,9 @@ pub enum FileError {
         source: BindError,
     },
     /// A protocol that we have no binding for.
-    #[error("{path}: forms.href has the scheme {scheme:?} (known: modbus+rtu, mqtt, gatt)")]
+    #[error(
+        "{path}: forms.href has the scheme {scheme:?} (known: modbus+rtu, modbus+tcp, mqtt, gatt)"
+    )]
     Scheme {
         /// The file.
         path: PathBuf,
@@ -197,7 +199,7 @@ pub fn read(path: &Path) -> Result<Bound, FileError> {
     let described = Described::from_value(document).map_err(wrong)?;
     let scheme = form::scheme(&described.description).map_err(|error| wrong(error.into()))?;
     match scheme.as_str() {
-        modbus::SCHEME => ModbusThing::bind(described)
+        scheme if modbus::SCHEMES.contains(&scheme) => ModbusThing::bind(described)
             .map(Bound::Modbus)
             .map_err(wrong),
         mqtt::SCHEME => MqttThing::bind(described).map(Bound::Mqtt).map_err(wrong),

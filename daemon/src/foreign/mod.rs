@@ -22,6 +22,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use autoglm_drivers::ble::Radio;
+use autoglm_drivers::serial::TtyWatch;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -79,6 +80,8 @@ pub struct Surroundings<'a> {
     pub store: &'a StoreHandle,
     /// Bluetooth, where the configuration has it.
     pub radio: Option<&'a Radio>,
+    /// Serial ports, where udev tells of them.
+    pub ttys: Option<&'a TtyWatch>,
 }
 
 /// The owner tasks, as the rest sees them.
@@ -122,7 +125,13 @@ pub fn start(
     }
     for bus in &config.modbus {
         let things = on_buses.remove(&bus.name).unwrap_or_default();
-        let owner = modbus::Owner::new(bus.clone(), things, registry.clone(), board.clone());
+        let owner = modbus::Owner::new(
+            bus.clone(),
+            things,
+            around.ttys.cloned(),
+            registry.clone(),
+            board.clone(),
+        );
         tracker.spawn(owner.run(cancel.clone()));
     }
     for broker in &config.mqtt {
