@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from .errors import LabError
+from .machine import transfer
 from .machine.vm import Machine, free_port
 from .places import checkout, lab_directory
 from .traffic import start
@@ -47,7 +48,7 @@ class Air:
             )
         threading.Thread(target=self._listen, daemon=True).start()
         self.wait_for("ready")
-        machine.push([radio / "vhci.py"], "/opt/lab")
+        transfer.push(machine, [radio / "vhci.py"], "/opt/lab")
 
     def plug(self) -> None:
         """The box gets its adapter, and switches it on."""

@@ -23,8 +23,8 @@ from .report import PATIENCE_S, Notes
 CONFIG = "/etc/autoglm-edge/config.toml"
 THINGS = "/etc/autoglm-edge/things"
 KEYS = "/etc/autoglm-edge/keys"
-# The daemon's own words.
-CONNECTED = ("device connected", "connection goes on")
+# The daemon's own words, which go on where the connection does.
+CONNECTED = "device connected"
 BACK_S = 10
 
 SENSOR = {"kind": "sensor", "name": "Front door", "address": "F0:00:00:00:01:01"}
@@ -155,7 +155,7 @@ def a_bluetooth_sensor_broadcasts(box: Box, notes: Notes) -> None:
 
 @scenario(bound_s=BACK_S)
 def a_foreign_bluetooth_device(box: Box, notes: Notes) -> None:
-    """A described GATT device reads, writes, reports; it is back under 10 s after it advertises, with other handles, too."""
+    """A described GATT device reads, writes, reports; one that left is back under 10 s after it advertises."""
     td = json.dumps(description(PLUG_THING, "Plug", PLUG["address"]))
     setup = f"cat > {THINGS}/plug.td.json <<'E'\n{td}\nE"
     config = '[foreign]\nthings = "/etc/autoglm-edge/things"\n[foreign.ble]\n'
@@ -172,17 +172,15 @@ def a_foreign_bluetooth_device(box: Box, notes: Notes) -> None:
         notes.expect(status == 5, f"400 is refused: {said}")
         air.do("notify", PLUG["name"], uuid="2A6E", data="c409")
         _reports(box, notes, "temperature", 25)
-        for what in ("returns", "returns with other handles"):
+        for _ in range(2):
             place = box.journal.now()
             air.do("hide", PLUG["name"])
             box.wait_for("^device away", after=place)
             notes.did("the device left")
-            if what != "returns":
-                air.do("shift", PLUG["name"])
             place, began = box.journal.now(), time.monotonic()
             air.do("show", PLUG["name"])
             there = box.wait_for("^device there", after=place)
-            notes.recovered(box.journal.on_host(there.at) - began, f"it {what}")
+            notes.recovered(box.journal.on_host(there.at) - began, "it returned")
             _read_until(box, notes, PLUG_THING, "temperature", "25", 20)
 
 
@@ -317,7 +315,7 @@ def _wait_for_links(box: Box, place: int, lamps: dict[str, RadioLamp]) -> float:
     while time.monotonic() < deadline:
         seen = {}
         for entry in box.journal.since(place):
-            if entry.message in CONNECTED and entry.fields.get("link") in wanted:
+            if entry.message.startswith(CONNECTED) and entry.fields.get("link") in wanted:
                 seen.setdefault(entry.fields["link"], entry.at)
         if seen.keys() == wanted:
             return max(seen.values(), default=last)
