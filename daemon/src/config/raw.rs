@@ -140,8 +140,13 @@ pub struct RawInference {
     pub chat: String,
     /// Bundle that notices speech.
     pub vad: String,
-    /// Longest conversation that the model sees, in tokens. Default 2048: some 95 MB of key-value cache with the default model.
+    /// Longest conversation that the model sees, in tokens. Default 2048: up to 95 MB of key-value cache for each conversation with
+    /// the default model, taken as it grows.
     pub context_tokens: usize,
+    /// Conversations that are answered at a time. Default 8: batching gains little beyond it.
+    pub chat_sessions: usize,
+    /// Disk space in MiB for the key-value caches of conversations, 0 for none. Default 256: some 5,700 tokens with the default model.
+    pub context_cache_mib: u64,
     /// Threads per model, 0 for half of the cores (at least one): the links need the rest.
     pub threads: usize,
     /// Longest answer in tokens. Default 96: a few sentences; a small model's longer answers get worse, not better.
@@ -160,6 +165,8 @@ impl Default for RawInference {
             chat: "smollm2-135m-instruct-int4".to_owned(),
             vad: "silero-vad".to_owned(),
             context_tokens: 2048,
+            chat_sessions: 8,
+            context_cache_mib: 256,
             threads: 0,
             answer_tokens_max: 96,
         }

@@ -28,6 +28,11 @@ const BENCHES: [(&str, &str, &[&str]); 6] = [
         &["--rounds", "2"],
     ),
     (
+        "bench-llm",
+        "The language model: tokens per second",
+        &["--rounds", "1", "--tokens", "16"],
+    ),
+    (
         "bench-links",
         "What a link costs",
         &[
