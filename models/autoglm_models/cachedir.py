@@ -46,6 +46,10 @@ class CacheDir:
         return self.root / "test-tools"
 
     @property
+    def test_providers(self) -> Path:
+        return self.root / "test-providers"
+
+    @property
     def scratch(self) -> Path:
         """Everything unfinished. On the cache's own file system, so that publishing is one rename."""
         return self.root / "scratch"
