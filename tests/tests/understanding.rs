@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use autoglm_edge::inference::manifest::Task;
+use autoglm_edge::inference::providers::ProvidersConfig;
 use autoglm_edge::inference::{Inference, InferenceConfig, runtime};
 use autoglm_edge::understanding::wording::Wording;
 use autoglm_tests::sentences::{Embeddings, Part, Scene, Verdict, judge, sentences};
@@ -40,6 +41,8 @@ async fn model() -> (Inference, Embeddings) {
         vad: "none".into(),
         context_tokens: 128,
         threads: NonZeroUsize::MIN,
+        // Nothing is written there: no policy asks for providers.
+        providers: ProvidersConfig::cpu(std::env::temp_dir().join("autoglm-edge-unused")),
     });
     let handle = inference.handle();
     handle

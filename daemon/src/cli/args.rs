@@ -100,8 +100,12 @@ pub enum Command {
     /// List the links to devices
     Links,
 
-    /// List the models
-    Models,
+    /// List the models and what they run on, or try that again
+    Models {
+        /// What to do; `list` when left out
+        #[command(subcommand)]
+        command: Option<ModelsCommand>,
+    },
 
     /// Have a thing do something, and print what it answers
     #[command(after_help = INPUT_HELP)]
@@ -215,6 +219,20 @@ pub enum SessionsCommand {
     },
 }
 
+/// `models`.
+#[derive(Debug, Subcommand)]
+pub enum ModelsCommand {
+    /// List them: what each runs on, and why not on what was wanted
+    List,
+    /// List the execution providers that were found, with their devices
+    Providers,
+    /// Try a model's providers again; takes minutes where one compiles
+    Probe {
+        /// The bundle's name
+        model: String,
+    },
+}
+
 /// `key`.
 #[derive(Debug, Subcommand)]
 pub enum KeyCommand {
@@ -261,7 +279,7 @@ fn after_help() -> String {
         "Exit codes:\n{}
 JSON (--json):
   Standard output gets one object with \"version\": 1 and one member named after what it is:
-  status, things, thing, links, models, result, sessions, turns, deleted, key or ready. `chat`
+  status, things, thing, links, models, providers, probe, result, sessions, turns, deleted, key or ready. `chat`
   prints one object a line: version, session and the event (understood, executed, delta, done,
   failed) with its members. A failure goes to standard error as \"error\": code, message,
   causes, hint. Members may be added within a version; none is renamed or removed.

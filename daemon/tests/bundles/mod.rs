@@ -12,7 +12,7 @@ use std::{
     time::Duration,
 };
 
-use autoglm_edge::inference::{InferenceConfig, runtime};
+use autoglm_edge::inference::{InferenceConfig, providers::ProvidersConfig, runtime};
 
 /// Long enough for the slowest model on a busy machine; a test that needs it has failed.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
@@ -73,6 +73,8 @@ pub(crate) fn config() -> InferenceConfig {
         vad: VAD.into(),
         context_tokens: 1024,
         threads: NonZeroUsize::MIN,
+        // Nothing is written there unless a policy asks for providers.
+        providers: ProvidersConfig::cpu(std::env::temp_dir().join("autoglm-edge-unused")),
     }
 }
 
