@@ -13,6 +13,7 @@ use autoglm_drivers::backoff::Backoff;
 use autoglm_drivers::ble::Radio;
 use autoglm_drivers::link::{LinkAddress, LinkClass, Opener};
 use autoglm_drivers::mqtt::device::{Brokers, End};
+use autoglm_drivers::serial::TtyWatch;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -27,6 +28,7 @@ use crate::inference::providers::{Policy, ProvidersConfig, Selector, candidate};
 use crate::inference::{Inference, InferenceConfig};
 use crate::link::adapters::Adapters;
 use crate::link::board::{LinkBoard, all_tried};
+use crate::link::memory::Memory;
 use crate::link::supervisor::{Supervisor, Surroundings};
 use crate::notify;
 use crate::router::command::Commands;
@@ -39,7 +41,7 @@ use crate::store::ledger::Ledger;
 use crate::store::outbox::{LaneQuota, Limits, Outbox};
 use crate::store::verdicts::Verdicts;
 use crate::store::{ExportPolicy, Store, StoreConfig, StoreHandle, StoreHealth};
-use crate::things::registry::registry;
+use crate::things::registry::{DeviceName, registry};
 use crate::understanding::catalogue::Catalogue;
 use crate::understanding::wording::Wording;
 
@@ -99,6 +101,13 @@ pub async fn run(config: Config, own_uid: u32, stop: CancellationToken) -> anyho
         registry_task = registry_task.reporting_to(reports.clone());
     }
     owner_tasks.spawn(registry_task.run(owners.clone()));
+    // Before anybody asks for them: who is away is known, and answered for as away.
+    let memory = Memory::new(store.handle());
+    let names = config.devices.iter().map(|device| &device.name);
+    let configured = names.map(|name| DeviceName(name.clone())).collect();
+    for (_, known) in memory.recall(&configured).await {
+        registry.recall(known.description, known.schemas).await;
+    }
     let catalogue = Catalogue::new(Wording::clone(&wording));
     let (comprehension, comprehension_task) =
         comprehension(catalogue, registry.clone(), inference.handle());
@@ -155,11 +164,20 @@ pub async fn run(config: Config, own_uid: u32, stop: CancellationToken) -> anyho
         }
         _ => None,
     };
+    let ttys = serial_ports();
+    // Devices' brokers and the radio stop after the devices, who take their leave by them.
+    let (broker_tasks, brokers) = (TaskTracker::new(), CancellationToken::new());
+    let radio = device_radio(&config, &broker_tasks, &brokers);
     // Foreign devices serve what is still running, as links do, so they stop after it has drained.
     let foreign = foreign::start(
         &config.foreign,
         &config.box_id,
-        &registry,
+        foreign::Surroundings {
+            ttys: ttys.as_ref(),
+            registry: &registry,
+            store: &store.handle(),
+            radio: radio.as_ref(),
+        },
         &owner_tasks,
         &owners,
     );
@@ -177,7 +195,7 @@ pub async fn run(config: Config, own_uid: u32, stop: CancellationToken) -> anyho
                 broker: door.state(),
                 outbox: outbox.stats(),
             }),
-        foreign,
+        foreign.sources,
     );
     let (door_state, mut door) = watch::channel(DoorState::Starting);
     if config.bus == Bus::Off {
@@ -212,17 +230,17 @@ pub async fn run(config: Config, own_uid: u32, stop: CancellationToken) -> anyho
         });
     }
     owner_tasks.spawn(upkeep(store.handle(), ledger, sessions, owners.clone()));
-    // Devices' brokers and the radio stop after the devices, who take their leave by them.
-    let (broker_tasks, brokers) = (TaskTracker::new(), CancellationToken::new());
+    let opener = Opener::new(device_brokers(&config, &broker_tasks, &brokers), radio);
     let around = Surroundings {
-        opener: Opener::new(
-            device_brokers(&config, &broker_tasks, &brokers),
-            device_radio(&config, &broker_tasks, &brokers),
-        ),
+        opener: match ttys {
+            Some(ttys) => opener.with_ttys(ttys),
+            None => opener,
+        },
         adapters: Adapters::default(),
         backoff: config.link_backoff,
         registry: registry.clone(),
         board: board.clone(),
+        memory,
     };
     for device in config.devices {
         let supervisor = Supervisor::new(device, around.clone());
@@ -349,12 +367,19 @@ fn device_brokers(config: &Config, tasks: &TaskTracker, cancel: &CancellationTok
     )
 }
 
+/// What watches the serial ports. Without it they are looked for again and again.
+fn serial_ports() -> Option<TtyWatch> {
+    TtyWatch::start()
+        .inspect_err(|error| tracing::error!(%error, "serial ports cannot be watched"))
+        .ok()
+}
+
 /// Bluetooth, if a device is reached by it: without one, nothing on the box is asked for it.
 fn device_radio(config: &Config, tasks: &TaskTracker, cancel: &CancellationToken) -> Option<Radio> {
     let mut links = config.devices.iter().flat_map(|device| &device.links);
-    links
-        .any(|link| link.address.class() == LinkClass::Ble)
-        .then(|| Radio::spawn(tasks, cancel.clone()))
+    let is_wanted =
+        config.foreign.ble.is_some() || links.any(|link| link.address.class() == LinkClass::Ble);
+    is_wanted.then(|| Radio::spawn(tasks, cancel.clone()))
 }
 
 fn wording(config: &Config) -> anyhow::Result<Wording> {

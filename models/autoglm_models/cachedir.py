@@ -38,6 +38,11 @@ class CacheDir:
         return self.root / "models"
 
     @property
+    def test_models(self) -> Path:
+        """Bundles for tests and benches alone, which no daemon is to find."""
+        return self.root / "test-models"
+
+    @property
     def build_tools(self) -> Path:
         return self.root / "build-tools"
 
@@ -48,6 +53,10 @@ class CacheDir:
     @property
     def test_providers(self) -> Path:
         return self.root / "test-providers"
+
+    @property
+    def peer_tools(self) -> Path:
+        return self.root / "peer-tools"
 
     @property
     def scratch(self) -> Path:

@@ -2,12 +2,13 @@
 
 import argparse
 import json
+import os
 import signal
 from dataclasses import dataclass
 
-from .bundles import DEFAULT_BUNDLES, BundleSpec, ensure_bundle
+from .bundles import DEFAULT_BUNDLES, FURTHER_BUNDLES, PEER_BUNDLE, BundleSpec, ensure_bundle
 from .cachedir import CacheDir
-from .environment import MODELS_DIR, ensure_test_tools
+from .environment import MODELS_DIR, ensure_build_tools, ensure_peer_tools, ensure_test_tools
 from .errors import (
     EXIT_INTERRUPTED,
     EXIT_OK,
@@ -92,12 +93,16 @@ def _parser() -> argparse.ArgumentParser:
     runtime = commands.add_parser("runtime", parents=[shared], help="ONNX Runtime's shared library")
     runtime.set_defaults(run=_runtime)
     bundles = commands.add_parser("bundles", parents=[shared], help="the default model bundles")
-    bundles.add_argument("names", nargs="*", metavar="BUNDLE", help="all of them if none is named")
+    bundles.add_argument("names", nargs="*", metavar="BUNDLE", help="the default ones if none is named")
     bundles.set_defaults(run=_bundles)
     test_tools = commands.add_parser(
         "test-tools", parents=[shared], help="what the tests need besides: foreign devices (pymodbus), execution providers"
     )
     test_tools.set_defaults(run=_test_tools)
+    peers = commands.add_parser(
+        "peers", parents=[shared], help="other engines, and the chat model for them, for `make bench-llm`"
+    )
+    peers.set_defaults(run=_peers)
     everything = commands.add_parser(
         "all", parents=[shared, grouped], help="system, runtime and bundles; mends what is damaged"
     )
@@ -149,6 +154,17 @@ def _test_tools(_options: argparse.Namespace, reporter: Reporter) -> Outcome:
     )
 
 
+def _peers(_options: argparse.Namespace, reporter: Reporter) -> Outcome:
+    cache, lock = CacheDir.of_this_user(), _lock()
+    (model,) = _chosen([PEER_BUNDLE])
+    with cache.exclusively(reporter):
+        tools = [ensure_peer_tools(cache, reporter), ensure_build_tools(cache, reporter)]
+        place = ensure_bundle(model, lock, cache, reporter)
+    # Where the bench looks.
+    (cache.peer_tools / "python-path").write_text(os.pathsep.join(map(str, tools)), "utf-8")
+    return Outcome({"peers": {"python_path": [str(path) for path in tools], "model": str(place)}})
+
+
 def _all(options: argparse.Namespace, reporter: Reporter) -> Outcome:
     outcomes = [step(options, reporter) for step in (_system, _runtime, _bundles)]
     return Outcome({key: value for outcome in outcomes for key, value in outcome.document.items()})
@@ -173,7 +189,7 @@ def _lock() -> dict[str, Package]:
 
 
 def _chosen(names: list[str]) -> list[BundleSpec]:
-    known = {spec.name: spec for spec in DEFAULT_BUNDLES}
+    known = {spec.name: spec for spec in DEFAULT_BUNDLES + FURTHER_BUNDLES}
     for name in names:
         if name not in known:
             raise Absent(f"there is no bundle {name}", f"known are {', '.join(known)}")

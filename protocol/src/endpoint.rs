@@ -123,6 +123,10 @@ impl<E> Endpoint<E> {
         self.connection.change_link(now, link);
     }
 
+    pub(crate) fn probe(&mut self) {
+        self.connection.probe();
+    }
+
     pub(crate) fn close(&mut self) {
         self.connection.close();
     }

@@ -11,6 +11,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import tomllib
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
@@ -38,6 +39,11 @@ LIBRARIES = {
     "libgcc_s.so.1": "libgcc-s1",
     "libudev.so.1": "libudev1",
     "libdbus-1.so.3": "libdbus-1-3",
+    "libstdc++.so.6": "libstdc++6",
+    # Parts of libc6, which older libraries still name.
+    "libdl.so.2": None,
+    "librt.so.1": None,
+    "libpthread.so.0": None,
 }
 
 
@@ -69,11 +75,12 @@ def main() -> int:
         )
         if options.models:
             stage = Path(tree) / "models"
-            _stage_models(stage, options.models)
-            _control(
-                stage, "autoglm-edge-models", version, architecture, "", "ONNX Runtime and models for the edge daemon"
-            )
-            print(_pack(stage, options.into / f"autoglm-edge-models_{version}_{architecture}.deb", "-Zgzip", "-z1"))
+            depends = _stage_models(stage, options.models)
+            summary = "ONNX Runtime and models for the edge daemon"
+            _control(stage, "autoglm-edge-models", version, architecture, depends, summary)
+            # Weights hardly get smaller.
+            quickly = ("-Znone",) if options.uncompressed else ("-Zgzip", "-z1")
+            print(_pack(stage, options.into / f"autoglm-edge-models_{version}_{architecture}.deb", *quickly))
     return 0
 
 
@@ -107,19 +114,40 @@ def _stage_daemon(stage: Path, binaries: Path) -> str:
         shutil.copy(HERE / name, control / name)
         (control / name).chmod(0o755)
     (control / "conffiles").write_text("/etc/autoglm-edge/config.toml\n", "ascii")
-    needed = {package for name in BINARIES for package in _packages(stage / "usr/bin" / name)}
-    libc = max(_libc_minor(stage / "usr/bin" / name) for name in BINARIES)
-    return ", ".join([f"libc6 (>= 2.{libc})", *sorted(needed), "systemd", "udev", "dbus"])
+    return _depends([stage / "usr/bin" / name for name in BINARIES], "systemd", "udev", "dbus")
 
 
-def _stage_models(stage: Path, cache: Path) -> None:
-    for kind in ("runtime", "models"):
-        if not (cache / kind).is_dir():
-            raise SystemExit(f"error: there is no {cache / kind}\nhint: make models")
-        shutil.copytree(cache / kind, stage / "usr/lib/autoglm-edge" / kind)
+def _stage_models(stage: Path, cache: Path) -> str:
+    """The same for the runtime and the bundles: whole ones, since the set-up puts them in place at once."""
+    place = stage / "usr/lib/autoglm-edge"
+    libraries = sorted(cache.glob("runtime/onnxruntime-*/libonnxruntime.so"))
+    bundles = sorted(path.parent for path in cache.glob("models/*/model.toml"))
+    if not libraries or not bundles:
+        raise SystemExit(
+            f"error: there is no {'bundle' if libraries else 'ONNX Runtime'} in {cache}\nhint: make models"
+        )
+    for directory in [libraries[-1].parent, *bundles]:
+        shutil.copytree(directory, place / directory.parent.name / directory.name)
     for path in stage.rglob("*"):
         path.chmod(0o755 if path.is_dir() else 0o644)
+    notice = stage / "usr/share/doc/autoglm-edge-models/copyright"
+    notice.parent.mkdir(parents=True)
+    notice.write_text(_licences(libraries[-1].parent, bundles), "utf-8")
+    notice.chmod(0o644)
     (stage / "DEBIAN").mkdir()
+    return _depends([libraries[-1]])
+
+
+def _licences(runtime: Path, bundles: list[Path]) -> str:
+    """What each part is, whose it is, and under which licence: from the bundles' own words."""
+    parts = [f"{runtime.name}: see LICENSE and ThirdPartyNotices.txt in /usr/lib/autoglm-edge/runtime/{runtime.name}\n"]
+    for bundle in bundles:
+        model = tomllib.loads((bundle / "model.toml").read_text("utf-8"))
+        origins = [f"{one['package']} {one['version']} ({one['registry']})" for one in model.get("origin", ())]
+        parts.append(
+            f"{model['name']}: {model['title']}\n  licence: {model['licence']}\n  made from: {', '.join(origins)}\n"
+        )
+    return "\n".join(parts)
 
 
 def _control(stage: Path, package: str, version: str, architecture: str, depends: str, summary: str) -> None:
@@ -153,6 +181,12 @@ def _copy(source: Path, place: Path) -> None:
     place.parent.mkdir(parents=True, exist_ok=True)
     shutil.copy(source, place)
     place.chmod(0o644)
+
+
+def _depends(files: list[Path], *besides: str) -> str:
+    """The packages of the libraries that programs or libraries ask for, and others that are known."""
+    needed = {package for file in files for package in _packages(file)}
+    return ", ".join([f"libc6 (>= 2.{max(map(_libc_minor, files))})", *sorted(needed), *besides])
 
 
 def _packages(binary: Path) -> set[str]:

@@ -86,6 +86,17 @@ impl Cable {
         wait_for("the cable", PATIENCE, || self.host.exists())
     }
 
+    /// Breaks it inside: it takes bytes at both ends and carries none, and nobody is told.
+    ///
+    /// # Errors
+    /// When it is not plugged in.
+    pub fn sever(&self) -> anyhow::Result<()> {
+        let carrying = self.carrying.as_ref();
+        carrying
+            .ok_or_else(|| anyhow::anyhow!("the cable is not plugged in"))?
+            .signal(nix::sys::signal::Signal::SIGSTOP)
+    }
+
     /// Pulls it.
     pub fn pull(&mut self) {
         self.carrying = None;

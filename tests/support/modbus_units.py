@@ -1,4 +1,4 @@
-"""Three Modbus RTU units of pymodbus on one serial line: modbus_units.py LINE
+"""Three Modbus units of pymodbus on one serial line, or behind one TCP port of loopback: modbus_units.py LINE | modbus_units.py PORT
 
 Unit 1 is a thermometer (input registers), unit 2 a pump (coil and holding registers), unit 3 a meter (floats in both word orders,
 and a register that it refuses). Every other unit is silent. The registers are those of tests/things/foreign/*.td.json.
@@ -11,7 +11,7 @@ import sys
 from pymodbus import FramerType
 from pymodbus.constants import ExcCodes
 from pymodbus.exceptions import NoSuchIdException
-from pymodbus.server import ModbusSerialServer
+from pymodbus.server import ModbusSerialServer, ModbusTcpServer
 from pymodbus.simulator import DataType, SimData, SimDevice
 
 
@@ -53,14 +53,15 @@ class OnlyThese(dict):
         raise NoSuchIdException
 
 
-async def main(line: str) -> None:
-    server = ModbusSerialServer(
-        context=[THERMOMETER, PUMP, METER],
-        framer=FramerType.RTU,
-        port=line,
-        baudrate=19200,
-        ignore_missing_devices=True,
-    )
+async def main(place: str) -> None:
+    units = [THERMOMETER, PUMP, METER]
+    if place.isdigit():
+        address = ("127.0.0.1", int(place))
+        server = ModbusTcpServer(context=units, framer=FramerType.SOCKET, address=address, ignore_missing_devices=True)
+    else:
+        server = ModbusSerialServer(
+            context=units, framer=FramerType.RTU, port=place, baudrate=19200, ignore_missing_devices=True
+        )
     server.context.devices = OnlyThese(server.context.devices)
     await server.serve_forever()
 

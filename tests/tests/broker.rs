@@ -178,6 +178,29 @@ async fn presence_is_online_while_connected_and_offline_after_a_sudden_end() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn presence_is_offline_after_an_orderly_end_too() {
+    let mut edge_box = EdgeBox::new().unwrap();
+    edge_box.start_broker().unwrap();
+    let port = edge_box.broker_port();
+    let mut watcher = side(port, "watcher", &["box/presence"]);
+    is_connected(&watcher).await;
+    let subject = side(port, "box", &[]);
+    assert_eq!(
+        next(&mut watcher).await,
+        ("box/presence".into(), "online".into())
+    );
+    // A clean disconnect: the broker forgets the last will, so it is said by ourselves.
+    subject.cancel.cancel();
+    assert_eq!(
+        next(&mut watcher).await,
+        ("box/presence".into(), "offline".into())
+    );
+    // Retained: whoever comes later hears it, too.
+    let mut late = side(port, "late", &["box/presence"]);
+    assert_eq!(next(&mut late).await.1, "offline");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_unacknowledged_message_comes_again_and_an_acknowledged_one_does_not() {
     let mut edge_box = EdgeBox::new().unwrap();
     edge_box.start_broker().unwrap();

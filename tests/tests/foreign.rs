@@ -25,14 +25,16 @@ fn described(name: &str) -> PathBuf {
 
 /// The units of pymodbus, on the far end of a cable.
 fn units(edge_box: &EdgeBox) -> Process {
+    units_at(edge_box, edge_box.path("far-bus").as_os_str())
+}
+
+/// The units of pymodbus on a line, or behind a port of loopback.
+fn units_at(edge_box: &EdgeBox, place: &std::ffi::OsStr) -> Process {
     let tools = newest(&cache().unwrap().join("test-tools"))
         .expect("run `python3 models/setup.py test-tools` (make test does)");
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("support/modbus_units.py");
     let mut command = Command::new("python3");
-    command
-        .arg(script)
-        .arg(edge_box.path("far-bus"))
-        .env("PYTHONPATH", tools);
+    command.arg(script).arg(place).env("PYTHONPATH", tools);
     command.stderr(std::fs::File::create(edge_box.path("units.log")).unwrap());
     Process::start(&mut command).unwrap()
 }
@@ -221,6 +223,37 @@ async fn three_modbus_units_share_a_bus_and_are_read_and_written_by_words() {
 }
 
 /// What Zigbee2MQTT publishes for one bulb (the documented list, with the documented exposes of such a bulb).
+#[tokio::test(flavor = "multi_thread")]
+async fn modbus_units_behind_tcp_are_read_and_written_and_return_with_their_server() {
+    let port = autoglm_tests::mosquitto::Mosquitto::free_port().unwrap();
+    let section = format!(
+        "[[foreign.modbus]]\nname = \"meters\"\naddress = \"modbus+tcp://127.0.0.1:{port}\"\ntimeout_ms = 400\n"
+    );
+    let edge_box = box_with(&section, &["thermometer", "pump", "meter", "absent"]).await;
+    let mut running = units_at(&edge_box, port.to_string().as_ref());
+    let status = is_online(&edge_box, 3).await;
+    assert_eq!(
+        status["foreign"]["meters"]["address"],
+        format!("modbus+tcp://127.0.0.1:{port}")
+    );
+    assert_eq!(
+        write(&edge_box, PUMP, "speed", &json!(70)).await.unwrap(),
+        json!(70)
+    );
+    assert_eq!(
+        read(&edge_box, METER, "voltage").await.unwrap(),
+        json!(230.5)
+    );
+    running.kill();
+    is_online(&edge_box, 0).await;
+    let _again = units_at(&edge_box, port.to_string().as_ref());
+    is_online(&edge_box, 3).await;
+    assert_eq!(
+        write(&edge_box, PUMP, "speed", &json!(45)).await.unwrap(),
+        json!(45)
+    );
+}
+
 fn bridge_devices() -> String {
     json!([{"ieee_address": "0x90fd9ffffe6494fc", "type": "Router", "network_address": 57440, "supported": true, "friendly_name": "reading_lamp",
         "definition": {"model": "LED1624G9", "vendor": "IKEA", "description": "TRADFRI LED bulb E14/E26/E27 600 lumen, dimmable, color, opal white",

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use autoglm_drivers::link::{LinkAddress, Opener};
 use autoglm_drivers::port::{LinkControl, LinkIndex, Port, PortError, PortEvent, port};
+use autoglm_drivers::serial::SerialPlace;
 use autoglm_protocol::{
     Config, FaultCode, PeerInfo, Reply, Request, RequestFailure, RequestId, Security, Value,
 };
@@ -80,7 +81,7 @@ async fn connect(directory: &Path, boot_id: u32, resume: Duration) -> Line {
 async fn open(directory: &Path) -> autoglm_drivers::link::Link {
     let path = directory.join("lamp");
     let address = LinkAddress::Serial {
-        path,
+        place: SerialPlace::Path(path),
         baud: 115_200,
     };
     Opener::default().open(&address).await.unwrap()
@@ -386,4 +387,35 @@ async fn a_port_that_is_not_there_or_busy_is_said_with_its_remedy() {
     );
     let wrong = message("serial:///dev/null").await;
     assert!(wrong.contains("/dev/null"), "{wrong}");
+}
+
+#[tokio::test]
+async fn a_busy_port_names_the_process_that_has_it() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("lamp");
+    let _line = autoglm_tests::device::line::Line::pseudo_terminal(&path).unwrap();
+    let address: LinkAddress = format!("serial://{}", path.display()).parse().unwrap();
+    // Another process has it, as a terminal program would: exclusively.
+    let mut other = std::process::Command::new("flock")
+        .args(["--exclusive", "--nonblock"])
+        .arg(&path)
+        .args(["-c", "echo held; exec cat"])
+        .stdin(std::process::Stdio::piped())
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut held = String::new();
+    let output = other.stdout.take().unwrap();
+    std::io::BufRead::read_line(&mut std::io::BufReader::new(output), &mut held).unwrap();
+    assert_eq!(held, "held\n");
+    let busy = Opener::default().open(&address).await.err().unwrap();
+    let text = busy.to_string();
+    let (by_name, by_id) = ("(process ", format!("{}", other.id()));
+    assert!(
+        text.contains("in use by") && text.contains(by_name) && text.contains(&by_id),
+        "{text}"
+    );
+    drop(other.stdin.take());
+    other.wait().unwrap();
+    Opener::default().open(&address).await.unwrap();
 }

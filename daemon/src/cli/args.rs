@@ -100,6 +100,9 @@ pub enum Command {
     /// List the links to devices
     Links,
 
+    /// List the serial ports of this machine, with the address to configure and who uses them; needs no daemon
+    Ports,
+
     /// List the models and what they run on, or try that again
     Models {
         /// What to do; `list` when left out
@@ -279,8 +282,8 @@ fn after_help() -> String {
         "Exit codes:\n{}
 JSON (--json):
   Standard output gets one object with \"version\": 1 and one member named after what it is:
-  status, things, thing, links, models, providers, probe, result, sessions, turns, deleted, key or ready. `chat`
-  prints one object a line: version, session and the event (understood, executed, delta, done,
+  status, things, thing, links, ports, models, providers, probe, result, sessions, turns, deleted, key
+  or ready. `chat` prints one object a line: version, session and the event (understood, executed, delta, done,
   failed) with its members. A failure goes to standard error as \"error\": code, message,
   causes, hint. Members may be added within a version; none is renamed or removed.
 

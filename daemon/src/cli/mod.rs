@@ -1,13 +1,14 @@
 //! `autoglmctl`: the command line, a client of the D-Bus API and of nothing else.
 //!
-//! It opens no store, no port and no model; whatever it shows came from the daemon, and whatever it judges (types of what was
+//! It opens no store, no port and no model; whatever it shows of them came from the daemon, and whatever it judges (types of what was
 //! typed, names that nearly match) the daemon judges again. In reading order:
 //!
 //! - [`args`]: the command line, with its help; [`daemon_args`]: that of `autoglm-edged`;
 //! - [`exit`] and [`failure`]: the numbers that a run ends with, and what is told about it;
 //! - [`bus`]: the daemon as calls and snapshots; [`target`]: names to things; [`input`]: typed text to JSON;
 //! - [`output`], [`table`], [`text`]: standard output for data, standard error for the rest;
-//! - one file for each family of commands: [`state`], [`models`], [`things`], [`command`], [`chat`], [`sessions`], [`key`], [`generate`].
+//! - one file for each family of commands: [`state`], [`models`], [`things`], [`command`], [`chat`], [`sessions`], [`key`], [`ports`],
+//!   [`generate`].
 
 pub mod args;
 pub mod bus;
@@ -21,6 +22,7 @@ pub mod input;
 pub mod key;
 pub mod models;
 pub mod output;
+pub mod ports;
 pub mod sessions;
 pub mod state;
 pub mod table;
@@ -66,6 +68,7 @@ fn run(cli: Cli, output: &mut Output) -> Result<Exit, Failure> {
         Command::Completions { shell } => return generate::completions(shell, output),
         Command::Man { dir } => return generate::man(&dir),
         Command::Key { command } => return key::run(&command, output),
+        Command::Ports => return ports::run(output),
         _ => {}
     }
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -121,6 +124,7 @@ async fn dispatch(global: &Global, command: Command, output: &mut Output) -> Res
         Command::Chat(_)
         | Command::Wait(_)
         | Command::Key { .. }
+        | Command::Ports
         | Command::Completions { .. }
         | Command::Man { .. } => Err(Failure::new(
             Exit::Internal,

@@ -1,4 +1,4 @@
-//! How a broker is spoken to, from any table that names one: clear text to this machine only unless it is allowed, TLS, login.
+//! How a broker is spoken to, from any table that names one (`[fleet]`, `[[foreign.mqtt]]`, `[[broker]]`): clear text to this machine only unless it is allowed, TLS, login.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -15,6 +15,8 @@ const CREDENTIAL: &str = "credential:";
 pub(super) struct Written<'a> {
     /// The table's name in messages, as `fleet`.
     pub(super) table: &'a str,
+    /// The key in it that names the broker.
+    pub(super) key: &'a str,
     /// `mqtts://host[:port]` or `mqtt://host[:port]`.
     pub(super) broker: &'a str,
     /// Whether clear text may leave this machine.
@@ -33,7 +35,7 @@ impl Written<'_> {
     }
 
     fn refused(&self, reject: &Reject<'_>, why: &str) -> ConfigError {
-        reject.value(self.key("broker"), self.broker, why)
+        reject.value(self.key(self.key), self.broker, why)
     }
 
     /// Checks it all. The files are read only by a connection, and by `--check`.
@@ -44,7 +46,7 @@ impl Written<'_> {
         let mut broker: Broker = self
             .broker
             .parse()
-            .map_err(|error| reject.value(self.key("broker"), self.broker, error))?;
+            .map_err(|error| reject.value(self.key(self.key), self.broker, error))?;
         let transport = match (&broker.access.transport, self.tls) {
             (Transport::Tls(_), Some(tls)) => Transport::Tls(self.tls_files(reject, tls)?),
             (Transport::Tls(_), None) => {

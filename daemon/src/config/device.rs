@@ -4,18 +4,49 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use autoglm_drivers::link::{LinkAddress, LinkClass, LinkId};
+use autoglm_drivers::mqtt::{Broker, Transport};
 
+use super::access::Written;
 use super::key::{KeySource, from_hex};
-use super::raw::{RawDevice, RawKey};
+use super::raw::{RawBroker, RawDevice, RawKey};
 use super::validate::{ConfigError, Reject, absolute, name};
 use super::{DeviceConfig, LinkConfig, Protection};
 
 /// The longest time that a connection may be kept, in seconds. A device remembers its latest requests only.
 const RESUME_S_MAX: u64 = 3600;
 
+/// The brokers by which devices are reached, as far as more is to be said of one than its address.
+pub(super) fn brokers(reject: &Reject<'_>, raw: &[RawBroker]) -> Result<Vec<Broker>, ConfigError> {
+    let mut brokers: Vec<Broker> = Vec::new();
+    for raw in raw {
+        let broker = Written {
+            table: "broker",
+            key: "address",
+            broker: &raw.address,
+            allow_clear: raw.allow_clear,
+            keep_alive_s: raw.keep_alive_s,
+            tls: raw.tls.as_ref(),
+            login: raw.login.as_ref(),
+        }
+        .broker(reject)?;
+        if brokers.iter().any(|known| is_same(known, &broker)) {
+            let why = "stands twice; one [[broker]] serves all devices that are reached by it";
+            return Err(reject.value("broker.address", &raw.address, why));
+        }
+        brokers.push(broker);
+    }
+    Ok(brokers)
+}
+
+/// Whether both are one address: host, port, and TLS or not.
+fn is_same(one: &Broker, other: &Broker) -> bool {
+    one.to_string() == other.to_string()
+}
+
 pub(super) fn devices(
     reject: &Reject<'_>,
     raw: Vec<RawDevice>,
+    brokers: &[Broker],
 ) -> Result<Vec<DeviceConfig>, ConfigError> {
     let (mut names, mut addresses) = (BTreeSet::new(), BTreeSet::new());
     raw.into_iter()
@@ -28,7 +59,7 @@ pub(super) fn devices(
                     "stands twice; names must be unique",
                 ));
             }
-            let links = links(reject, &device, &raw.links, &mut addresses)?;
+            let links = links(reject, &device, &raw.links, brokers, &mut addresses)?;
             let protection = protection(reject, &device, &raw)?;
             if protection == Protection::Clear
                 && let Some(link) = links
@@ -64,6 +95,7 @@ fn links(
     reject: &Reject<'_>,
     device: &str,
     raw: &[String],
+    brokers: &[Broker],
     addresses: &mut BTreeSet<String>,
 ) -> Result<Vec<LinkConfig>, ConfigError> {
     let key = format!("device.{device}.links");
@@ -73,9 +105,22 @@ fn links(
     let mut counts: BTreeMap<LinkClass, u32> = BTreeMap::new();
     raw.iter()
         .map(|text| {
-            let address: LinkAddress = text
+            let mut address: LinkAddress = text
                 .parse()
                 .map_err(|error| reject.value(key.clone(), text, error))?;
+            if let LinkAddress::Mqtt { broker, .. } = &mut address {
+                match brokers.iter().find(|known| is_same(known, broker)) {
+                    Some(known) => broker.clone_from(known),
+                    None if matches!(broker.access.transport, Transport::Tls(_)) => {
+                        let why = format!(
+                            "needs a table [[broker]] with address = \"{broker}\" and [broker.tls] with ca = the file of the authority that \
+                             signed the broker's certificate"
+                        );
+                        return Err(reject.value(key.clone(), text, why));
+                    }
+                    None => {}
+                }
+            }
             if !addresses.insert(address.to_string()) {
                 return Err(reject.value(key.clone(), text, "another link has it already"));
             }
@@ -99,22 +144,8 @@ fn protection(
     device: &str,
     raw: &RawDevice,
 ) -> Result<Protection, ConfigError> {
-    let source = |member: &str, raw: &RawKey| match raw {
-        RawKey::File(path) => {
-            let key = format!("device.{device}.{member}.file");
-            absolute(reject, &key, path).map(KeySource::File)
-        }
-        RawKey::Credential(credential) => {
-            let key = format!("device.{device}.{member}.credential");
-            let is_fit = !credential.is_empty()
-                && !credential.starts_with('.')
-                && !credential.contains(['/', '\0']);
-            match is_fit {
-                true => Ok(KeySource::Credential(credential.clone())),
-                false => Err(reject.value(key, credential, "must be the name of a credential")),
-            }
-        }
-    };
+    let source =
+        |member: &str, raw: &RawKey| key_source(reject, &format!("device.{device}.{member}"), raw);
     let key = raw.key.as_ref().map(|key| source("key", key)).transpose()?;
     match (key, &raw.identity, &raw.peer) {
         (None, None, None) => Ok(Protection::Clear),
@@ -143,6 +174,30 @@ fn protection(
             "",
             "identity (this box's private key) and peer (the device's public key) belong together",
         )),
+    }
+}
+
+/// Where a key is, checked.
+pub(super) fn key_source(
+    reject: &Reject<'_>,
+    key: &str,
+    raw: &RawKey,
+) -> Result<KeySource, ConfigError> {
+    match raw {
+        RawKey::File(path) => absolute(reject, &format!("{key}.file"), path).map(KeySource::File),
+        RawKey::Credential(credential) => {
+            let is_fit = !credential.is_empty()
+                && !credential.starts_with('.')
+                && !credential.contains(['/', '\0']);
+            match is_fit {
+                true => Ok(KeySource::Credential(credential.clone())),
+                false => Err(reject.value(
+                    format!("{key}.credential"),
+                    credential,
+                    "must be the name of a credential",
+                )),
+            }
+        }
     }
 }
 
@@ -180,6 +235,48 @@ mod tests {
         for part in ["device.desk.links", "autoglmctl key new", "key = {"] {
             assert!(error.contains(part), "{part}: {error}");
         }
+    }
+
+    #[test]
+    fn a_device_is_reached_over_tls_as_its_brokers_table_says() {
+        let device =
+            "[[device]]\nname = \"desk\"\nkey = { file = \"/k\" }\nlinks = [\"mqtts://b/desk\"]\n";
+        let error = read(device).unwrap_err();
+        for part in [
+            "device.desk.links",
+            "[[broker]]",
+            "mqtts://b:8883",
+            "[broker.tls]",
+        ] {
+            assert!(error.contains(part), "{part}: {error}");
+        }
+        let broker = "[[broker]]\naddress = \"mqtts://b:8883\"\n[broker.tls]\nca = \"/ca\"\ncertificate = \"/c\"\nkey = \"/p\"\n\
+                      [broker.login]\nuser = \"u\"\npassword_file = \"/w\"\n";
+        let devices = read(&format!("{broker}{device}")).unwrap();
+        let LinkAddress::Mqtt {
+            broker: found,
+            topic,
+        } = &devices[0].links[0].address
+        else {
+            panic!("it is at a broker")
+        };
+        assert_eq!(topic, "desk");
+        assert!(
+            matches!(&found.access.transport, Transport::Tls(files) if files.client.is_some() && files.authority == Path::new("/ca")),
+            "{found:?}"
+        );
+        assert_eq!(found.access.login.as_ref().unwrap().user, "u");
+        let twice = read(&format!("{broker}{broker}{device}")).unwrap_err();
+        assert!(
+            twice.contains("broker.address") && twice.contains("twice"),
+            "{twice}"
+        );
+        let clear = "[[broker]]\naddress = \"mqtt://b.example\"\n[broker.login]\nuser = \"u\"\npassword_file = \"/w\"\n";
+        let refused = read(clear).unwrap_err();
+        assert!(
+            refused.contains("broker.address") && refused.contains("allow_clear"),
+            "{refused}"
+        );
     }
 
     #[test]

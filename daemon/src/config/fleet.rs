@@ -28,6 +28,7 @@ pub(super) fn fleet(reject: &Reject<'_>, raw: RawFleet) -> Result<FleetConfig, C
     Ok(FleetConfig {
         broker: Written {
             table: "fleet",
+            key: "broker",
             broker: &raw.broker,
             allow_clear: raw.allow_clear,
             keep_alive_s: raw.keep_alive_s,

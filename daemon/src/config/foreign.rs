@@ -2,14 +2,19 @@
 //!
 //! The tables as they are written, their defaults with unit and reason, and the checks that make them [`ForeignConfig`].
 
+mod ble;
+
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use autoglm_drivers::link::LinkAddress;
+use autoglm_drivers::modbus::BusPlace;
 use autoglm_drivers::mqtt::Broker;
+use autoglm_drivers::serial::{LineFormat, Parity, StopBits};
 use serde::{Deserialize, Serialize};
 
+pub use self::ble::{Admission, BleConfig, RawBle, RawSensor, SensorConfig};
 use super::access::Written;
 use super::raw::{RawLogin, RawTls, keep_alive_s};
 use super::validate::{ConfigError, Reject, absolute, name};
@@ -25,17 +30,20 @@ pub struct RawForeign {
     pub modbus: Vec<RawModbus>,
     /// `[[foreign.mqtt]]`
     pub mqtt: Vec<RawMqtt>,
+    /// `[foreign.ble]`
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ble: Option<RawBle>,
 }
 
-/// `[[foreign.modbus]]`: a serial bus with Modbus RTU units.
+/// `[[foreign.modbus]]`: a bus with Modbus units, serial (RTU) or behind a device or gateway that speaks Modbus TCP.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RawModbus {
     /// Short unique name; forms name the bus by it.
     pub name: String,
-    /// `serial:///dev/…?baud=…`.
+    /// `serial:///dev/…?baud=…`, `serial://usb/…`, or `modbus+tcp://HOST[:502]`.
     pub address: String,
-    /// `none`, `even` or `odd`. Default none: what most devices come with, though the specification says even.
+    /// `none`, `even` or `odd`; of a serial line, as `stop_bits`. Default none: what most devices come with, though the specification says even.
     #[serde(default = "parity")]
     pub parity: String,
     /// 1 or 2. Default 1.
@@ -104,36 +112,21 @@ pub struct ForeignConfig {
     pub modbus: Vec<ModbusConfig>,
     /// Brokers.
     pub mqtt: Vec<MqttConfig>,
+    /// Bluetooth.
+    pub ble: Option<BleConfig>,
 }
 
-/// A serial bus.
+/// A Modbus bus.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ModbusConfig {
     /// Its name in forms.
     pub name: String,
-    /// The device node.
-    pub path: PathBuf,
-    /// Line speed in baud.
-    pub baud: u32,
-    /// Parity bit.
-    pub parity: Parity,
-    /// 1 or 2.
-    pub stop_bits: u8,
+    /// Where it is.
+    pub place: BusPlace,
     /// How long a unit may take to answer.
     pub timeout: Duration,
     /// How often observed properties are read whose forms say nothing.
     pub poll: Duration,
-}
-
-/// The parity bit of a serial character.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Parity {
-    /// There is none.
-    None,
-    /// Even.
-    Even,
-    /// Odd.
-    Odd,
 }
 
 /// A broker.
@@ -152,13 +145,18 @@ pub struct MqttConfig {
 }
 
 pub(super) fn validate(reject: &Reject<'_>, raw: RawForeign) -> Result<ForeignConfig, ConfigError> {
-    let mut names = BTreeSet::new();
+    // Bluetooth is there once, and its Things' source is called so.
+    let mut names = BTreeSet::from(["ble".to_owned()]);
     let mut unique = |key: &str, value: String| {
         let value = name(reject, key, value)?;
         if names.insert(value.clone()) {
             Ok(value)
         } else {
-            Err(reject.value(key, value, "stands twice; names must be unique"))
+            Err(reject.value(
+                key,
+                value,
+                "stands twice; names must be unique, and `ble` is Bluetooth's",
+            ))
         }
     };
     let mut modbus = Vec::new();
@@ -174,22 +172,31 @@ pub(super) fn validate(reject: &Reject<'_>, raw: RawForeign) -> Result<ForeignCo
     let things = raw
         .things
         .map(|path| absolute(reject, "foreign.things", &path));
+    let ble = raw.ble.map(|raw| ble::validate(reject, raw));
     Ok(ForeignConfig {
         things: things.transpose()?,
         modbus,
         mqtt,
+        ble: ble.transpose()?,
     })
 }
 
 fn modbus(reject: &Reject<'_>, name: String, raw: RawModbus) -> Result<ModbusConfig, ConfigError> {
     let key = |member: &str| format!("foreign.modbus.{name}.{member}");
-    let address = raw
-        .address
-        .parse()
-        .map_err(|error| reject.value(key("address"), &raw.address, error))?;
-    let LinkAddress::Serial { path, baud } = address else {
-        return Err(reject.value(key("address"), &raw.address, "must be a serial line"));
-    };
+    let timeout =
+        Duration::from_millis(reject.within(&key("timeout_ms"), raw.timeout_ms, 10, 60_000)?);
+    let poll =
+        Duration::from_millis(reject.within(&key("poll_ms"), raw.poll_ms, 10, 86_400_000)?);
+    Ok(ModbusConfig {
+        place: bus_place(reject, &name, &raw)?,
+        timeout,
+        poll,
+        name,
+    })
+}
+
+fn bus_place(reject: &Reject<'_>, name: &str, raw: &RawModbus) -> Result<BusPlace, ConfigError> {
+    let key = |member: &str| format!("foreign.modbus.{name}.{member}");
     let parity = match raw.parity.as_str() {
         "none" => Parity::None,
         "even" => Parity::Even,
@@ -202,22 +209,29 @@ fn modbus(reject: &Reject<'_>, name: String, raw: RawModbus) -> Result<ModbusCon
             ));
         }
     };
-    if !matches!(raw.stop_bits, 1 | 2) {
-        return Err(reject.value(key("stop_bits"), raw.stop_bits, "must be 1 or 2"));
+    let stop_bits = match raw.stop_bits {
+        1 => StopBits::One,
+        2 => StopBits::Two,
+        other => return Err(reject.value(key("stop_bits"), other, "must be 1 or 2")),
+    };
+    if raw.address.starts_with("modbus+tcp:") {
+        let place = raw.address.parse().map(BusPlace::Tcp);
+        return place.map_err(|error| reject.value(key("address"), &raw.address, error));
     }
-    let timeout =
-        Duration::from_millis(reject.within(&key("timeout_ms"), raw.timeout_ms, 10, 60_000)?);
-    let poll =
-        Duration::from_millis(reject.within(&key("poll_ms"), raw.poll_ms, 10, 86_400_000)?);
-    Ok(ModbusConfig {
-        path,
+    let address = raw
+        .address
+        .parse()
+        .map_err(|error| reject.value(key("address"), &raw.address, error))?;
+    let LinkAddress::Serial { place, baud } = address else {
+        let why = "must be a serial line or modbus+tcp://HOST";
+        return Err(reject.value(key("address"), &raw.address, why));
+    };
+    let format = LineFormat {
         baud,
         parity,
-        stop_bits: raw.stop_bits,
-        timeout,
-        poll,
-        name,
-    })
+        stop_bits,
+    };
+    Ok(BusPlace::Serial { place, format })
 }
 
 fn mqtt(reject: &Reject<'_>, name: String, raw: RawMqtt) -> Result<MqttConfig, ConfigError> {
@@ -237,6 +251,7 @@ fn mqtt(reject: &Reject<'_>, name: String, raw: RawMqtt) -> Result<MqttConfig, C
     Ok(MqttConfig {
         broker: Written {
             table: &format!("foreign.mqtt.{name}"),
+            key: "broker",
             broker: &raw.broker,
             allow_clear: raw.allow_clear,
             keep_alive_s: raw.keep_alive_s,
@@ -279,9 +294,11 @@ mod tests {
              [[foreign.mqtt]]\nname = \"home\"\nbroker = \"mqtt://127.0.0.1\"\nzigbee2mqtt = \"zigbee2mqtt/\"\n",
         )
         .unwrap();
-        assert_eq!(
-            (config.modbus[0].baud, config.modbus[0].timeout),
-            (9600, Duration::from_secs(1))
+        assert_eq!(config.modbus[0].timeout, Duration::from_secs(1));
+        assert!(
+            matches!(&config.modbus[0].place, BusPlace::Serial { format, .. } if *format == LineFormat::at(9600)),
+            "{:?}",
+            config.modbus[0].place
         );
         assert_eq!(config.mqtt[0].zigbee2mqtt.as_deref(), Some("zigbee2mqtt"));
         assert_eq!(config.mqtt[0].tasmota, None);
@@ -321,6 +338,10 @@ mod tests {
             (
                 format!("{bus}parity = \"mark\""),
                 ["foreign.modbus.meters.parity", "mark", "even"],
+            ),
+            (
+                "[[foreign.modbus]]\nname = \"plc\"\naddress = \"modbus+tcp://plc:0\"\n".to_owned(),
+                ["foreign.modbus.plc.address", "modbus+tcp://plc:0", "502"],
             ),
             (
                 format!("{bus}stop_bits = 3"),

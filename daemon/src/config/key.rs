@@ -108,13 +108,27 @@ impl KeySource {
     /// # Errors
     /// [`KeyError`]
     pub fn load(&self, kind: KeyKind) -> Result<SecretKey, KeyError> {
+        let text = self.load_text()?;
+        let digits = text.trim_end().strip_prefix(kind.tag());
+        let bytes = digits.and_then(from_hex).ok_or(KeyError::Malformed {
+            place: self.to_string(),
+            wanted: kind.tag().trim_end_matches(':'),
+        })?;
+        Ok(SecretKey::new(*bytes))
+    }
+
+    /// Reads a secret as it stands there, of 128 bytes at most, for who knows what it should look like.
+    ///
+    /// # Errors
+    /// [`KeyError`]
+    pub fn load_text(&self) -> Result<Zeroizing<String>, KeyError> {
         match self {
-            Self::File(path) => load(path, kind, Guard::Ours),
+            Self::File(path) => load(path, Guard::Ours),
             Self::Credential(name) => {
                 let Some(directory) = std::env::var_os("CREDENTIALS_DIRECTORY") else {
                     return Err(KeyError::NoCredentials { name: name.clone() });
                 };
-                load(&Path::new(&directory).join(name), kind, Guard::Systemd)
+                load(&Path::new(&directory).join(name), Guard::Systemd)
             }
         }
     }
@@ -127,7 +141,7 @@ enum Guard {
     Systemd,
 }
 
-fn load(path: &Path, kind: KeyKind, guard: Guard) -> Result<SecretKey, KeyError> {
+fn load(path: &Path, guard: Guard) -> Result<Zeroizing<String>, KeyError> {
     let place = path.display().to_string();
     let unreadable = |source| KeyError::Unreadable {
         place: place.clone(),
@@ -145,13 +159,7 @@ fn load(path: &Path, kind: KeyKind, guard: Guard) -> Result<SecretKey, KeyError>
     file.take(FILE_BYTES_MAX)
         .read_to_string(&mut text)
         .map_err(unreadable)?;
-    let digits = text.trim_end().strip_prefix(kind.tag());
-    let bytes = digits.and_then(from_hex);
-    let bytes = bytes.ok_or(KeyError::Malformed {
-        place,
-        wanted: kind.tag().trim_end_matches(':'),
-    })?;
-    Ok(SecretKey::new(*bytes))
+    Ok(text)
 }
 
 /// Writes a new key to a file that must not exist, readable by its owner alone.

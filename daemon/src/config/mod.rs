@@ -230,7 +230,12 @@ pub fn check(path: &Path) -> Result<Config, ConfigError> {
     let config = Config::load(path)?;
     let fleet = config.fleet.iter().map(|fleet| &fleet.broker);
     let foreign = config.foreign.mqtt.iter().map(|foreign| &foreign.broker);
-    for broker in fleet.chain(foreign) {
+    let links = config.devices.iter().flat_map(|device| &device.links);
+    let devices = links.filter_map(|link| match &link.address {
+        LinkAddress::Mqtt { broker, .. } => Some(broker),
+        LinkAddress::Serial { .. } | LinkAddress::Ble(_) => None,
+    });
+    for broker in fleet.chain(foreign).chain(devices) {
         let access = broker.access.check(std::time::SystemTime::now());
         access.map_err(|source| ConfigError::access(path, broker, source))?;
     }

@@ -29,6 +29,8 @@ pub struct RawConfig {
     pub foreign: super::foreign::RawForeign,
     /// `[fleet]`
     pub fleet: Option<RawFleet>,
+    /// `[[broker]]`
+    pub broker: Vec<RawBroker>,
     /// `[[device]]`
     pub device: Vec<RawDevice>,
 }
@@ -239,7 +241,7 @@ pub struct RawFleet {
     pub outbox: RawOutbox,
 }
 
-/// `[fleet.tls]`, `[foreign.mqtt.tls]`: PEM files, as absolute paths or `credential:NAME` (of systemd's `LoadCredential=`).
+/// `[fleet.tls]`, `[foreign.mqtt.tls]`, `[broker.tls]`: PEM files, as absolute paths or `credential:NAME` (of systemd's `LoadCredential=`).
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RawTls {
@@ -251,7 +253,7 @@ pub struct RawTls {
     pub key: Option<String>,
 }
 
-/// `[fleet.login]`, `[foreign.mqtt.login]`
+/// `[fleet.login]`, `[foreign.mqtt.login]`, `[broker.login]`
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RawLogin {
@@ -316,13 +318,31 @@ pub(super) fn keep_alive_s() -> u64 {
     15
 }
 
+/// `[[broker]]`: how a broker is spoken to by which devices are reached.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RawBroker {
+    /// `mqtts://host[:port]` or `mqtt://host[:port]`, as the devices' links name it.
+    pub address: String,
+    /// Whether `mqtt://` may leave this machine with a login in it. Default: no.
+    #[serde(default)]
+    pub allow_clear: bool,
+    /// MQTT keep-alive in seconds. Default 15: a dead connection is noticed after 23.
+    #[serde(default = "keep_alive_s")]
+    pub keep_alive_s: u64,
+    /// `[broker.tls]`, with `mqtts://`.
+    pub tls: Option<RawTls>,
+    /// `[broker.login]`
+    pub login: Option<RawLogin>,
+}
+
 /// `[[device]]`
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RawDevice {
     /// Short unique name.
     pub name: String,
-    /// `serial:///dev/…?baud=…` or `mqtt://BROKER/TOPIC`, the preferred one first.
+    /// `serial:///dev/…?baud=…`, `ble:///…` or `mqtts://BROKER/TOPIC`, the preferred one first.
     pub links: Vec<String>,
     /// The key that box and device share.
     #[serde(skip_serializing_if = "Option::is_none")]

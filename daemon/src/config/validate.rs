@@ -7,7 +7,7 @@ use std::time::Duration;
 use autoglm_drivers::backoff::Backoff;
 use autoglm_drivers::mqtt::{AccessError, Broker};
 
-use super::device::devices;
+use super::device::{brokers, devices};
 use super::fleet;
 use super::raw::RawConfig;
 use super::{Bus, Config, InferenceSettings, SessionSettings};
@@ -168,7 +168,7 @@ pub(super) fn validate(raw: RawConfig, path: &Path) -> Result<Config, ConfigErro
         state_dir: absolute(&reject, "box.state_dir", &raw.edge_box.state_dir)?,
         bus,
         log_filter: raw.log.filter,
-        devices: devices(&reject, raw.device)?,
+        devices: devices(&reject, raw.device, &brokers(&reject, &raw.broker)?)?,
         link_backoff,
         inference: InferenceSettings {
             runtime: raw

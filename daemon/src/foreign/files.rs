@@ -79,7 +79,9 @@ pub enum FileError {
         source: BindError,
     },
     /// A protocol that we have no binding for.
-    #[error("{path}: forms.href has the scheme {scheme:?} (known: modbus+rtu, mqtt, gatt)")]
+    #[error(
+        "{path}: forms.href has the scheme {scheme:?} (known: modbus+rtu, modbus+tcp, mqtt, gatt)"
+    )]
     Scheme {
         /// The file.
         path: PathBuf,
@@ -99,6 +101,14 @@ pub enum FileError {
         table: &'static str,
         /// What it has.
         known: String,
+    },
+    /// Reached by Bluetooth, which the configuration does not have.
+    #[error(
+        "{path}: the forms lead to a Bluetooth device, and the configuration has no [foreign.ble]"
+    )]
+    NoRadio {
+        /// The file.
+        path: PathBuf,
     },
     /// Two files describe one thing.
     #[error("{path}: the thing {id} is described by {other}, too")]
@@ -189,7 +199,7 @@ pub fn read(path: &Path) -> Result<Bound, FileError> {
     let described = Described::from_value(document).map_err(wrong)?;
     let scheme = form::scheme(&described.description).map_err(|error| wrong(error.into()))?;
     match scheme.as_str() {
-        modbus::SCHEME => ModbusThing::bind(described)
+        scheme if modbus::SCHEMES.contains(&scheme) => ModbusThing::bind(described)
             .map(Bound::Modbus)
             .map_err(wrong),
         mqtt::SCHEME => MqttThing::bind(described).map(Bound::Mqtt).map_err(wrong),
@@ -218,7 +228,14 @@ fn known(config: &ForeignConfig, path: &Path, bound: Bound) -> Result<Bound, Fil
                 .map(|broker| broker.name.as_str())
                 .collect(),
         ),
-        Bound::Gatt(_) => return Ok(bound),
+        Bound::Gatt(_) => {
+            return match config.ble {
+                Some(_) => Ok(bound),
+                None => Err(FileError::NoRadio {
+                    path: path.to_owned(),
+                }),
+            };
+        }
     };
     if known.contains(&name.as_str()) {
         return Ok(bound);

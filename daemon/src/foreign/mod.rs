@@ -3,13 +3,15 @@
 //! ```text
 //! config, *.td.json, discovery messages -> things/binding (pure) -> one task per bus or broker -> registry, like any other device
 //! ```
-//! Each configured Modbus bus ([`modbus`]) and broker ([`mqtt`]) has one owner task. It serves the [`Port`] of each of its Things, so that the
+//! Each configured Modbus bus ([`modbus`]) and broker ([`mqtt`]) has one owner task; of Bluetooth ([`ble`]) there is one for all that
+//! broadcast and one for each device that is connected. It serves the [`Port`] of each of its Things, so that the
 //! router notices nothing, and attaches and detaches them as they come and go ([`roster`]). Descriptions in files are read by [`files`].
 //!
 //! Never interprets payloads or registers itself, and opens no socket: that is `things::binding` and `drivers`.
 //!
 //! [`Port`]: autoglm_drivers::port::Port
 
+mod ble;
 pub mod files;
 mod modbus;
 mod mqtt;
@@ -19,18 +21,22 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Instant;
 
+use autoglm_drivers::ble::Radio;
+use autoglm_drivers::serial::TtyWatch;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::config::foreign::ForeignConfig;
+use crate::store::StoreHandle;
 use crate::things::registry::Registry;
+pub use ble::SensorCounters;
 use files::Bound;
 
 /// How a bus or broker stands.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct SourceStatus {
-    /// `modbus` or `mqtt`.
+    /// `modbus`, `mqtt`, `bthome` or `gatt`.
     pub kind: &'static str,
     /// Where it is.
     pub address: String,
@@ -65,20 +71,44 @@ impl Board {
     }
 }
 
+/// What foreign devices need from the rest of the daemon.
+#[derive(Debug, Clone, Copy)]
+pub struct Surroundings<'a> {
+    /// Where Things are kept.
+    pub registry: &'a Registry,
+    /// Where the counters of sensors are kept.
+    pub store: &'a StoreHandle,
+    /// Bluetooth, where the configuration has it.
+    pub radio: Option<&'a Radio>,
+    /// Serial ports, where udev tells of them.
+    pub ttys: Option<&'a TtyWatch>,
+}
+
+/// The owner tasks, as the rest sees them.
+#[derive(Debug, Clone)]
+pub struct Foreign {
+    /// How each bus, broker and Bluetooth device stands.
+    pub sources: Sources,
+    /// Lets counters of sensors start over, where sensors are listened to.
+    pub counters: Option<SensorCounters>,
+}
+
 /// Starts the owner tasks on `tracker`. What is wrong with a description in a file is logged, and that file left out.
 #[must_use]
 pub fn start(
     config: &ForeignConfig,
     box_id: &str,
-    registry: &Registry,
+    around: Surroundings<'_>,
     tracker: &TaskTracker,
     cancel: &CancellationToken,
-) -> Sources {
+) -> Foreign {
+    let registry = around.registry;
     let (publish, sources) = watch::channel(Arc::default());
     let board = Board(publish);
-    let (mut on_buses, mut at_brokers) = (
+    let (mut on_buses, mut at_brokers, mut by_radio) = (
         BTreeMap::<String, Vec<_>>::new(),
         BTreeMap::<String, Vec<_>>::new(),
+        Vec::new(),
     );
     for loaded in files::load(config) {
         match loaded {
@@ -87,10 +117,7 @@ pub fn start(
                 .entry(thing.broker.clone())
                 .or_default()
                 .push(thing),
-            Ok(Bound::Gatt(thing)) => tracing::warn!(
-                thing = %thing.described.description.id,
-                "a thing is described by GATT forms, which are not served over Bluetooth yet: it is left out"
-            ),
+            Ok(Bound::Gatt(thing)) => by_radio.push(thing),
             Err(error) => {
                 tracing::error!(%error, "a thing description cannot be used and is left out")
             }
@@ -98,7 +125,13 @@ pub fn start(
     }
     for bus in &config.modbus {
         let things = on_buses.remove(&bus.name).unwrap_or_default();
-        let owner = modbus::Owner::new(bus.clone(), things, registry.clone(), board.clone());
+        let owner = modbus::Owner::new(
+            bus.clone(),
+            things,
+            around.ttys.cloned(),
+            registry.clone(),
+            board.clone(),
+        );
         tracker.spawn(owner.run(cancel.clone()));
     }
     for broker in &config.mqtt {
@@ -114,7 +147,19 @@ pub fn start(
         );
         tracker.spawn(owner.run(cancel.clone()));
     }
-    sources
+    let counters = match (&config.ble, around.radio) {
+        (Some(config), Some(radio)) => {
+            let around = ble::Around {
+                radio,
+                store: around.store,
+                registry,
+                board: &board,
+            };
+            ble::start(config, by_radio, &around, tracker, cancel)
+        }
+        _ => None,
+    };
+    Foreign { sources, counters }
 }
 
 /// Waits until `moment`, for ever without one.

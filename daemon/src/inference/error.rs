@@ -273,6 +273,15 @@ pub enum InferenceError {
         #[source]
         source: Box<dyn StdError + Send + Sync>,
     },
+    /// The answer cannot be held to the form that was asked for: the form is not valid, or cannot be enforced, or is too large.
+    #[error("the form of the answer cannot be used: {reason}")]
+    Form {
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// No token can follow: all logits are NaN, or nothing is allowed.
+    #[error("the model gives no token that may come next")]
+    NoToken,
     /// The chat template refused these messages.
     #[error("the chat template refused the messages")]
     Template {

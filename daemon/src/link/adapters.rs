@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 
 use autoglm_drivers::link::{Link, LinkAddress, LinkError, Opener};
 use autoglm_drivers::mqtt::Broker;
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::policy::opening_at_once;
 
@@ -20,12 +20,14 @@ impl Adapters {
         opener: Opener,
         address: LinkAddress,
     ) -> Result<Link, LinkError> {
-        let limit = self.limit(&address);
-        let _permit = match &limit {
-            Some(limit) => limit.acquire().await.ok(),
-            None => None,
-        };
+        let _permit = self.admit(&address).await;
         opener.open(&address).await
+    }
+
+    /// Waits for a place among those that are opening by the same adapter; it is given back when dropped.
+    async fn admit(&self, address: &LinkAddress) -> Option<OwnedSemaphorePermit> {
+        // Nobody closes the semaphore.
+        self.limit(address)?.acquire_owned().await.ok()
     }
 
     fn limit(&self, address: &LinkAddress) -> Option<Arc<Semaphore>> {
@@ -40,5 +42,35 @@ impl Adapters {
                 ))
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use autoglm_drivers::link::LinkClass;
+    use futures_util::FutureExt as _;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_broker_has_only_so_many_links_opening_and_others_do_not_wait_for_it() {
+        let adapters = Adapters::default();
+        let device = |broker: &str, number: usize| -> LinkAddress {
+            format!("mqtt://{broker}/{number}").parse().unwrap()
+        };
+        let at_once = opening_at_once(LinkClass::Mqtt).unwrap();
+        let mut opening = Vec::new();
+        for number in 0..at_once {
+            opening.push(adapters.admit(&device("one", number)).await.unwrap());
+        }
+        let one_more = device("one", at_once);
+        let waits = adapters.admit(&one_more).now_or_never();
+        assert!(waits.is_none(), "more than {at_once} were admitted");
+        let other = adapters.admit(&device("two", 0)).now_or_never();
+        assert!(other.flatten().is_some());
+        let line = "serial:///dev/x".parse().unwrap();
+        assert!(adapters.admit(&line).await.is_none(), "lines have no limit");
+        opening.pop();
+        assert!(adapters.admit(&one_more).now_or_never().flatten().is_some());
     }
 }

@@ -465,12 +465,46 @@ fn next_id(id: RequestId) -> RequestId {
     request_id(&format!("after {:016x}", id.0))
 }
 
-/// What the ledger compares to tell a duplicate from another command under the same id.
+/// What the ledger compares to tell a duplicate from another command under the same id. Members of JSON objects count in the order
+/// of their names, in whatever order they were sent.
 fn digest(command: &Command) -> String {
-    let call = serde_json::to_vec(&command.call).unwrap_or_default();
+    let mut call = command.call.clone();
+    match &mut call.operation {
+        Operation::Invoke {
+            input: Some(value), ..
+        }
+        | Operation::Write { value, .. } => value.sort_all_objects(),
+        Operation::Invoke { input: None, .. } | Operation::Read { .. } => {}
+    }
+    let call = serde_json::to_vec(&call).unwrap_or_default();
     let mut hash = Sha256::new();
     hash.update(command.principal.to_string());
     hash.update([0]);
     hash.update(call);
     hex::encode(hash.finalize())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::things::description::ThingId;
+
+    #[test]
+    fn the_order_of_members_does_not_make_another_command() {
+        let digest_of = |input| {
+            let call = Call {
+                thing: ThingId::new("urn:lamp").unwrap(),
+                operation: Operation::Invoke {
+                    action: "fade".into(),
+                    input: serde_json::from_str(input).unwrap(),
+                },
+            };
+            digest(&Command::fresh(Principal::Fleet, call))
+        };
+        assert_eq!(
+            digest_of(r#"{"to": {"b": 1, "a": 2}, "in": 3}"#),
+            digest_of(r#"{"in": 3, "to": {"a": 2, "b": 1}}"#)
+        );
+        assert_ne!(digest_of(r#"{"in": 3}"#), digest_of(r#"{"in": 4}"#));
+    }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use serde_json::Value;
 
 use super::outcome::CommandError;
-use crate::inference::chat::{ChatMessage, ChatRequest, Choice, Role, Sampling};
+use crate::inference::chat::{ChatMessage, ChatRequest, Role, Sampling};
 use crate::session::{Session, Speaker, TurnRecord};
 use crate::things::description::ThingDescription;
 use crate::things::registry::{Presence, Things};
@@ -135,8 +135,8 @@ impl Speech {
             messages,
             max_tokens: self.answer_tokens_max,
             sampling: Sampling {
-                choice: Choice::Greedy,
                 repetition_penalty: REPETITION_PENALTY,
+                ..Sampling::default()
             },
             begin_within: None,
         }

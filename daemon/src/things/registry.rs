@@ -134,6 +134,7 @@ pub enum Report {
 
 enum Change {
     Attach(Attachment, oneshot::Sender<()>),
+    Recall(Arc<ThingDescription>, Arc<ThingSchemas>),
     Interrupt(DeviceName),
     Resume(DeviceName, LinkId),
     Detach(DeviceName),
@@ -219,6 +220,12 @@ impl Registry {
             && is_visible.await.is_ok()
     }
 
+    /// A device was known before the daemon started: its Thing is offline until it comes. One that is known already is left as it is.
+    pub async fn recall(&self, description: Arc<ThingDescription>, schemas: Arc<ThingSchemas>) {
+        let recall = Change::Recall(description, schemas);
+        let _ = self.changes.send(recall).await;
+    }
+
     /// A device's link broke, and its connection is kept.
     pub async fn interrupt(&self, device: DeviceName) {
         let _ = self.changes.send(Change::Interrupt(device)).await;
@@ -302,6 +309,7 @@ impl RegistryTask {
                 })
                 .await;
             }
+            Change::Recall(description, schemas) => self.recall(description, schemas),
             Change::Interrupt(device) => self.interrupt(&device),
             Change::Resume(device, link) => self.resume(&device, link),
             Change::Detach(device) => {
@@ -401,6 +409,25 @@ impl RegistryTask {
                     values,
                 },
             );
+        });
+    }
+
+    fn recall(&mut self, description: Arc<ThingDescription>, schemas: Arc<ThingSchemas>) {
+        self.publish.send_if_modified(|things| {
+            if things.contains_key(&description.id) {
+                return false;
+            }
+            let snapshot = ThingSnapshot {
+                description: Arc::clone(&description),
+                schemas,
+                // Since when it is away nobody knows; since now nobody was there to know.
+                presence: Presence::Offline {
+                    since: SystemTime::now(),
+                },
+                values: BTreeMap::new(),
+            };
+            Arc::make_mut(things).insert(description.id.clone(), snapshot);
+            true
         });
     }
 

@@ -169,7 +169,11 @@ impl FromStr for BleAddress {
     }
 }
 
-fn parse_adapter(text: &str) -> Result<AdapterSelector, BleAddressError> {
+/// An adapter by its name or address; any, where the text is empty.
+///
+/// # Errors
+/// [`BleAddressError::Adapter`].
+pub fn parse_adapter(text: &str) -> Result<AdapterSelector, BleAddressError> {
     if text.is_empty() {
         return Ok(AdapterSelector::Any);
     }

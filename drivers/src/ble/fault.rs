@@ -21,6 +21,9 @@ pub(super) fn sort(name: &str, text: &str) -> Fault {
             .contains(&part.to_ascii_lowercase())
     };
     match name {
+        "org.bluez.Error.NotConnected" => Fault::NotConnected,
+        // The bearer of attributes is gone, though the device may still count as connected.
+        _ if says("Not connected") => Fault::NotConnected,
         "org.bluez.Error.InProgress" => Fault::Busy,
         _ if says("already in progress") || says("Operation already exists") => Fault::Busy,
         "org.bluez.Error.AuthenticationFailed"
@@ -97,6 +100,7 @@ impl OperationError {
         let error = match fault {
             Fault::Busy => BleError::Busy { device, source },
             Fault::Authentication => BleError::Authentication { device, source },
+            Fault::NotConnected => BleError::NotConnected { device },
             _ => BleError::Failed {
                 device,
                 step,
@@ -139,6 +143,11 @@ mod tests {
                 "org.freedesktop.DBus.Error.UnknownObject",
                 "",
                 Fault::Unknown,
+            ),
+            (
+                "org.bluez.Error.Failed",
+                "Not connected",
+                Fault::NotConnected,
             ),
             ("org.freedesktop.DBus.Error.NoReply", "", Fault::TimedOut),
             (

@@ -4,6 +4,7 @@
 //! else holds it, disconnected. Never retries and never reconnects.
 
 use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 
 use btleplug::api::{CharPropFlags, Characteristic, Peripheral as _, WriteType};
@@ -30,15 +31,15 @@ const SUBSCRIBE_TRIES: u32 = 3;
 const OUTGOING: usize = 4;
 
 /// What a device is connected for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Purpose {
     /// To carry packets.
     Packets {
         layout: Layout,
         mtu_bytes_max: usize,
     },
-    /// To read, write and observe its characteristics.
-    Gatt,
+    /// To read, write and observe its characteristics; of these, as (service, characteristic), it must have all.
+    Gatt(Arc<[(Uuid, Uuid)]>),
 }
 
 /// A device that was connected and prepared.
@@ -100,7 +101,12 @@ pub(super) async fn reach(
     )
     .await?;
     let channel = match purpose {
-        Purpose::Gatt => None,
+        Purpose::Gatt(wanted) => {
+            for (service, uuid) in wanted.iter() {
+                characteristic(&tap, device, *service, *uuid).map_err(missing)?;
+            }
+            None
+        }
         Purpose::Packets {
             layout,
             mtu_bytes_max,
@@ -115,10 +121,6 @@ async fn prepare(
     layout: Layout,
     mtu_bytes_max: usize,
 ) -> Result<Channel, OperationError> {
-    let missing = |error| OperationError {
-        fault: Fault::ServicesMissing,
-        error,
-    };
     let write = characteristic(tap, device, layout.service, layout.write).map_err(missing)?;
     let notify = characteristic(tap, device, layout.service, layout.notify).map_err(missing)?;
     // Entered before it is asked for, so that the first notification has a reader.
@@ -135,6 +137,14 @@ async fn prepare(
         incoming,
         last_word,
     })
+}
+
+/// The cache is of older firmware, or it is another kind of device: the machine finds out which.
+fn missing(error: BleError) -> OperationError {
+    OperationError {
+        fault: Fault::ServicesMissing,
+        error,
+    }
 }
 
 fn characteristic(
@@ -293,17 +303,6 @@ impl GattClient {
     #[must_use]
     pub fn device(&self) -> DeviceAddress {
         self.lease.device
-    }
-
-    /// All characteristics, as (service, characteristic).
-    #[must_use]
-    pub fn characteristics(&self) -> Vec<(Uuid, Uuid)> {
-        let services = self.tap.peripheral.services();
-        services
-            .into_iter()
-            .flat_map(|service| service.characteristics)
-            .map(|found| (found.service_uuid, found.uuid))
-            .collect()
     }
 
     /// Reads a characteristic's value. Dropping the future does not stop the radio.

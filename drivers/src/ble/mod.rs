@@ -35,10 +35,11 @@ use std::sync::Arc;
 use tokio::sync::{Notify, broadcast, mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use uuid::Uuid;
 
 pub use address::{BleAddress, DeviceAddress};
 pub use gatt::GattClient;
-pub use pairing::Credential;
+pub use pairing::{Credential, Question};
 pub use types::{AdapterStatus, Advertisement, BleError, RadioStatus};
 
 use self::adapter::Wanted;
@@ -109,15 +110,23 @@ impl Radio {
         self.ask(address, wanted, answer).await
     }
 
-    /// Connects a foreign device for reading and writing its characteristics, as [`Radio::open`] does.
+    /// Connects a foreign device for reading and writing its characteristics, as [`Radio::open`] does. It must have all of
+    /// `characteristics`, given as (service, characteristic); if it seems not to, its services are learnt anew once.
     ///
     /// # Errors
     /// What is missing, with its remedy.
-    pub async fn connect(&self, address: &BleAddress) -> Result<GattClient, BleError> {
+    pub async fn connect(
+        &self,
+        address: &BleAddress,
+        characteristics: Arc<[(Uuid, Uuid)]>,
+    ) -> Result<GattClient, BleError> {
         let (reply, answer) = oneshot::channel();
-        let target = address.target.clone();
-        self.ask(address, Wanted::Gatt { target, reply }, answer)
-            .await
+        let wanted = Wanted::Gatt {
+            target: address.target.clone(),
+            purpose: Purpose::Gatt(characteristics),
+            reply,
+        };
+        self.ask(address, wanted, answer).await
     }
 
     /// Pairs with a device that advertises and trusts it from then on. It may take up to 45 s, since a person may have to press

@@ -1,9 +1,11 @@
 //! Pairing through org.bluez, which btleplug 0.13.5 lacks: an agent of ours answers for exactly the device that is being paired,
-//! with what the person who asked gave beforehand. Nothing is confirmed that was not given, and nothing of it is logged.
+//! with what the person who asked gave beforehand, or is asked now. Nothing is confirmed that was not given, and nothing of it is
+//! logged.
 
 use std::fmt;
 use std::time::Duration;
 
+use tokio::sync::{mpsc, oneshot};
 use zbus::{ObjectPath, OwnedObjectPath};
 
 use super::address::DeviceAddress;
@@ -16,9 +18,34 @@ const BLUEZ: &str = "/org/bluez";
 /// The most that registering the agent may take.
 const REGISTER: Duration = Duration::from_secs(5);
 
+/// What a device's pairing asks of a person. Dropping the answer's sender is a "no".
+pub enum Question {
+    /// The six digits that the device shows.
+    Passkey(oneshot::Sender<u32>),
+    /// The PIN of an old device, 1 to 16 characters.
+    Pin(oneshot::Sender<String>),
+    /// Whether the device shows these six digits.
+    Matches(u32, oneshot::Sender<()>),
+    /// Nothing: these are to be typed on the device.
+    Show(String),
+}
+
+impl fmt::Debug for Question {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str(match self {
+            Self::Passkey(_) => "Passkey",
+            Self::Pin(_) => "Pin",
+            Self::Matches(..) => "Matches(hidden)",
+            Self::Show(_) => "Show(hidden)",
+        })
+    }
+}
+
 /// What the person knows of the device.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone)]
 pub enum Credential {
+    /// Nothing yet: a person is there to be asked.
+    Ask(mpsc::Sender<Question>),
     /// Nothing: the device has neither keys nor a display ("just works"), which anybody near may overhear and imitate.
     None,
     /// The six digits that the device shows, or that it expects, 0 to 999999.
@@ -30,6 +57,7 @@ pub enum Credential {
 impl fmt::Debug for Credential {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         out.write_str(match self {
+            Self::Ask(_) => "Ask",
             Self::None => "None",
             Self::Passkey(_) => "Passkey(hidden)",
             Self::Pin(_) => "Pin(hidden)",
@@ -42,9 +70,22 @@ impl Credential {
     fn capability(&self) -> &'static str {
         match self {
             Self::None => "NoInputNoOutput",
-            Self::Passkey(_) | Self::Pin(_) => "KeyboardDisplay",
+            Self::Ask(_) | Self::Passkey(_) | Self::Pin(_) => "KeyboardDisplay",
         }
     }
+}
+
+/// Asks the person, and waits for the answer; BlueZ itself gives up after a while.
+async fn ask<T>(
+    person: &mpsc::Sender<Question>,
+    question: impl FnOnce(oneshot::Sender<T>) -> Question,
+) -> Result<T, AgentError> {
+    let (reply, answer) = oneshot::channel();
+    // Nobody is there any more: that is a "no", too.
+    let _ = person.send(question(reply)).await;
+    answer
+        .await
+        .map_err(|_| AgentError::Rejected("the person said no".to_owned()))
 }
 
 /// An error that BlueZ understands as the person's "no".
@@ -71,6 +112,12 @@ impl Agent {
         }
     }
 
+    async fn show(&self, digits: String) {
+        if let Credential::Ask(person) = &self.credential {
+            let _ = person.send(Question::Show(digits)).await;
+        }
+    }
+
     fn rejected<T>(&self) -> Result<T, AgentError> {
         Err(AgentError::Rejected(
             "the device asks for something else than was given".to_owned(),
@@ -83,26 +130,33 @@ impl Agent {
 impl Agent {
     fn release(&self) {}
 
-    fn request_pin_code(&self, device: ObjectPath<'_>) -> Result<String, AgentError> {
+    async fn request_pin_code(&self, device: ObjectPath<'_>) -> Result<String, AgentError> {
         self.check(&device)?;
         match &self.credential {
             Credential::Pin(pin) => Ok(pin.clone()),
+            Credential::Ask(person) => ask(person, Question::Pin).await,
             Credential::None | Credential::Passkey(_) => self.rejected(),
         }
     }
 
-    fn request_passkey(&self, device: ObjectPath<'_>) -> Result<u32, AgentError> {
+    async fn request_passkey(&self, device: ObjectPath<'_>) -> Result<u32, AgentError> {
         self.check(&device)?;
-        match self.credential {
-            Credential::Passkey(passkey) => Ok(passkey),
+        match &self.credential {
+            Credential::Passkey(passkey) => Ok(*passkey),
+            Credential::Ask(person) => ask(person, Question::Passkey).await,
             Credential::None | Credential::Pin(_) => self.rejected(),
         }
     }
 
-    fn request_confirmation(&self, device: ObjectPath<'_>, passkey: u32) -> Result<(), AgentError> {
+    async fn request_confirmation(
+        &self,
+        device: ObjectPath<'_>,
+        passkey: u32,
+    ) -> Result<(), AgentError> {
         self.check(&device)?;
-        match self.credential {
-            Credential::Passkey(given) if given == passkey => Ok(()),
+        match &self.credential {
+            Credential::Passkey(given) if *given == passkey => Ok(()),
+            Credential::Ask(person) => ask(person, |reply| Question::Matches(passkey, reply)).await,
             _ => self.rejected(),
         }
     }
@@ -110,7 +164,8 @@ impl Agent {
     fn request_authorization(&self, device: ObjectPath<'_>) -> Result<(), AgentError> {
         self.check(&device)?;
         match self.credential {
-            Credential::None => Ok(()),
+            // To pair is what the person asked for; there is nothing to compare.
+            Credential::None | Credential::Ask(_) => Ok(()),
             Credential::Passkey(_) | Credential::Pin(_) => self.rejected(),
         }
     }
@@ -119,9 +174,18 @@ impl Agent {
         self.check(&device)
     }
 
-    fn display_passkey(&self, _device: ObjectPath<'_>, _passkey: u32, _entered: u16) {}
+    /// Called again with each key that is pressed on the device.
+    async fn display_passkey(&self, device: ObjectPath<'_>, passkey: u32, entered: u16) {
+        if entered == 0 && self.check(&device).is_ok() {
+            self.show(format!("{passkey:06}")).await;
+        }
+    }
 
-    fn display_pin_code(&self, _device: ObjectPath<'_>, _pin: &str) {}
+    async fn display_pin_code(&self, device: ObjectPath<'_>, pin: &str) {
+        if self.check(&device).is_ok() {
+            self.show(pin.to_owned()).await;
+        }
+    }
 
     fn cancel(&self) {}
 }

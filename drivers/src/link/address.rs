@@ -1,16 +1,16 @@
 //! Link addresses: URIs, so that they can stand in a config file, a log line and a D-Bus property alike.
 //!
-//! `serial:///dev/ttyUSB0?baud=115200`, `ble:///C0:FF:EE:00:00:01`, `mqtt://broker:1883/autoglm/devices/desk`. This module parses
+//! `serial:///dev/ttyUSB0?baud=115200`, `serial://usb/serial/A50285BI`, `ble:///C0:FF:EE:00:00:01`, `mqtt://broker:1883/autoglm/devices/desk`. This module parses
 //! and prints them; what they name is opened by [`super::open`].
 
 use std::fmt;
-use std::path::PathBuf;
 use std::str::FromStr;
 
 use super::LinkClass;
 use crate::ble::BleAddress;
 use crate::ble::address::BleAddressError;
 use crate::mqtt::{Broker, BrokerError};
+use crate::serial::{PlaceError, SerialPlace};
 
 /// Baud rate of a serial link whose address names none: the rate that most boards' bootloaders and
 /// the usual USB bridges come up with.
@@ -19,18 +19,18 @@ pub const BAUD_DEFAULT: u32 = 115_200;
 /// Where a link leads.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum LinkAddress {
-    /// A serial line: `serial:///dev/ttyUSB0?baud=115200`.
+    /// A serial line: `serial:///dev/ttyUSB0?baud=115200`, `serial://usb/serial/A50285BI`; see [`crate::serial::place`].
     Serial {
-        /// The device node, or a stable link to it (`/dev/serial/by-id/…`).
-        path: PathBuf,
+        /// The port.
+        place: SerialPlace,
         /// Line speed in baud, 8N1, no flow control.
         baud: u32,
     },
     /// A BLE device: `ble:///C0:FF:EE:00:00:01`, `ble://hci0/name/Lamp`; see [`crate::ble::address`].
     Ble(BleAddress),
-    /// A device at a broker: `mqtt://broker:1883/autoglm/devices/desk`.
+    /// A device at a broker: `mqtts://broker:8883/autoglm/devices/desk`.
     Mqtt {
-        /// The broker.
+        /// The broker; an address alone says nothing of certificates and logins.
         broker: Broker,
         /// The topic below which the device has `up`, `down` and `presence`.
         topic: String,
@@ -41,13 +41,15 @@ pub enum LinkAddress {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum AddressError {
     /// The part before `:` names no kind of link that exists.
-    #[error("`{0}` is no link scheme (known: serial, ble, mqtt)")]
+    #[error("`{0}` is no link scheme (known: serial, ble, mqtt, mqtts)")]
     UnknownScheme(String),
-    /// A serial address without an absolute device path.
-    #[error("a serial address needs an absolute path, as in serial:///dev/ttyUSB0?baud=115200")]
-    NoPath,
+    /// The port of a serial address.
+    #[error(transparent)]
+    Serial(#[from] PlaceError),
     /// An option after `?` that this kind of link does not have.
-    #[error("unknown option `{0}` in a serial address (known: baud)")]
+    #[error(
+        "unknown option `{0}` in a serial address (known: baud, and of a USB adapter interface and port)"
+    )]
     UnknownOption(String),
     /// A baud rate that is no number or is out of range.
     #[error("baud `{0}` is not a number from 50 to 4000000")]
@@ -73,7 +75,7 @@ impl FromStr for LinkAddress {
         match scheme {
             "serial" => Self::serial(rest),
             "ble" => Ok(Self::Ble(rest.parse()?)),
-            "mqtt" => Self::mqtt(rest),
+            "mqtt" | "mqtts" => Self::mqtt(scheme, rest),
             _ => Err(AddressError::UnknownScheme(scheme.to_owned())),
         }
     }
@@ -92,10 +94,7 @@ impl LinkAddress {
 
     fn serial(rest: &str) -> Result<Self, AddressError> {
         let (path, query) = rest.split_once('?').unwrap_or((rest, ""));
-        let path = path.strip_prefix("//").unwrap_or(path);
-        if !path.starts_with('/') || path.len() < 2 {
-            return Err(AddressError::NoPath);
-        }
+        let mut place = SerialPlace::parse(path.strip_prefix("//").unwrap_or(path))?;
         let mut baud = BAUD_DEFAULT;
         for option in query.split('&').filter(|option| !option.is_empty()) {
             match option.split_once('=') {
@@ -106,16 +105,14 @@ impl LinkAddress {
                         .filter(|baud| (50..=4_000_000).contains(baud))
                         .ok_or_else(|| AddressError::Baud(value.to_owned()))?;
                 }
+                Some((name, value)) if place.option(name, value)? => {}
                 _ => return Err(AddressError::UnknownOption(option.to_owned())),
             }
         }
-        Ok(Self::Serial {
-            path: PathBuf::from(path),
-            baud,
-        })
+        Ok(Self::Serial { place, baud })
     }
 
-    fn mqtt(rest: &str) -> Result<Self, AddressError> {
+    fn mqtt(scheme: &str, rest: &str) -> Result<Self, AddressError> {
         let place = rest.strip_prefix("//").unwrap_or(rest);
         let (broker, topic) = place.split_once('/').unwrap_or((place, ""));
         let topic = topic.trim_end_matches('/');
@@ -124,7 +121,7 @@ impl LinkAddress {
             return Err(AddressError::Topic(topic.to_owned()));
         }
         Ok(Self::Mqtt {
-            broker: format!("mqtt://{broker}").parse()?,
+            broker: format!("{scheme}://{broker}").parse()?,
             topic: topic.to_owned(),
         })
     }
@@ -133,7 +130,11 @@ impl LinkAddress {
 impl fmt::Display for LinkAddress {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Serial { path, baud } => write!(out, "serial://{}?baud={baud}", path.display()),
+            Self::Serial { place, baud } => {
+                write!(out, "serial://{place}?baud={baud}")?;
+                let mut options = place.options();
+                options.try_for_each(|(name, value)| write!(out, "&{name}={value}"))
+            }
             Self::Ble(address) => address.fmt(out),
             Self::Mqtt { broker, topic } => write!(out, "{broker}/{topic}"),
         }
@@ -149,9 +150,13 @@ mod tests {
         for text in [
             "serial:///dev/ttyUSB0?baud=9600",
             "serial:///dev/serial/by-id/usb-x-if00?baud=3000000",
+            "serial://usb/serial/A%2050285BI?baud=115200",
+            "serial://usb/id/0403:6001?baud=9600&interface=1&port=0",
+            "serial://usb/id/0403:6001/serial/A50285BI?baud=9600",
             "ble://hci0/name/Desk%20lamp?mtu=20",
             "mqtt://broker.local:1999/autoglm/devices/desk",
             "mqtt://[::1]:1883/desk",
+            "mqtts://broker.local:8883/desk",
         ] {
             let address: LinkAddress = text.parse().unwrap();
             assert_eq!(address.to_string(), text);
@@ -164,7 +169,7 @@ mod tests {
         assert_eq!(
             address,
             LinkAddress::Serial {
-                path: "/dev/ttyS1".into(),
+                place: SerialPlace::Path("/dev/ttyS1".into()),
                 baud: BAUD_DEFAULT
             }
         );
@@ -175,6 +180,11 @@ mod tests {
         let parse = |text: &str| text.parse::<LinkAddress>().unwrap_err().to_string();
         assert!(parse("usb:///dev/x").contains("`usb`"));
         assert!(parse("serial://ttyUSB0").contains("absolute path"));
+        assert!(parse("serial://usb/A50285BI").contains("usb/serial/"));
+        assert!(parse("serial://usb/id/403:6001").contains("`403:6001`"));
+        assert!(parse("serial://usb/serial/").contains("serial number"));
+        assert!(parse("serial://usb/serial/A?interface=x").contains("interface `x`"));
+        assert!(parse("serial:///dev/x?interface=1").contains("`interface=1`"));
         assert!(parse("serial:///dev/x?speed=1").contains("`speed=1`"));
         assert!(parse("serial:///dev/x?baud=fast").contains("`fast`"));
         assert!(parse("serial:///dev/x?baud=9").contains("`9`"));

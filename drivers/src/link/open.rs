@@ -1,19 +1,13 @@
 //! Opens links, and says when one may be worth opening.
 
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
 
 use tokio::sync::Notify;
 
 use super::{Link, LinkAddress};
 use crate::ble::{BleError, Radio};
 use crate::mqtt::device::{AttachError, Brokers};
-use crate::serial::{self, OpenError};
-
-/// How often the name of an absent serial line is looked for: a fifth of the second within which a replugged adapter is to be
-/// back, and a look costs a few microseconds.
-const LOOK: Duration = Duration::from_millis(200);
+use crate::serial::{self, Arrivals, LineFormat, OpenError, TtyWatch};
 
 /// Why a link could not be opened.
 #[derive(Debug, thiserror::Error)]
@@ -34,13 +28,28 @@ pub enum LinkError {
 pub struct Opener {
     brokers: Brokers,
     radio: Option<Radio>,
+    ttys: Option<TtyWatch>,
 }
 
 impl Opener {
     /// An opener that reaches devices by these brokers, and by this radio if there is to be one.
     #[must_use]
     pub fn new(brokers: Brokers, radio: Option<Radio>) -> Self {
-        Self { brokers, radio }
+        Self {
+            brokers,
+            radio,
+            ttys: None,
+        }
+    }
+
+    /// With serial ports that are watched: they are opened once udev's rules have run, and announced then. Without, paths that are absent
+    /// are looked for again and again.
+    #[must_use]
+    pub fn with_ttys(self, ttys: TtyWatch) -> Self {
+        Self {
+            ttys: Some(ttys),
+            ..self
+        }
     }
 
     /// Opens a link; that somebody answers on it is not said by this.
@@ -49,8 +58,10 @@ impl Opener {
     /// What is missing, with its remedy.
     pub async fn open(&self, address: &LinkAddress) -> Result<Link, LinkError> {
         match address {
-            LinkAddress::Serial { path, baud } => {
-                Ok(Link::Stream(Box::new(serial::open(path, *baud)?)))
+            LinkAddress::Serial { place, baud } => {
+                let format = LineFormat::at(*baud);
+                let line = serial::open_place(place, format, self.ttys.as_ref()).await?;
+                Ok(Link::Stream(Box::new(line)))
             }
             LinkAddress::Ble(address) => {
                 let radio = self.radio.as_ref().ok_or(BleError::Stopped)?;
@@ -66,7 +77,9 @@ impl Opener {
     #[must_use]
     pub fn announcements(&self, address: &LinkAddress) -> Announcements {
         match address {
-            LinkAddress::Serial { path, .. } => Announcements::Path(path.clone()),
+            LinkAddress::Serial { place, .. } => {
+                Announcements::Port(Arrivals::new(place.clone(), self.ttys.clone()))
+            }
             LinkAddress::Ble(address) => Announcements::Device(
                 self.radio
                     .as_ref()
@@ -79,36 +92,22 @@ impl Opener {
     }
 }
 
-/// Tells when a link may be worth trying at once: its node has appeared, or its device has spoken.
+/// Tells when a link may be worth trying at once: its port was plugged in, or its device has spoken.
 #[derive(Debug)]
 pub enum Announcements {
-    /// A node that may appear.
-    Path(PathBuf),
+    /// A port that may be plugged in.
+    Port(Arrivals),
     /// A device that may speak at its broker, or advertise; `None` for a broker that nobody knows.
     Device(Option<Arc<Notify>>),
 }
 
 impl Announcements {
-    /// Waits for the next announcement. Dropping the future loses none but a node that came and went.
+    /// Waits for the next announcement. Dropping the future loses none but a port that came and went.
     pub async fn next(&mut self) {
         match self {
-            Self::Path(path) => appears(path).await,
+            Self::Port(arrivals) => arrivals.next().await,
             Self::Device(Some(spoke)) => spoke.notified().await,
             Self::Device(None) => std::future::pending().await,
-        }
-    }
-}
-
-/// Waits until a path that is absent exists.
-async fn appears(path: &Path) {
-    let mut look = tokio::time::interval(LOOK);
-    look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    let mut was_absent = false;
-    loop {
-        look.tick().await;
-        match path.exists() {
-            true if was_absent => return,
-            is_there => was_absent = !is_there,
         }
     }
 }

@@ -1,5 +1,6 @@
 //! The line under a Modbus client: counts what comes in, and throws away what came before the request.
 
+use std::fmt;
 use std::io;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -9,10 +10,14 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, ReadBuf};
 
 /// A stream that outlives the clients that are made over it. Clones are the same line; only one is used at a time.
-#[derive(Debug)]
 pub(super) struct Line<T>(Arc<Mutex<Inner<T>>>);
 
-#[derive(Debug)]
+impl<T> fmt::Debug for Line<T> {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str("Line")
+    }
+}
+
 struct Inner<T> {
     stream: T,
     /// Input up to the first byte of the request is an earlier answer that came late.
@@ -38,6 +43,13 @@ impl<T> Line<T> {
     // Held for one poll and never across one, so a panic in between cannot leave it half changed.
     fn inner(&self) -> MutexGuard<'_, Inner<T>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Goes on over another stream; what was on its way on the old one is gone with it.
+    pub(super) fn replace(&self, stream: T) {
+        let mut inner = self.inner();
+        inner.stream = stream;
+        inner.is_stale = false;
     }
 
     /// What comes in from now on is counted; what stands in the buffer is thrown away when the request's first byte leaves.

@@ -1,4 +1,4 @@
-//! Modbus RTU on a serial line: one request at a time, each ending in an answer or a typed error.
+//! Modbus RTU on a serial line, and Modbus TCP: one request at a time, each ending in an answer or a typed error.
 //!
 //! tokio-modbus 0.17 frames and checks; what it leaves to us, or gets wrong, is dealt with here:
 //! - it waits for ever: every request has a deadline;
@@ -6,16 +6,18 @@
 //!   `call` is used, and lengths and echoes are checked here;
 //! - after a decoding error its stream reports an end that is none: every failure gets a fresh client over the same line;
 //! - an answer that comes too late would be taken for the answer to the next question, which nothing in Modbus RTU tells apart: after a
-//!   failure the line must be quiet for a while, and whatever stands in its buffer when a request begins is thrown away.
+//!   failure the line must be quiet for a while, and whatever stands in its buffer when a request begins is thrown away. Over TCP requests
+//!   are numbered, but each client counts from 0 again: there a failure makes the connection anew.
 //!
-//! Never decides what to ask, when to ask again, or whether a unit is away. Read first: [`line`](self) then MODBUS over Serial
-//! Line V1.02 §2.5.1 (frames are kept apart by silence of 3.5 characters).
+//! Never decides what to ask, when to ask again, or whether a unit is away. Read first: [`line`](self), [`place`], then MODBUS over
+//! Serial Line V1.02 §2.5.1 (frames are kept apart by silence of 3.5 characters) and MODBUS Messaging on TCP/IP V1.0b §3.1 (they are counted).
 
 mod line;
+mod place;
 
 use std::fmt;
 use std::io;
-use std::path::Path;
+use std::pin::Pin;
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -23,8 +25,10 @@ use tokio_modbus::client::{self, Client as _, Context};
 use tokio_modbus::slave::{Slave, SlaveContext as _};
 use tokio_modbus::{Error, ProtocolError, Request, Response};
 
-use crate::serial::{self, OpenError, Parity, StopBits};
+use crate::link::ByteStream;
 use line::Line;
+
+pub use place::{BusPlace, OpenBusError, TcpPlace, TcpPlaceError, open};
 
 /// Above 19,200 baud the silence between frames is fixed (MODBUS over Serial Line V1.02 §2.5.1.1).
 const SILENCE_MIN: Duration = Duration::from_micros(1_750);
@@ -118,34 +122,32 @@ impl BusError {
     }
 }
 
-/// A bus on a real serial line.
-pub type SerialBus = Bus<tokio_serial::SerialStream>;
+/// A bus that was opened by its place.
+pub type OpenBus = Bus<Box<dyn ByteStream>>;
 
-/// Opens a serial line exclusively as a bus, eight data bits.
-///
-/// # Errors
-/// As [`serial::open`].
-pub fn open(
-    path: &Path,
-    baud: u32,
-    parity: Parity,
-    stop_bits: StopBits,
-) -> Result<SerialBus, OpenError> {
-    serial::open_as(path, baud, parity, stop_bits).map(|line| Bus::new(line, baud))
+/// A stream that is on its way.
+type Renewing<T> = Pin<Box<dyn Future<Output = io::Result<T>> + Send>>;
+/// Makes a stream anew.
+type Renew<T> = Box<dyn Fn() -> Renewing<T> + Send>;
+
+/// How frames are kept apart.
+enum Framing<T> {
+    /// By silence, for so long.
+    Rtu(Duration),
+    /// By their header. After a failure the stream is made anew: an answer that comes late dies with the old one.
+    Tcp(Renew<T>),
 }
 
-/// A serial line with units on it. It is owned by one task: requests cannot overlap, since each borrows it.
+/// A serial line or a connection with units on it. It is owned by one task: requests cannot overlap, since each borrows it.
 pub struct Bus<T> {
     line: Line<T>,
     client: Context,
-    silence: Duration,
+    framing: Framing<T>,
 }
 
 impl<T> fmt::Debug for Bus<T> {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        out.debug_struct("Bus")
-            .field("silence", &self.silence)
-            .finish_non_exhaustive()
+        out.debug_struct("Bus").finish_non_exhaustive()
     }
 }
 
@@ -160,7 +162,18 @@ impl<T: AsyncRead + AsyncWrite + Unpin + Send + 'static> Bus<T> {
         Self {
             line,
             client,
-            silence: silence.max(SILENCE_MIN),
+            framing: Framing::Rtu(silence.max(SILENCE_MIN)),
+        }
+    }
+
+    /// Takes a connection to a device or gateway; `renew` makes another one to the same place.
+    #[must_use]
+    fn over_tcp(stream: T, renew: Renew<T>) -> Self {
+        let line = Line::new(stream);
+        Self {
+            client: client::tcp::attach(line.clone()),
+            line,
+            framing: Framing::Tcp(renew),
         }
     }
 
@@ -252,7 +265,9 @@ impl<T: AsyncRead + AsyncWrite + Unpin + Send + 'static> Bus<T> {
         request: Request<'_>,
         timeout: Duration,
     ) -> Result<Response, BusError> {
-        tokio::time::sleep(self.silence).await;
+        if let Framing::Rtu(silence) = self.framing {
+            tokio::time::sleep(silence).await;
+        }
         self.client.set_slave(Slave(unit));
         self.line.begin_request();
         let error = match tokio::time::timeout(timeout, self.client.call(request)).await {
@@ -281,9 +296,19 @@ impl<T: AsyncRead + AsyncWrite + Unpin + Send + 'static> Bus<T> {
 
     /// Makes the line ready for the next request after a failure.
     async fn after(&mut self, error: BusError) -> BusError {
-        self.client = client::rtu::attach(self.line.clone());
-        if !error.is_line() {
-            self.line.settle(SETTLE, SETTLE_MAX).await;
+        match &self.framing {
+            _ if error.is_line() => {}
+            Framing::Rtu(_) => {
+                self.client = client::rtu::attach(self.line.clone());
+                self.line.settle(SETTLE, SETTLE_MAX).await;
+            }
+            Framing::Tcp(renew) => match renew().await {
+                Ok(stream) => {
+                    self.line.replace(stream);
+                    self.client = client::tcp::attach(self.line.clone());
+                }
+                Err(error) => return BusError::Line(error),
+            },
         }
         error
     }

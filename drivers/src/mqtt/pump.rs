@@ -192,6 +192,7 @@ impl Pump {
                     while let Ok(publish) = acks.try_recv() {
                         let _ = connection.client.try_ack(&publish);
                     }
+                    self.take_leave(&connection);
                     let _ = connection.client.try_disconnect();
                     let _ = tokio::time::timeout(GOODBYE, async { while events.recv().await.is_some() {} }).await;
                     drop(poller);
@@ -229,6 +230,26 @@ impl Pump {
         Ended::Failed {
             failure,
             lived: lived.unwrap_or_default(),
+        }
+    }
+
+    /// Says ourselves what the broker would say if we vanished. It leaves before the disconnect on the same connection, so the broker
+    /// has it; nobody waits for more.
+    fn take_leave(&self, connection: &Connection) {
+        let Some(will) = self.config.will.as_ref().filter(|_| connection.is_ready) else {
+            return;
+        };
+        let last_word = Publication {
+            topic: will.topic.clone(),
+            payload: will.payload.clone(),
+            retain: true,
+            correlation: None,
+        };
+        if !send(&connection.client, &last_word, &PublishOptions::default()) {
+            tracing::debug!(
+                topic = will.topic,
+                "left without a word: too much was on its way"
+            );
         }
     }
 

@@ -101,7 +101,8 @@ impl Broker {
     }
 }
 
-/// The message that the broker sends in our name when we vanish.
+/// The message that the broker sends in our name when we vanish, and that we send ourselves when we leave: a clean disconnect makes
+/// the broker forget it (MQTT 5 §3.1.2.5), and a retained `online` would stand for ever.
 #[derive(Debug, Clone)]
 pub struct Will {
     /// Topic, retained.

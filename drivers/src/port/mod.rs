@@ -11,10 +11,12 @@
 //! [`Config::resume_window`](autoglm_protocol::Config::resume_window): requests and observers survive, and whoever asked learns of the
 //! break only if it lasts longer. A port never opens a link; [`LinkControl`] is how its supervisor gives and takes them.
 //!
-//! [`mod@task`] is the loop, [`pipe`] the link as the loop uses it, [`carry`] what is too large for a request.
+//! [`mod@task`] is the loop, [`pipe`] the link as the loop uses it, [`silence`] the suspicion that nobody is there, [`carry`] what is too
+//! large for a request.
 
 pub mod carry;
 pub mod pipe;
+mod silence;
 pub mod task;
 
 use std::sync::Arc;
@@ -145,6 +147,9 @@ pub enum LinkEnd {
     /// It gave no more bytes: unplugged, or the other side is gone.
     #[error("the link is gone (end of file)")]
     Closed,
+    /// The device answers neither a request nor probes: the line is broken at its end, or it is off.
+    #[error("the device does not answer, not even to probes")]
+    Silent,
     /// It failed.
     #[error("the link failed")]
     Failed(#[source] std::io::Error),

@@ -17,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::carry::{Carrier, Parcel};
 use super::pipe::{Pipe, Reading, Turn};
+use super::silence::{Silence, Verdict};
 use super::{
     Answer, Command, LinkEnd, LinkIndex, LinkOrder, LinkQuality, Port, PortError, PortEvent,
 };
@@ -72,6 +73,7 @@ impl PortTask {
             held: VecDeque::new(),
             standing: Standing::Absent,
             meter: Meter::new(quality),
+            silence: Silence::begin(Instant::ZERO),
         };
         loop {
             let now = machine.now();
@@ -80,6 +82,7 @@ impl PortTask {
             machine.tell_time(now);
             machine.pipe.fill(now, &mut machine.host);
             machine.drain(now);
+            machine.watch_silence(now);
             let reading = match machine.held.len() < HELD_MAX {
                 true => Reading::Open,
                 false => Reading::Paused,
@@ -135,6 +138,7 @@ struct Machine {
     /// As it was told last.
     standing: Standing,
     meter: Meter,
+    silence: Silence,
 }
 
 impl Machine {
@@ -144,12 +148,45 @@ impl Machine {
 
     fn deadline(&self) -> Option<tokio::time::Instant> {
         let timeouts = self.host.poll_timeout().into_iter();
-        let at = timeouts.chain(self.tell_time_at).min()?;
+        let silence = self.silence.deadline();
+        let at = timeouts.chain(self.tell_time_at).chain(silence).min()?;
         Some(self.origin + Duration::from_micros(at.as_micros()))
+    }
+
+    /// Since when somebody waits for an answer over the link below, if somebody does. While the connection is interrupted the machine
+    /// itself tries.
+    fn waiting(&self) -> Option<Instant> {
+        let is_carried = self.link.is_some() && self.standing == Standing::Connected;
+        let asked = self.in_flight.values().map(|request| request.asked);
+        asked.min().filter(|_| is_carried)
+    }
+
+    /// A link on which nobody answers is given back, although it takes bytes: another may reach the device, or the same when it is
+    /// opened again. The connection is kept meanwhile.
+    fn watch_silence(&mut self, now: Instant) {
+        match self.silence.judge(now, self.waiting()) {
+            Verdict::Wait => {}
+            Verdict::Probe => {
+                self.host.probe();
+                self.pipe.fill(now, &mut self.host);
+            }
+            Verdict::Broken => self.lose_link(now, LinkEnd::Silent),
+        }
+    }
+
+    fn lose_link(&mut self, now: Instant, end: LinkEnd) {
+        self.pipe = Pipe::Absent;
+        self.silence = Silence::begin(now);
+        if let Some(link) = self.link.take() {
+            self.held.push_back(PortEvent::LinkLost { link, end });
+        }
+        self.host.change_link(now, LinkKind::Stream);
+        self.meter.begin(None, self.host.stats());
     }
 
     fn on_order(&mut self, order: LinkOrder) {
         let now = self.now();
+        self.silence.on_heard(now);
         match order {
             LinkOrder::Use(index, link) => {
                 self.pipe = Pipe::new(link);
@@ -168,10 +205,12 @@ impl Machine {
         let now = self.now();
         match turn {
             Ok(Turn::Read(count)) => {
+                self.silence.on_heard(now);
                 self.meter.quality.bytes_received += count as u64;
                 self.host.handle_input(now, self.pipe.input(count));
             }
             Ok(Turn::Packet(packet)) => {
+                self.silence.on_heard(now);
                 self.meter.quality.bytes_received += packet.len() as u64;
                 self.host.handle_input(now, &packet);
             }
@@ -183,14 +222,7 @@ impl Machine {
                     }
                 }
             }
-            Err(end) => {
-                self.pipe = Pipe::Absent;
-                if let Some(link) = self.link.take() {
-                    self.held.push_back(PortEvent::LinkLost { link, end });
-                }
-                self.host.change_link(now, LinkKind::Stream);
-                self.meter.begin(None, self.host.stats());
-            }
+            Err(end) => self.lose_link(now, end),
         }
     }
 

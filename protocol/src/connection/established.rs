@@ -295,6 +295,11 @@ impl Established {
         }
     }
 
+    /// Asks the peer for a sign of life.
+    pub(crate) fn probe(&mut self) {
+        self.ping_wanted = true;
+    }
+
     pub(crate) fn on_persist_timeout(&mut self, now: Instant, timers: &mut TimerTable) {
         self.ping_wanted = true;
         self.sender.rtt.back_off();

@@ -230,6 +230,13 @@ impl Connection {
         self.timers = TimerTable::default();
     }
 
+    /// Asks the peer for a sign of life, if there is a connection; one more packet will come out of `poll_transmit`.
+    pub(crate) fn probe(&mut self) {
+        if let State::Established(established) = &mut self.state {
+            established.probe();
+        }
+    }
+
     /// How many bytes of messages the owner still holds for its driver.
     pub(crate) fn set_backlog(&mut self, bytes: usize) {
         let limit = self.config.receive_backlog_bytes;

@@ -186,6 +186,12 @@ impl Host {
         self.endpoint.send(now, &Message::TimeSync { unix_micros })
     }
 
+    /// Asks the device for a sign of life now, before the keep-alive does: it answers at once, whatever it works at. Nothing happens
+    /// without a connection, and what to make of silence is the caller's to say.
+    pub fn probe(&mut self) {
+        self.endpoint.probe();
+    }
+
     /// What is carried in both directions that is too large for a message.
     pub fn transfers(&mut self) -> Transfers<'_> {
         self.endpoint.transfers()

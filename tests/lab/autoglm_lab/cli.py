@@ -17,7 +17,7 @@ from .console import note, say
 from .errors import EXIT_INTERRUPTED, EXIT_LAB, EXIT_OK, LabError
 from .fresh import start
 from .image.warm import build_disk_for, ensure_image
-from .machine import channel
+from .machine import channel, transfer
 from .machine.vm import Machine, existing
 from .scenarios import runner
 
@@ -175,20 +175,20 @@ def _push(options: argparse.Namespace) -> int:
     for source in sources:
         if not source.exists():
             raise LabError(f"there is no {source}", "paths before the last are of this side")
-    Machine(options.name).push([source.resolve() for source in sources], str(destination))
+    transfer.push(Machine(options.name), [source.resolve() for source in sources], str(destination))
     return EXIT_OK
 
 
 def _pull(options: argparse.Namespace) -> int:
     *sources, destination = options.paths
-    Machine(options.name).pull(sources, Path(destination))
+    transfer.pull(Machine(options.name), sources, Path(destination))
     return EXIT_OK
 
 
 def _install(options: argparse.Namespace) -> int:
     package = product.package()
     machine = Machine(options.name)
-    machine.push([package], "/root")
+    transfer.push(machine, [package], "/root")
     machine.shell(f"dpkg -i --force-confold /root/{package.name}", timeout_s=300)
     note(f"{package.name} is installed: `lab run autoglmctl status`")
     return EXIT_OK

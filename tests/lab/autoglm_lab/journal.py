@@ -24,6 +24,10 @@ class Entry:
     # What the daemon said besides, by name, without journald's prefix.
     fields: dict[str, str]
 
+    def __str__(self) -> str:
+        named = "".join(f" {name}={value}" for name, value in sorted(self.fields.items()))
+        return f"{self.at:12.6f} {self.unit}: {self.message}{named}"
+
 
 class Journal:
     """Follows one boot's journal; a machine that was booted again gets a new one."""
@@ -56,14 +60,15 @@ class Journal:
         with self._changed:
             return self._entries[place:]
 
-    def wait_for(self, pattern: str, *, after: int, unit: str = "", patience_s: float = 60) -> Entry:
-        """The first entry after a place whose message matches. Raises LabError when none comes."""
+    def wait_for(self, pattern: str, *, after: int, unit: str = "", patience_s: float = 60, **fields: str) -> Entry:
+        """The first entry after a place whose message matches, and whose fields are so. Raises LabError when none comes."""
         deadline, at = time.monotonic() + patience_s, after
         expression = re.compile(pattern)
         with self._changed:
             while True:
                 for entry in self._entries[at:]:
-                    if entry.unit.startswith(unit) and expression.search(entry.message):
+                    is_meant = entry.unit.startswith(unit) and fields.items() <= entry.fields.items()
+                    if is_meant and expression.search(entry.message):
                         return entry
                 at = len(self._entries)
                 if time.monotonic() >= deadline:
@@ -93,7 +98,7 @@ class Journal:
         if is_error:
             return
         *lines, self._rest = (self._rest + data).split(b"\n")
-        entries = [_entry(json.loads(line)) for line in lines if line]
+        entries = [entry_of(json.loads(line)) for line in lines if line]
         with self._changed:
             self._entries += entries
             self._changed.notify_all()
@@ -115,7 +120,8 @@ class Journal:
             self._machine.run(["systemd-cat", "echo", mark])
 
 
-def _entry(record: dict) -> Entry:
+def entry_of(record: dict) -> Entry:
+    """From a line of `journalctl -o json`."""
     # A kernel's line is stamped when it is said, not when it is read; a daemon's by journald.
     stamp = record.get("_SOURCE_MONOTONIC_TIMESTAMP") or record["__MONOTONIC_TIMESTAMP"]
     unit = "kernel" if record.get("_TRANSPORT") == "kernel" else record.get("_SYSTEMD_UNIT") or ""

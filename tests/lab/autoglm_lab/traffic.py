@@ -35,10 +35,12 @@ class Device:
         self._log = directory / "lamp.log"
         self._notes.touch()
         self._process: subprocess.Popen | None = None
+        # Of simulated-device, besides: other ways by which it is reached.
+        self.options: list[str] = []
 
     def power_on(self, delay_ms: int = 0) -> None:
         command = [str(program("simulated-device")), "lamp", "--pty", str(self.line), "--state", str(self._state)]
-        command += ["--executions", str(self._notes), "--delay-ms", str(delay_ms)]
+        command += ["--executions", str(self._notes), "--delay-ms", str(delay_ms), *self.options]
         with open(self._log, "ab") as log:
             self._process = start(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
 

@@ -39,6 +39,8 @@ const BENCHES: [(&str, &str, &[&str]); 5] = [
             "2",
             "--churn",
             "2",
+            "--stream",
+            "3",
         ],
     ),
     (

@@ -12,8 +12,10 @@ use autoglm_drivers::backoff::Backoff;
 use autoglm_drivers::ble::address::{MTU_BYTES_MAX, MTU_BYTES_MIN};
 use autoglm_drivers::link::LinkAddress;
 use autoglm_drivers::mqtt::device::{Brokers, End};
+use autoglm_drivers::mqtt::{ClientFiles, TlsFiles, Transport};
 use autoglm_edge::config::key::{KeyKind, KeySource, from_hex};
 use autoglm_protocol::{SecretKey, Security};
+use autoglm_tests::device::datagrams;
 use autoglm_tests::device::lamp::{self, Lamp};
 use autoglm_tests::device::line::Line;
 use autoglm_tests::device::model::Model;
@@ -23,6 +25,7 @@ use autoglm_tests::device::serve::{Options, serve};
 use autoglm_tests::device::thermometer::{self, Thermometer};
 use autoglm_tests::device::ways::Ways;
 use clap::{Parser, ValueEnum};
+use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -41,7 +44,7 @@ struct Arguments {
     /// What it is.
     kind: Kind,
     /// Make a pseudo-terminal and name it so.
-    #[arg(long, required_unless_present_any = ["serial", "ble", "mqtt"])]
+    #[arg(long, required_unless_present_any = ["serial", "ble", "packets", "mqtt"])]
     pty: Option<PathBuf>,
     /// Use a real serial port.
     #[arg(long)]
@@ -56,9 +59,21 @@ struct Arguments {
     /// The most bytes of a packet that it takes by radio, 20 to 500.
     #[arg(long, default_value_t = MTU_BYTES_MAX, requires = "ble", value_parser = parse_mtu)]
     ble_mtu: usize,
+    /// Be on a radio that another program plays, at this UNIX datagram socket (tests/lab/radio).
+    #[arg(long, value_name = "SOCKET")]
+    packets: Option<PathBuf>,
     /// Be reached by a broker: mqtt://HOST:PORT/TOPIC.
     #[arg(long)]
     mqtt: Option<LinkAddress>,
+    /// The authority that signed the broker's certificate, for mqtts://.
+    #[arg(long, requires = "mqtt")]
+    mqtt_ca: Option<PathBuf>,
+    /// Its own certificate for the broker.
+    #[arg(long, requires_all = ["mqtt_ca", "mqtt_key"])]
+    mqtt_certificate: Option<PathBuf>,
+    /// The private key of that certificate.
+    #[arg(long, requires = "mqtt_certificate")]
+    mqtt_key: Option<PathBuf>,
     /// The key that it shares with the box.
     #[arg(long)]
     key: Option<PathBuf>,
@@ -125,23 +140,31 @@ async fn main() -> anyhow::Result<()> {
     if let Some(controller) = &arguments.ble {
         let peripheral =
             Peripheral::start(controller, &arguments.ble_name, arguments.ble_mtu).await?;
-        ways.add_peripheral(peripheral);
+        ways.add_radio(peripheral.into_hosts());
     }
+    if let Some(path) = &arguments.packets {
+        ways.add_radio(datagrams::links(path)?);
+    }
+    let (at_broker, leaving) = (TaskTracker::new(), CancellationToken::new());
     if let Some(address) = arguments.mqtt.clone() {
-        let LinkAddress::Mqtt { broker, topic } = address else {
+        let LinkAddress::Mqtt { mut broker, topic } = address else {
             anyhow::bail!("--mqtt takes mqtt://HOST:PORT/TOPIC, not {address}");
         };
+        if let Transport::Tls(files) = &mut broker.access.transport {
+            let client = arguments.mqtt_certificate.clone();
+            *files = TlsFiles {
+                authority: arguments
+                    .mqtt_ca
+                    .clone()
+                    .context("mqtts:// needs --mqtt-ca")?,
+                client: client
+                    .zip(arguments.mqtt_key.clone())
+                    .map(|(certificate, key)| ClientFiles { certificate, key }),
+            };
+        }
         let place = (broker.clone(), topic.clone());
         let name = topic.replace('/', "-");
-        let cancel = CancellationToken::new();
-        let brokers = Brokers::spawn(
-            [place],
-            End::Device,
-            &name,
-            BACKOFF,
-            &TaskTracker::new(),
-            &cancel,
-        );
+        let brokers = Brokers::spawn([place], End::Device, &name, BACKOFF, &at_broker, &leaving);
         ways.add_broker(brokers, broker, topic);
     }
     let options = Options {
@@ -155,8 +178,20 @@ async fn main() -> anyhow::Result<()> {
         resume: Duration::from_secs(arguments.resume_s),
         tick: arguments.tick_ms.map(Duration::from_millis),
     };
-    serve(ways, &description, model.as_mut(), options).await
+    let mut terminated = signal(SignalKind::terminate())?;
+    let served = tokio::select! {
+        served = serve(ways, &description, model.as_mut(), options) => served,
+        _ = terminated.recv() => Ok(()),
+    };
+    // It leaves in order: the broker hears it from itself.
+    leaving.cancel();
+    at_broker.close();
+    let _ = tokio::time::timeout(LEAVING, at_broker.wait()).await;
+    served
 }
+
+/// How long it may take to leave a broker.
+const LEAVING: Duration = Duration::from_secs(2);
 
 fn parse_mtu(text: &str) -> Result<usize, String> {
     match text.parse() {

@@ -6,8 +6,9 @@
 //!
 //! [`model`] is what the device is (pure), [`lamp`] and [`thermometer`] are the two kinds, [`mod@line`] makes the
 //! pseudo-terminal, [`noise`] spoils it on request, [`inbox`] keeps what is carried to it, [`peripheral`] is its end of a BLE
-//! link, [`ways`] are the line, the radio and the broker by which it is reached, and [`serve`] is the loop.
+//! link, [`datagrams`] that of a radio that another program plays, [`ways`] are the line, the radio and the broker by which it is reached, and [`serve`] is the loop.
 
+pub mod datagrams;
 pub mod inbox;
 pub mod lamp;
 pub mod line;

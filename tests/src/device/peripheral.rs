@@ -73,9 +73,10 @@ impl Peripheral {
         Ok(Self { links: taken })
     }
 
-    /// Waits for the next host that connects and asks for notifications. Cancel-safe.
-    pub async fn accept(&mut self) -> Option<PacketLink> {
-        self.links.recv().await
+    /// The hosts that connect and ask for notifications.
+    #[must_use]
+    pub fn into_hosts(self) -> mpsc::Receiver<PacketLink> {
+        self.links
     }
 }
 

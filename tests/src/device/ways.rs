@@ -1,4 +1,4 @@
-//! The ways by which a device can be reached: its serial line, a BLE controller, a broker, or several at once.
+//! The ways by which a device can be reached: its serial line, a radio, a broker, or several at once.
 //!
 //! One of them is in use. The host decides which: whoever sends a host's Hello on another way, while the present one has been
 //! silent, is followed there. A task reads each way, so that a Hello is heard on all; what a way that is not in use brings besides
@@ -7,6 +7,7 @@
 use std::io;
 use std::time::Duration;
 
+use autoglm_drivers::link::PacketLink;
 use autoglm_drivers::mqtt::Broker;
 use autoglm_drivers::mqtt::device::Brokers;
 use autoglm_protocol::frame::StreamDecoder;
@@ -18,7 +19,6 @@ use tokio::time::Instant;
 use tokio_serial::SerialStream;
 
 use super::line::{FarEnd, Line};
-use super::peripheral::Peripheral;
 
 /// What was read and not yet taken; full, the readers wait.
 const INPUTS: usize = 64;
@@ -108,10 +108,10 @@ impl Ways {
         self.ways.push(Way::Packets(None));
     }
 
-    /// Adds a BLE peripheral.
-    pub fn add_peripheral(&mut self, peripheral: Peripheral) {
+    /// Adds a radio: each host that connects is a link.
+    pub fn add_radio(&mut self, hosts: mpsc::Receiver<PacketLink>) {
         let index = self.ways.len();
-        tokio::spawn(read_peripheral(peripheral, index, self.read.clone()));
+        tokio::spawn(read_radio(hosts, index, self.read.clone()));
         self.ways.push(Way::Packets(None));
     }
 
@@ -276,12 +276,12 @@ async fn read_broker(
 }
 
 /// Each host that connects is a link; one that comes while another is there takes its place.
-async fn read_peripheral(
-    mut peripheral: Peripheral,
+async fn read_radio(
+    mut hosts: mpsc::Receiver<PacketLink>,
     index: usize,
     read: mpsc::Sender<(usize, Input)>,
 ) {
-    let mut present = peripheral.accept().await;
+    let mut present = hosts.recv().await;
     while let Some(mut link) = present {
         let opened = Input::Opened(link.outgoing, link.mtu_bytes);
         if read.send((index, opened)).await.is_err() {
@@ -289,7 +289,7 @@ async fn read_peripheral(
         }
         present = loop {
             tokio::select! {
-                next = peripheral.accept() => break next,
+                next = hosts.recv() => break next,
                 packet = link.incoming.recv() => match packet {
                     Some(Ok(packet)) => {
                         if read.send((index, Input::Packet(packet))).await.is_err() {
@@ -300,7 +300,7 @@ async fn read_peripheral(
                         if read.send((index, Input::Gone)).await.is_err() {
                             return;
                         }
-                        break peripheral.accept().await;
+                        break hosts.recv().await;
                     }
                 },
             }

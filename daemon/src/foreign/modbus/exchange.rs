@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use autoglm_drivers::modbus::{Answer as BusAnswer, BusError, ReadFunction, SerialBus, Write};
+use autoglm_drivers::modbus::{Answer as BusAnswer, BusError, OpenBus, ReadFunction, Write};
 use autoglm_protocol::{Fault, FaultCode, Reply, Request};
 use serde_json::Value;
 
@@ -46,7 +46,7 @@ impl<E: Into<AskError>> From<E> for Refusal {
 
 /// Carries out one request of whoever asked.
 pub(super) async fn carry_out(
-    bus: &mut SerialBus,
+    bus: &mut OpenBus,
     config: &ModbusConfig,
     unit: &Unit,
     request: Request,
@@ -159,7 +159,7 @@ enum Repeat {
 }
 
 async fn write(
-    bus: &mut SerialBus,
+    bus: &mut OpenBus,
     config: &ModbusConfig,
     unit: &Unit,
     point: &Point,
@@ -194,7 +194,7 @@ async fn write(
 
 /// Reads a block, once more after silence.
 pub(super) async fn read(
-    bus: &mut SerialBus,
+    bus: &mut OpenBus,
     config: &ModbusConfig,
     unit: u8,
     block: Block,

@@ -1,28 +1,28 @@
-//! The owner of one Modbus bus: opens its line, asks its units one at a time, serves their Things' requests.
+//! The owner of one Modbus bus: opens its line or connection, asks its units one at a time, serves their Things' requests.
 //!
 //! Requests come before polls. A read that meets silence is asked once more, since reading changes nothing; a write only where writing
-//! twice is writing once ([`exchange`]). A unit that was silent [`MISSES_MAX`] times in a row is away and is looked for at growing intervals, so that it
+//! twice is writing once ([`exchange`]; [`serving`] answers requests, [`polling`] reads what is observed). A unit that was silent [`MISSES_MAX`] times in a row is away and is looked for at growing intervals, so that it
 //! does not take the line from the others. A write is answered by reading back what the unit then holds.
 
 mod exchange;
+mod polling;
+mod serving;
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use autoglm_drivers::backoff::Backoff;
-use autoglm_drivers::modbus::{self, BusError, SerialBus};
-use autoglm_drivers::port::{Answer, Command, PortError};
-use autoglm_drivers::serial::{OpenError, Parity, StopBits};
-use autoglm_protocol::{DeliveryState, Fault, FaultCode, Request, RequestFailure};
+use autoglm_drivers::modbus::{self, BusError, BusPlace, OpenBus};
+use autoglm_drivers::port::Command;
+use autoglm_drivers::serial::{Arrivals, TtyWatch};
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_stream::{StreamExt as _, StreamMap};
 use tokio_util::sync::CancellationToken;
 
-use self::exchange::{AskError, Refusal, carry_out, exception, read};
 use super::roster::{Berth, Complaints};
 use super::{Board, SourceStatus, until};
-use crate::config::foreign::{ModbusConfig, Parity as ParityConfig};
-use crate::things::binding::modbus::{Batch, Block, Data, ModbusThing, Point, PointError, batches};
+use crate::config::foreign::ModbusConfig;
+use crate::things::binding::modbus::{ModbusThing, Point};
 use crate::things::registry::Registry;
 
 /// Silences in a row after which a unit is away. One can be noise; three are not.
@@ -44,6 +44,7 @@ const OPEN: Backoff = Backoff {
 #[derive(Debug)]
 pub(super) struct Owner {
     config: ModbusConfig,
+    ttys: Option<TtyWatch>,
     units: Vec<Unit>,
     commands: StreamMap<usize, ReceiverStream<Command>>,
     complaints: Complaints,
@@ -71,6 +72,7 @@ impl Owner {
     pub(super) fn new(
         config: ModbusConfig,
         things: Vec<ModbusThing>,
+        ttys: Option<TtyWatch>,
         registry: Registry,
         board: Board,
     ) -> Self {
@@ -89,6 +91,7 @@ impl Owner {
             .collect();
         Self {
             config,
+            ttys,
             units,
             commands: StreamMap::new(),
             complaints: Complaints::default(),
@@ -102,11 +105,19 @@ impl Owner {
         for unit in &self.units {
             unit.berth.introduce().await;
         }
+        let mut arrivals = match &self.config.place {
+            BusPlace::Serial { place, .. } => Some(Arrivals::new(place.clone(), self.ttys.clone())),
+            BusPlace::Tcp(_) => None,
+        };
         let mut attempt = 0;
         let mut known = String::new();
         while !cancel.is_cancelled() {
             let opened = Instant::now();
-            let cause = match open(&self.config) {
+            let open = modbus::open(&self.config.place, self.ttys.as_ref());
+            let Some(open) = cancel.run_until_cancelled(open).await else {
+                return;
+            };
+            let cause = match open {
                 Ok(bus) => {
                     tracing::info!(units = self.units.len(), "bus opened");
                     known.clear();
@@ -126,7 +137,12 @@ impl Owner {
                 known.clone_from(&cause);
             }
             self.publish("waiting", cause);
-            let _ = cancel.run_until_cancelled(tokio::time::sleep(rest)).await;
+            tokio::select! {
+                () = cancel.cancelled() => {}
+                () = tokio::time::sleep(rest) => {}
+                // It was plugged in: there is nothing more to be waited for.
+                () = plugged_in(&mut arrivals) => attempt = 0,
+            }
         }
     }
 
@@ -138,11 +154,7 @@ impl Owner {
             .count();
         let status = SourceStatus {
             kind: "modbus",
-            address: format!(
-                "serial://{}?baud={}",
-                self.config.path.display(),
-                self.config.baud
-            ),
+            address: self.config.place.to_string(),
             state,
             detail,
             things: self.units.len(),
@@ -153,7 +165,7 @@ impl Owner {
     }
 
     /// Serves until the line is lost.
-    async fn serve(&mut self, mut bus: SerialBus) -> BusError {
+    async fn serve(&mut self, mut bus: OpenBus) -> BusError {
         loop {
             self.publish("connected", String::new());
             let due = self
@@ -176,234 +188,6 @@ impl Owner {
                 return error;
             }
         }
-    }
-
-    /// A unit is to be looked for, or its properties read.
-    async fn on_due(&mut self, bus: &mut SerialBus, index: usize) -> Result<(), BusError> {
-        let Some(unit) = self.units.get_mut(index) else {
-            return Ok(());
-        };
-        match unit.presence {
-            Presence::Away { attempt, .. } => {
-                let heard = match unit.probe() {
-                    None => Ok(true),
-                    Some(point) => match read(
-                        bus,
-                        &self.config,
-                        unit.thing.unit,
-                        point.block,
-                        point.timeout,
-                    )
-                    .await
-                    {
-                        Ok(_) => Ok(true),
-                        Err(error) if error.is_refusal() => Ok(true),
-                        Err(error) if error.is_line() => Err(error),
-                        Err(error) => {
-                            self.complaints.say(&unit.name(), &error);
-                            Ok(false)
-                        }
-                    },
-                }?;
-                if heard {
-                    self.appear(index).await;
-                } else {
-                    unit.presence = Presence::Away {
-                        look: Instant::now() + LOOK.delay(attempt, rand::random()),
-                        attempt: attempt.saturating_add(1),
-                    };
-                }
-                Ok(())
-            }
-            Presence::Here { .. } => self.poll(bus, index).await,
-        }
-    }
-
-    /// Reads what is due of a unit, adjacent entries at once.
-    async fn poll(&mut self, bus: &mut SerialBus, index: usize) -> Result<(), BusError> {
-        let Some(unit) = self.units.get_mut(index) else {
-            return Ok(());
-        };
-        let now = Instant::now();
-        let mut due = Vec::new();
-        for (name, property) in &unit.thing.properties {
-            let (Some(point), Some(at)) = (&property.read, unit.polls.get_mut(name)) else {
-                continue;
-            };
-            let interval = property
-                .poll
-                .filter(|poll| !poll.is_zero())
-                .unwrap_or(self.config.poll);
-            // What is due within a tenth of its interval comes along, so that neighbours stay together.
-            if *at <= now + interval / 10 {
-                *at = now + interval;
-                due.push((name.clone(), point.clone()));
-            }
-        }
-        let blocks = due
-            .iter()
-            .enumerate()
-            .map(|(at, (_, point))| (at, point.block));
-        let mut asked: Vec<(Vec<usize>, Block)> = batches(blocks)
-            .into_iter()
-            .map(|batch| {
-                (
-                    batch.members.iter().map(|(at, _)| *at).collect(),
-                    batch.block,
-                )
-            })
-            .collect();
-        while let Some((members, block)) = asked.pop() {
-            let timeout = members
-                .iter()
-                .filter_map(|at| due.get(*at)?.1.timeout)
-                .max();
-            let Some(unit) = self.units.get(index) else {
-                return Ok(());
-            };
-            match read(bus, &self.config, unit.thing.unit, block, timeout).await {
-                Ok(answer) => {
-                    self.heard(index);
-                    for (name, point) in members.iter().filter_map(|at| due.get(*at)) {
-                        self.report(index, name, point, block, &answer).await;
-                    }
-                }
-                Err(error) if error.is_refusal() && members.len() > 1 => {
-                    // One of them is refused; asked one by one it shows which.
-                    self.heard(index);
-                    asked.extend(
-                        members
-                            .iter()
-                            .filter_map(|at| Some((vec![*at], due.get(*at)?.1.block))),
-                    );
-                }
-                Err(error) if error.is_line() => return Err(error),
-                Err(error) => {
-                    let names: Vec<&str> = members
-                        .iter()
-                        .filter_map(|at| Some(due.get(*at)?.0.as_str()))
-                        .collect();
-                    self.complaints.say(
-                        &format!("{}: {}", self.name(index), names.join(", ")),
-                        &error,
-                    );
-                    if error.is_refusal() {
-                        self.heard(index);
-                    } else if self.missed(index).await {
-                        return Ok(());
-                    }
-                }
-            }
-        }
-        Ok(())
-    }
-
-    async fn report(
-        &mut self,
-        index: usize,
-        name: &str,
-        point: &Point,
-        whole: Block,
-        answer: &Data,
-    ) {
-        let part = Batch {
-            block: whole,
-            members: vec![((), point.block)],
-        }
-        .part(point.block, answer);
-        let value = part
-            .ok_or(PointError::Shape)
-            .and_then(|part| point.decode(&part));
-        let Some(unit) = self.units.get(index) else {
-            return;
-        };
-        match value {
-            Ok(value) => unit.berth.report(name.to_owned(), value).await,
-            Err(error) => {
-                let about = format!("{}: {name}", unit.name());
-                self.complaints.say(&about, &error);
-            }
-        }
-    }
-
-    /// Serves one request. An error is the line's.
-    async fn on_command(
-        &mut self,
-        bus: &mut SerialBus,
-        index: usize,
-        command: Command,
-    ) -> Result<(), BusError> {
-        let asked = Instant::now();
-        let Some(unit) = self.units.get(index) else {
-            return Ok(());
-        };
-        let is_read = matches!(
-            command.request,
-            Request::Read { .. } | Request::Observe { .. }
-        );
-        let result = carry_out(bus, &self.config, unit, command.request, command.deadline).await;
-        let (answer, lost) = match result {
-            Ok(reply) => {
-                self.heard(index);
-                (Ok(reply), Ok(()))
-            }
-            Err(Refusal::Fault(fault)) => {
-                (Err(PortError::Failed(RequestFailure::Fault(fault))), Ok(()))
-            }
-            Err(Refusal::Ask(AskError::Point(error))) => {
-                self.heard(index);
-                let code = if matches!(error, PointError::Encode(_)) {
-                    FaultCode::OutOfRange
-                } else {
-                    FaultCode::Failed
-                };
-                (Err(fault(code, error.to_string())), Ok(()))
-            }
-            Err(Refusal::Ask(AskError::Bus(BusError::Exception(code)))) => {
-                if matches!(code, 10 | 11) {
-                    self.missed(index).await;
-                } else {
-                    self.heard(index);
-                }
-                (
-                    Err(PortError::Failed(RequestFailure::Fault(exception(code)))),
-                    Ok(()),
-                )
-            }
-            Err(Refusal::Ask(AskError::Bus(error))) => {
-                self.complaints.say(&self.name(index), &error);
-                let delivered = if is_read {
-                    DeliveryState::NotSent
-                } else {
-                    DeliveryState::Sent
-                };
-                if error.is_line() {
-                    (
-                        Err(PortError::Failed(RequestFailure::ConnectionLost {
-                            delivered,
-                        })),
-                        Err(error),
-                    )
-                } else {
-                    self.missed(index).await;
-                    // It was sent, and nobody knows whether it was heard.
-                    (
-                        Err(PortError::Failed(RequestFailure::DeadlineExceeded {
-                            delivered: DeliveryState::Sent,
-                        })),
-                        Ok(()),
-                    )
-                }
-            }
-        };
-        let took = asked.elapsed();
-        // Whoever asked may have given up waiting; the unit acted all the same.
-        let _ = command.reply.send(answer.map(|reply| Answer {
-            reply,
-            written_after: Duration::ZERO,
-            answered_after: took,
-        }));
-        lost
     }
 
     fn name(&self, index: usize) -> String {
@@ -498,20 +282,10 @@ impl Unit {
     }
 }
 
-fn open(config: &ModbusConfig) -> Result<SerialBus, OpenError> {
-    let parity = match config.parity {
-        ParityConfig::None => Parity::None,
-        ParityConfig::Even => Parity::Even,
-        ParityConfig::Odd => Parity::Odd,
-    };
-    let stop_bits = if config.stop_bits == 2 {
-        StopBits::Two
-    } else {
-        StopBits::One
-    };
-    modbus::open(&config.path, config.baud, parity, stop_bits)
-}
-
-fn fault(code: FaultCode, words: String) -> PortError {
-    PortError::Failed(RequestFailure::Fault(Fault::new(code, words)))
+/// Waits until the bus's adapter is plugged in; for ever, where it has none.
+async fn plugged_in(arrivals: &mut Option<Arrivals>) {
+    match arrivals {
+        Some(arrivals) => arrivals.next().await,
+        None => std::future::pending().await,
+    }
 }

@@ -26,15 +26,26 @@ use super::{
 };
 
 mod admission;
+#[cfg(test)]
+mod byte_tokenizer;
+mod constrain;
 mod decoder;
+mod logprobs;
+mod lookup;
 mod prompt;
 mod sampler;
+mod stop;
 mod text;
 mod worker;
 
 use self::admission::{Load, Ticket};
-pub use self::sampler::{Choice, Sampling};
 pub(super) use self::worker::Chat;
+pub use self::{
+    constrain::Form,
+    logprobs::{TOP_LOGPROBS_MAX, TokenLogprob},
+    sampler::{Choice, Sampling},
+    stop::{STOP_BYTES_MAX, STOPS_MAX},
+};
 
 /// Events that may wait for a slow reader.
 pub const EVENTS: usize = 64;

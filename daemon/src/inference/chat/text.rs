@@ -66,28 +66,8 @@ impl<'t> TextStream<'t> {
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
-    use tokenizers::{Tokenizer, decoders::byte_level::ByteLevel};
 
-    use super::*;
-
-    /// One token per byte, in the byte-level alphabet of GPT-2 and its kin: the worst case, every character is split.
-    fn bytes_tokenizer() -> Tokenizer {
-        let mut alphabet: Vec<char> = ByteLevel::alphabet().into_iter().collect();
-        alphabet.sort_unstable();
-        let vocab: serde_json::Map<_, _> = (0..)
-            .zip(&alphabet)
-            .map(|(id, letter): (u32, _)| (letter.to_string(), id.into()))
-            .collect();
-        let byte_level = serde_json::json!({
-            "type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": false
-        });
-        let file = serde_json::json!({
-            "version": "1.0", "added_tokens": [], "normalizer": null, "post_processor": null,
-            "pre_tokenizer": byte_level, "decoder": byte_level,
-            "model": { "type": "BPE", "vocab": vocab, "merges": [] },
-        });
-        Tokenizer::from_bytes(file.to_string()).unwrap()
-    }
+    use super::{super::byte_tokenizer::byte_tokenizer, *};
 
     fn stream(tokenizer: &Tokenizer, ids: &[u32]) -> Vec<String> {
         let mut stream = TextStream::new(tokenizer);
@@ -99,7 +79,7 @@ mod tests {
     proptest! {
         #[test]
         fn any_text_cut_into_single_bytes_comes_out_whole(text in "\\PC{0,40}") {
-            let tokenizer = bytes_tokenizer();
+            let tokenizer = byte_tokenizer();
             let ids = tokenizer.encode_fast(text.as_str(), false).unwrap().get_ids().to_vec();
             prop_assert_eq!(ids.len(), text.len());
             let pieces = stream(&tokenizer, &ids);
@@ -112,7 +92,7 @@ mod tests {
 
         #[test]
         fn any_tokens_give_what_decoding_them_at_once_gives(ids in prop::collection::vec(0u32..256, 0..80)) {
-            let tokenizer = bytes_tokenizer();
+            let tokenizer = byte_tokenizer();
             prop_assert_eq!(stream(&tokenizer, &ids).concat(), tokenizer.decode(&ids, true).unwrap());
         }
     }

@@ -167,7 +167,7 @@ impl Chat {
             self.decoder.extend(&prompt.ids[piece])?;
         }
         let mut sampler = Sampler::new(request.sampling, &prompt.ids);
-        let mut token = sampler.next(self.decoder.logits());
+        let mut token = draw(&mut sampler, self.decoder.logits())?;
         let prefill = begun.elapsed();
 
         let begun = Instant::now();
@@ -188,7 +188,7 @@ impl Chat {
                 break Finish::ContextFull;
             }
             self.decoder.extend(&[token])?;
-            token = sampler.next(self.decoder.logits());
+            token = draw(&mut sampler, self.decoder.logits())?;
         };
         outlet.push_text(&text.finish()?);
         let timings = ChatTimings {
@@ -203,6 +203,12 @@ impl Chat {
             timings,
         })
     }
+}
+
+fn draw(sampler: &mut Sampler, logits: &[f32]) -> Result<u32, InferenceError> {
+    let token = sampler.next(logits, None).ok_or(InferenceError::NoToken)?;
+    sampler.accept(&[token]);
+    Ok(token)
 }
 
 fn check_wanted(outlet: &Outlet, stop: &CancellationToken) -> Result<(), Ended> {

@@ -39,7 +39,7 @@ impl Supervisor {
             PortEvent::Lost { link, reason } => self.on_lost(control, link, reason).await,
             PortEvent::LinkLost { link, end } => {
                 let cause = match &end {
-                    LinkEnd::Closed => end.to_string(),
+                    LinkEnd::Closed | LinkEnd::Silent => end.to_string(),
                     LinkEnd::Failed(_) => with_sources(&end),
                 };
                 self.lost(link, cause, |policy, cause, random| {
@@ -147,12 +147,18 @@ impl Supervisor {
             device: self.name.clone(),
             link: self.config.links[link.0].id.clone(),
             description: Arc::clone(&description),
-            schemas: described.schemas,
+            schemas: Arc::clone(&described.schemas),
             port: port.clone(),
             boot_id: peer.boot_id,
         };
         self.is_attached = self.around.registry.attach(attachment).await;
         self.observing = Some(Box::pin(observe(port, description)));
+        // Beside everything else: a store that is busy or away must not keep a device from being served.
+        let memory = self.around.memory.clone();
+        let device = self.name.clone();
+        self.keeping = Some(Box::pin(
+            async move { memory.keep(device, described).await },
+        ));
     }
 
     async fn interrupt(&mut self) {

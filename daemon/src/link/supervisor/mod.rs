@@ -22,6 +22,7 @@ use crate::config::DeviceConfig;
 use crate::link::adapters::Adapters;
 use crate::link::board::{LinkBoard, LinkSnapshot, Quality};
 use crate::link::introduction::{Described, IntroductionError, Known};
+use crate::link::memory::Memory;
 use crate::link::policy::{Policy, Step};
 use crate::link::protection::{privacy, security};
 use crate::link::state::LinkState;
@@ -48,10 +49,13 @@ pub struct Surroundings {
     pub registry: Registry,
     /// Where links are shown.
     pub board: LinkBoard,
+    /// What devices said of themselves, over restarts.
+    pub memory: Memory,
 }
 
 type Opening = Pin<Box<dyn Future<Output = (LinkIndex, Result<Link, LinkError>)> + Send>>;
 type Introducing = Pin<Box<dyn Future<Output = Result<Described, IntroductionError>> + Send>>;
+type Keeping = Pin<Box<dyn Future<Output = ()> + Send>>;
 type Observing = Pin<Box<dyn Future<Output = Vec<(String, serde_json::Value)>> + Send>>;
 
 /// Supervises one device.
@@ -68,6 +72,7 @@ pub struct Supervisor {
     opening: Option<Opening>,
     introducing: Option<Introducing>,
     observing: Option<Observing>,
+    keeping: Option<Keeping>,
 }
 
 impl Supervisor {
@@ -87,6 +92,7 @@ impl Supervisor {
             opening: None,
             introducing: None,
             observing: None,
+            keeping: None,
         }
     }
 
@@ -177,6 +183,7 @@ impl Supervisor {
                     self.introducing = None;
                     self.on_introduced(control, introduced).await;
                 }
+                () = pending_or(&mut self.keeping) => self.keeping = None,
                 values = pending_or(&mut self.observing) => {
                     self.observing = None;
                     for (property, value) in values {

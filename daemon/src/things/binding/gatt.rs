@@ -3,12 +3,14 @@
 //! `href` is `gatt://DEVICE/SERVICE/CHARACTERISTIC`: DEVICE is a Bluetooth address with dashes or colons (`A4-C1-38-8D-18-B2`), SERVICE and
 //! CHARACTERISTIC are UUIDs of 4 or 32 hexadecimal digits. There is no published binding for Bluetooth; the terms are those of
 //! [`super::scalar`], with `edge:type` for the type (an XML Schema name), little-endian as GATT has it, `edge:length` for texts,
-//! `edge:withResponse` for writes (true unless said otherwise), and `edge:value` for an action's constant.
+//! `edge:withResponse` for writes (true unless said otherwise), `edge:pollingTime` for reads (milliseconds between two that nobody asked
+//! for; without it a property is read when it is asked for), and `edge:value` for an action's constant.
 //!
 //! Pure: for the radio part. [`GattThing::bind`] reads a description; [`Characteristic`] says which characteristic an operation is for, its codec
 //! turns bytes into the property's value and back.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use serde_json::Value;
 
@@ -19,6 +21,8 @@ use crate::things::description::DataType;
 
 /// Scheme of the forms that this binding serves.
 pub const SCHEME: &str = "gatt";
+/// `edge:pollingTime` in milliseconds: a radio has no time for more, and a day is as good as never.
+const POLL_MS: (i64, i64) = (100, 86_400_000);
 /// The Bluetooth base UUID, which 16-bit UUIDs stand in (Core Specification Vol 3 Part B §2.5.1).
 const BASE_UUID: u128 = 0x0000_0000_0000_1000_8000_0080_5f9b_34fb;
 
@@ -69,6 +73,8 @@ pub struct PropertyBinding {
     pub write: Option<Characteristic>,
     /// The characteristic whose notifications are its reports.
     pub notify: Option<Characteristic>,
+    /// `edge:pollingTime` of the reading form: how often it is read unasked.
+    pub poll: Option<Duration>,
 }
 
 /// How an action is carried out: a write.
@@ -151,6 +157,21 @@ impl GattThing {
             events,
         })
     }
+
+    /// All characteristics that the forms name, as (service, characteristic).
+    #[must_use]
+    pub fn characteristics(&self) -> BTreeSet<(u128, u128)> {
+        let properties = self.properties.values();
+        let of_properties = properties
+            .flat_map(|property| [&property.read, &property.write, &property.notify])
+            .flatten();
+        let of_actions = self.actions.values().map(|action| &action.write);
+        of_properties
+            .chain(of_actions)
+            .chain(self.events.values())
+            .map(|characteristic| (characteristic.service, characteristic.uuid))
+            .collect()
+    }
 }
 
 fn property(affordance: &Affordance<'_>) -> Result<PropertyBinding, FormError> {
@@ -163,7 +184,12 @@ fn property(affordance: &Affordance<'_>) -> Result<PropertyBinding, FormError> {
             .map(|form| characteristic(form, schema.data_type))
             .transpose()
     };
+    let poll = match affordance.form(Operation::Read) {
+        Some(form) => form.integer("edge:pollingTime", POLL_MS.0, POLL_MS.1)?,
+        None => None,
+    };
     let binding = PropertyBinding {
+        poll: poll.map(|ms| Duration::from_millis(ms.unsigned_abs())),
         read: if schema.write_only {
             None
         } else {

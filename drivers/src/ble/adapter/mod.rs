@@ -48,6 +48,7 @@ pub(super) enum Wanted {
     },
     Gatt {
         target: Target,
+        purpose: Purpose,
         reply: oneshot::Sender<Result<GattClient, BleError>>,
     },
     Pair {

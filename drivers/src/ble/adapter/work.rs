@@ -1,5 +1,6 @@
 //! The pieces of work that an adapter's task starts: each in a task of its own, each within its time limit.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use btleplug::api::{Central as _, Peripheral as _};
@@ -49,8 +50,8 @@ impl AdapterTask {
 
     pub(super) fn connect(&mut self, ticket: Ticket, device: DeviceAddress, within: Duration) {
         let purpose = match self.asked.get(&ticket) {
-            Some(Wanted::Packets { purpose, .. }) => *purpose,
-            _ => Purpose::Gatt,
+            Some(Wanted::Packets { purpose, .. } | Wanted::Gatt { purpose, .. }) => purpose.clone(),
+            _ => Purpose::Gatt(Arc::default()),
         };
         let tap = self.taps.get(&device).cloned();
         let (adapter, name) = (self.parts.adapter.clone(), self.parts.name.clone());

@@ -43,6 +43,8 @@ pub(in crate::ble) enum Fault {
     ServicesMissing,
     /// The device wants to be paired, or the bond is broken.
     Authentication,
+    /// It left meanwhile.
+    NotConnected,
     /// BlueZ does not know the device (any more).
     Unknown,
     /// Anything else.

@@ -16,7 +16,7 @@ from .linear import ACCURACY_LEVEL, LinearForm
 
 def write_decoder(weights: GgufWeights, graph: GraphWriter, linear: LinearForm) -> None:
     hyper = weights.hyper
-    _embedding(weights, graph)
+    byte_embedding(weights, graph, "embedded")
     _rotary_tables(hyper, graph)
     graph.tensor("halves", np.array([hyper.feed_forward] * 2, np.int64))
     residual, addend = "embedded", ""
@@ -29,7 +29,7 @@ def write_decoder(weights: GgufWeights, graph: GraphWriter, linear: LinearForm) 
     graph.finish("decoder", inputs, outputs)
 
 
-def _embedding(weights: GgufWeights, graph: GraphWriter) -> None:
+def byte_embedding(weights: GgufWeights, graph: GraphWriter, result: str) -> None:
     q, scale = weights.signed_blocks("token_embd.weight")
     rows, blocks, _ = q.shape
     # Both operators take unsigned bytes, and 128 as the zero point when none is given.
@@ -38,7 +38,7 @@ def _embedding(weights: GgufWeights, graph: GraphWriter) -> None:
     graph.node(
         "GatherBlockQuantized",
         ["embedding.weight", "input_ids", "embedding.scales"],
-        ["embedded"],
+        [result],
         MS_DOMAIN,
         bits=8,
         block_size=BLOCK,
@@ -47,9 +47,14 @@ def _embedding(weights: GgufWeights, graph: GraphWriter) -> None:
     )
 
 
-def _rotary_tables(hyper: Hyperparameters, graph: GraphWriter) -> None:
+def rotary_angles(hyper: Hyperparameters) -> np.ndarray:
+    """`[context_tokens, head_dim / 2]` in radians (RoFormer, arXiv:2104.09864, section 3.2.2)."""
     inverse = hyper.rope_base ** -(np.arange(0, hyper.head_dim, 2, dtype=np.float64) / hyper.head_dim)
-    angles = np.arange(hyper.context_tokens)[:, None] * inverse
+    return np.arange(hyper.context_tokens)[:, None] * inverse
+
+
+def _rotary_tables(hyper: Hyperparameters, graph: GraphWriter) -> None:
+    angles = rotary_angles(hyper)
     graph.tensor("rotary.cos", np.cos(angles).astype(np.float32))
     graph.tensor("rotary.sin", np.sin(angles).astype(np.float32))
 
@@ -125,11 +130,16 @@ def _head(hyper: Hyperparameters, graph: GraphWriter) -> None:
     graph.tensor("flat", np.array([-1, hyper.width], np.int64))
     graph.node("Reshape", ["final", "flat"], ["hidden"])
     graph.node("Gather", ["hidden", "logits_pos"], ["wanted"], axis=0)
+    product_with_embedding(hyper, graph, "wanted", "logits")
+
+
+def product_with_embedding(hyper: Hyperparameters, graph: GraphWriter, source: str, result: str) -> None:
+    """The embedding's own bytes as the last linear layer."""
     graph.view("head.weight", "embedding.weight", (hyper.vocab_size, hyper.width // BLOCK, BLOCK))
     graph.node(
         "MatMulNBits",
-        ["wanted", "head.weight", "embedding.scales"],
-        ["logits"],
+        [source, "head.weight", "embedding.scales"],
+        [result],
         MS_DOMAIN,
         K=hyper.width,
         N=hyper.vocab_size,

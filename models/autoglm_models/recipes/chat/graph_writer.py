@@ -25,6 +25,8 @@ class GraphWriter:
         self._data = open(data_path, "wb")
         self._nodes: list[onnx.NodeProto] = []
         self._tensors: dict[str, onnx.TensorProto] = {}
+        # Of activations and of weights that are not quantised.
+        self.float_type: type = np.float32
 
     def __enter__(self) -> "GraphWriter":
         return self

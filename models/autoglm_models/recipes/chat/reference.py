@@ -10,15 +10,16 @@ from .gguf_weights import GgufWeights
 
 
 class ReferenceDecoder:
-    def __init__(self, weights: GgufWeights):
+    def __init__(self, weights: GgufWeights, layers: int | None = None):
+        """Of the first `layers` layers only, where a number is given."""
         self._weights = weights
+        self._layers = layers or weights.hyper.layers
 
     def logits(self, texts: list[list[int]]) -> list[np.ndarray]:
         """Logits at every position, `[tokens, vocab_size]` for each text. Weights are unpacked layer by layer."""
-        hyper = self._weights.hyper
         embedding = self._weights.floats("token_embd.weight")
         hidden = [embedding[ids] for ids in texts]
-        for layer in range(hyper.layers):
+        for layer in range(self._layers):
             parts = (
                 "attn_q",
                 "attn_k",

@@ -1,4 +1,4 @@
-"""The kernel as qemu wants it, and an initial ram disk of busybox and five modules that mounts the root and leaves.
+"""The kernel as qemu wants it, and an initial ram disk of busybox and six modules that mounts the root and leaves.
 
 qemu boots an uncompressed ELF kernel directly, which saves the decompression: seconds under emulation.
 """

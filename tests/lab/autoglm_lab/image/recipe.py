@@ -31,8 +31,8 @@ PRUNED_MODULES = (
     "fs/nfsd fs/f2fs fs/reiserfs fs/jfs fs/afs"
 ).split()
 
-# Without them the root disk is not found; everything else is loaded by udev.
-INITRD_MODULES = ("virtio_blk", "virtio_pci", "ext4", "crc32c_generic", "virtio_console")
+# Without them the root disk and the lab's hands are not found; everything else is loaded by udev.
+INITRD_MODULES = ("virtio_blk", "virtio_pci", "ext4", "crc32c_generic", "virtio_console", "virtio_net")
 
 # Units that cost seconds under emulation and do nothing for a box in a lab.
 MASKED_UNITS = (
@@ -42,8 +42,15 @@ MASKED_UNITS = (
     "systemd-hwdb-update.service ldconfig.service systemd-machine-id-commit.service systemd-firstboot.service getty.target "
     "modprobe@drm.service modprobe@loop.service modprobe@dm_mod.service modprobe@fuse.service modprobe@efi_pstore.service "
     "systemd-logind.service sys-fs-fuse-connections.mount sys-kernel-debug.mount sys-kernel-tracing.mount "
-    "dev-hugepages.mount dev-mqueue.mount"
+    "dev-hugepages.mount dev-mqueue.mount kmod-static-nodes.service modprobe@configfs.service sys-kernel-config.mount "
+    "systemd-sysctl.service systemd-sysusers.service systemd-random-seed.service systemd-modules-load.service "
+    "systemd-remount-fs.service systemd-tmpfiles-setup-dev.service systemd-update-utmp-runlevel.service "
+    "systemd-tmpfiles-clean.timer systemd-ask-password-console.path systemd-ask-password-wall.path systemd-initctl.socket "
+    "cryptsetup.target integritysetup.target veritysetup.target"
 ).split()
+
+# Subsystems of the devices that are announced to udev at boot; what is plugged in later is announced by itself.
+COLDPLUGGED = ("pci", "virtio", "net", "tty", "block", "usb")
 
 # Started by the scenarios that want them.
 DISABLED_UNITS = ("mosquitto.service", "ModemManager.service", "nftables.service")

@@ -73,5 +73,6 @@ def run(*command: str) -> None:
     if status:
         raise LabError(
             f"building the image failed: {' '.join(command)[:200]} ended with status {status}",
-            "see its lines above; the build starts over the next time",
+            "see its lines above; the build starts over the next time. In a container it must be allowed to mount and chroot "
+            "(CAP_SYS_ADMIN); or build elsewhere and copy ~/.cache/autoglm-edge/lab here",
         )

@@ -22,6 +22,8 @@ from .recipe import image_directory
 
 # A kernel that works under KVM answers within five seconds.
 KVM_PATIENCE_S = 20
+# Root, its archive, and two disks of the image, of which a third is filled.
+NEEDED_BYTES = 4 << 30
 # Images that nobody used for so long are deleted when a new one is built.
 UNUSED_AFTER_S = 14 * 24 * 3600
 
@@ -37,6 +39,7 @@ def ensure_image() -> Path:
             note("another build of an image is at work; waiting for it")
             fcntl.flock(lock, fcntl.LOCK_EX)
         if not (image / "base.raw").exists():
+            _look_for_space()
             _as_root(image)
         if not (image / "warm.state").exists():
             _boot_once(image)
@@ -51,6 +54,15 @@ def accelerator() -> str:
         return chosen
     verdicts = _verdicts()
     return verdicts.get(_host(), "tcg")
+
+
+def _look_for_space() -> None:
+    free = shutil.disk_usage(images()).free
+    if free < NEEDED_BYTES:
+        raise LabError(
+            f"{images()} has {free >> 20} MB of space, and building the image takes {NEEDED_BYTES >> 20}",
+            "make space there, or set XDG_CACHE_HOME to a larger disk",
+        )
 
 
 def _as_root(image: Path) -> None:

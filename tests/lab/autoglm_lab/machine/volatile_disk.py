@@ -19,10 +19,13 @@ import socket
 import struct
 import sys
 import threading
+import time
 from pathlib import Path
 
 BLOCK = 4096
 SECTOR = 512
+# A flush takes an edge box's flash some 10 ms. Until it is over nothing of it is durable, so most cuts fall into one.
+FLUSH_S = 0.01
 # Of the blocks of a random cut.
 SHARE_KEPT, SHARE_TORN = 0.45, 0.10
 
@@ -148,6 +151,9 @@ class Client:
             assert magic == REQUEST_MAGIC, "qemu speaks NBD"
             data = self.receive_bytes(length) if command == WRITE else b""
             answer = b""
+            if command == FLUSH or flags & FUA:
+                # Without the lock: the power may go now.
+                time.sleep(FLUSH_S)
             with disk.lock:
                 if command == READ:
                     answer = disk.read(offset, length)

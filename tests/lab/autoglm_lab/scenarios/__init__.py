@@ -26,15 +26,19 @@ class Scenario:
     is_short: bool
     # Wants a box whose power can be cut: with the worse disk, and the broker outside of it.
     is_cut: bool
+    # Runs only where a word names it.
+    is_on_demand: bool
 
 
 ALL: list[Scenario] = []
 
 
-def scenario(*, bound_s: float, is_short: bool = False, is_cut: bool = False) -> Callable[[Act], Act]:
+def scenario(
+    *, bound_s: float, is_short: bool = False, is_cut: bool = False, is_on_demand: bool = False
+) -> Callable[[Act], Act]:
     def register(act: Act) -> Act:
         claim = (act.__doc__ or "").strip().splitlines()[0].rstrip(".")
-        ALL.append(Scenario(act.__name__.replace("_", "-"), claim, bound_s, act, is_short, is_cut))
+        ALL.append(Scenario(act.__name__.replace("_", "-"), claim, bound_s, act, is_short, is_cut, is_on_demand))
         return act
 
     return register

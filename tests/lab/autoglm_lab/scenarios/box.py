@@ -6,11 +6,9 @@ or outside of it where the machine's power is cut.
 
 import contextlib
 import shutil
-import socket
-import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from .. import product
@@ -18,9 +16,11 @@ from ..cable import Cable, Faults, Socket
 from ..errors import LabError
 from ..fresh import start as start_machine
 from ..journal import Entry, Journal
-from ..machine.vm import Machine, free_port
+from ..machine import transfer
+from ..machine.vm import Machine
+from ..outside import COMMON, OutsideBroker
 from ..traffic import Device, Operator, operator
-from ..traffic import start as start_process
+from .report import Notes
 
 SERIAL_NUMBER = "LAB0001"
 PORT = f"/dev/autoglm-edge/serial-{SERIAL_NUMBER}-if00-port0"
@@ -31,14 +31,31 @@ id = "edge"
 filter = "warn,autoglm_edge=debug,autoglm_drivers=debug"
 [fleet]
 broker = "{broker}"
-[[device]]
+"""
+LINE = f"serial://{PORT}?baud=115200"
+DESK = f"""[[device]]
 name = "desk"
-links = ["serial://{port}?baud=115200"]
+links = ["{LINE}"]
 """
 INNER_BROKER = "mqtt://127.0.0.1:1883"
-MOSQUITTO = "listener {port} {address}\nallow_anonymous true\nset_tcp_nodelay true\nmax_packet_size 1048576\n"
+INNER_MOSQUITTO = f"listener 1883 0.0.0.0\n{COMMON}"
+KEYS = "/etc/autoglm-edge/keys"
+# For the broker outside: whatever leaves the box is guarded by TLS.
+TLS = f"""[fleet.tls]
+ca = "{KEYS}/ca.pem"
+certificate = "{KEYS}/box.pem"
+key = "{KEYS}/box.key"
+"""
+# The daemon's own words: for a device that has introduced itself, or whose connection goes on over a link that is back ...
+CONNECTED = "^device connected( again: its connection goes on)?$"
+# ... and for one that is gone.
+LOST = "^(link|connection) lost"
 # Anything that comes at all comes sooner on an emulated machine that shares its processors.
 PATIENCE_S = 90
+
+
+# What scenarios share, as `_radio` in radio.py.
+Equipment = Callable[["Box"], contextlib.AbstractContextManager[None]]
 
 
 class Box:
@@ -58,9 +75,9 @@ class Box:
         self.cable = Cable(self.directory / "cable.sock", self.device.line, seed)
         self.socket = Socket("desk", SERIAL_NUMBER, self.directory / "cable.sock")
         self._journal: Journal | None = None
-        self._broker: subprocess.Popen | None = None
-        self._broker_port = 0
+        self._broker: OutsideBroker | None = None
         self._runs = 0
+        self._equipment: tuple[Equipment, contextlib.ExitStack] | None = None
 
     # -- its life
 
@@ -68,18 +85,17 @@ class Box:
         """Up, installed, plugged in and obeying."""
         package = product.package()
         self.machine = start_machine(self.machine.name, is_volatile=self._is_volatile, is_bound=self._is_bound)
-        if not self.has_inner_broker:
-            self.start_outer_broker()
         self._journal = Journal(self.machine, is_whole=False)
-        self.machine.push([package], "/root")
-        broker = INNER_BROKER if self.has_inner_broker else f"mqtt://10.0.2.2:{self._broker_port}"
-        self.machine.shell(
-            f"mkdir -p /etc/autoglm-edge; cat > /etc/autoglm-edge/config.toml <<'E'\n{CONFIG.format(broker=broker, port=PORT)}E\n"
-            f"cat > /etc/mosquitto/conf.d/lab.conf <<'E'\n{MOSQUITTO.format(port=1883, address='0.0.0.0')}E\n"
-            + ("systemctl enable --now --quiet mosquitto\n" if self.has_inner_broker else "")
-            + f"dpkg -i --force-confold /root/{package.name} >/dev/null",
-            timeout_s=300,
-        )
+        self.push([package], "/root")
+        if self.has_inner_broker:
+            self.shell(
+                f"cat > /etc/mosquitto/conf.d/lab.conf <<'E'\n{INNER_MOSQUITTO}E\nsystemctl enable --now --quiet mosquitto"
+            )
+        else:
+            self._broker = OutsideBroker(self.directory)
+            self.push(self._broker.certificates(), KEYS)
+        self.shell(f"dpkg -i --force-confold /root/{package.name} >/dev/null")
+        self.configure()
         self.device.power_on()
         self.plug()
 
@@ -87,8 +103,7 @@ class Box:
         with contextlib.suppress(LabError):
             self.machine.destroy()
         if self._broker:
-            self._broker.kill()
-            self._broker.wait()
+            self._broker.close()
         self.device.power_off()
         self.cable.close()
         shutil.rmtree(self.directory, ignore_errors=True)
@@ -96,7 +111,7 @@ class Box:
     def boot(self) -> float:
         """Boots again after a cut or an orderly end; returns how long the guest took until its agent answered."""
         seconds = self.machine.boot()
-        self._journal = Journal(self.machine, is_whole=True)
+        self._journal = None
         # The emulator forgets what was plugged in when it ends; the cable is still in its socket.
         if self.socket.is_plugged:
             self.plug()
@@ -121,7 +136,30 @@ class Box:
             # To the end of its command under way, which would be counted in the scenario otherwise.
             one.stop()
 
+    def equip(self, equipment: Equipment) -> None:
+        """Puts something up that scenarios share, unless it stands already; `unequip` takes it down."""
+        if self._equipment and self._equipment[0] == equipment:
+            return
+        self.unequip()
+        stack = contextlib.ExitStack()
+        stack.enter_context(equipment(self))
+        self._equipment = (equipment, stack)
+
+    def unequip(self) -> None:
+        if self._equipment:
+            stack, self._equipment = self._equipment[1], None
+            stack.close()
+
     # -- what is done to it
+
+    def configure(self, devices: str = DESK) -> None:
+        """Gives the daemon these devices, and starts it anew."""
+        fleet = CONFIG.format(broker=self._broker.url) + TLS if self._broker else CONFIG.format(broker=INNER_BROKER)
+        # Keys must be the daemon's user's, whom the package makes.
+        self.shell(
+            f"cat > /etc/autoglm-edge/config.toml <<'E'\n{fleet}{devices}E\n"
+            f"[ ! -d {KEYS} ] || chown -R autoglm-edge: {KEYS} && systemctl restart {UNIT}"
+        )
 
     def plug(self) -> None:
         with self.machine.monitor() as monitor:
@@ -131,35 +169,25 @@ class Box:
         with self.machine.monitor() as monitor:
             self.socket.unplug(monitor)
 
+    def push(self, sources: list[Path], destination: str) -> None:
+        transfer.push(self.machine, sources, destination)
+
     def shell(self, script: str) -> str:
         return self.machine.shell(script, timeout_s=300)
-
-    def start_outer_broker(self) -> None:
-        self._broker_port = self._broker_port or free_port()
-        config = self.directory / "mosquitto.conf"
-        config.write_text(MOSQUITTO.format(port=self._broker_port, address="127.0.0.1"), "utf-8")
-        command = shutil.which("mosquitto", path="/usr/sbin:/usr/bin")
-        if not command:
-            raise LabError("there is no mosquitto on this side", "python3 models/setup.py system --groups demo")
-        with open(self.directory / "mosquitto.log", "ab") as log:
-            self._broker = start_process([command, "-c", str(config)], stdin=subprocess.DEVNULL, stdout=log, stderr=log)
-        for _ in range(200):
-            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self._broker_port), 1):
-                return
-            time.sleep(0.05)
-        raise LabError("mosquitto did not come up on this side", str(self.directory / "mosquitto.log"))
 
     # -- what is seen of it
 
     @property
     def journal(self) -> Journal:
-        assert self._journal, "the box was started"
+        # After a boot all of it, from the boot's first line; made when it is asked for, since reading it costs the guest seconds.
+        if self._journal is None:
+            self._journal = Journal(self.machine, is_whole=True)
         return self._journal
 
     @property
     def broker_port(self) -> int:
         """Where an operator on this side finds the fleet's broker."""
-        return self.machine.settings.broker_port if self.has_inner_broker else self._broker_port
+        return self._broker.clear_port if self._broker else self.machine.settings.broker_port
 
     @contextlib.contextmanager
     def operator(self, pause_ms: int = 50) -> Iterator[Operator]:
@@ -167,8 +195,19 @@ class Box:
         with operator(self.broker_port, self.device, f"lab{self.seed}-{self._runs}", pause_ms) as one:
             yield one
 
-    def wait_for(self, pattern: str, *, after: int, unit: str = "", patience_s: float = PATIENCE_S) -> Entry:
-        return self.journal.wait_for(pattern, after=after, unit=unit, patience_s=patience_s)
+    @contextlib.contextmanager
+    def traffic(self, notes: Notes, *, first: int = 10, last: int = 10, pause_ms: int = 50) -> Iterator[Operator]:
+        """An operator at work: so many commands before the block, so many after it, and all of them counted."""
+        with self.operator(pause_ms) as one:
+            one.wait_for_count(first)
+            yield one
+            one.wait_for_count(last)
+            notes.counted(one.stop())
+
+    def wait_for(
+        self, pattern: str, *, after: int, unit: str = "", patience_s: float = PATIENCE_S, **fields: str
+    ) -> Entry:
+        return self.journal.wait_for(pattern, after=after, unit=unit, patience_s=patience_s, **fields)
 
     def property(self, name: str) -> str:
         """A property of the unit."""

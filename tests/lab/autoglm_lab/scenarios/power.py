@@ -5,65 +5,142 @@ store of its own, whose acknowledged records must be there, whole. Operator, bro
 """
 
 import random
-import re
 import subprocess
-import tempfile
-import threading
 import time
+from dataclasses import dataclass, field
 
-from ..errors import LabError
-from ..machine import channel
-from ..product import binaries, program
+from .. import writer as store_writer
+from ..product import program
 from ..traffic import Command, Operator
+from ..writer import Found, Writer
 from . import scenario
 from .box import UNIT, Box
 from .report import Notes
 
-# A cold boot under emulation takes 8 to 40 s, and the daemon's start after it 5 s.
-BOOT_S = 90
+# A cold boot under emulation takes 5 to 20 s, and the daemon's start after it 3 to 15 s.
+BOOT_S = 60
 # Answered commands that are asked again after each cut.
-ASKED_AGAIN = 12
-# The writer removes a record when it has written 2,000 more, so older ones need not be remembered.
-OWED_MAX = 6_000
-WRITER = "/opt/lab/store-writer"
+ASKED_AGAIN = 8
+# The power goes up to so many seconds after the first acknowledgement.
+LONGEST_S = 3
 STORE = "/var/lib/lab-store"
+FLUSHED = "/var/lib/lab-flushed"
 
 
-@scenario(bound_s=BOOT_S, is_cut=True)
+@dataclass
+class Sums:
+    """Over all cuts of one writer's store."""
+
+    cuts: int = 0
+    acknowledged: int = 0
+    lost: int = 0
+    torn: int = 0
+    wrong: int = 0
+    rebuilt: int = 0
+    unusable: int = 0
+    # Cuts after which the store was not whole.
+    harmful: int = 0
+    blocks: dict[str, int] = field(default_factory=dict)
+
+    def add(self, found: Found, acknowledged: int, blocks: dict[str, int]) -> None:
+        self.cuts += 1
+        self.acknowledged += acknowledged
+        self.lost += found.lost
+        self.torn += found.torn
+        self.wrong += found.wrong
+        self.rebuilt += "Rebuilt" in found.opened
+        self.unusable += not found.is_usable
+        self.harmful += not found.is_whole
+        for fate in ("lost", "kept", "torn"):
+            self.blocks[fate] = self.blocks.get(fate, 0) + blocks.get(fate, 0)
+
+    def __str__(self) -> str:
+        blocks = ", ".join(f"{count} {fate}" for fate, count in self.blocks.items())
+        return (
+            f"{self.cuts} cuts, {self.harmful} of them harmful; {self.acknowledged} records acknowledged, {self.lost} lost, "
+            f"{self.torn} torn, {self.wrong} wrong; store rebuilt {self.rebuilt} times, unusable {self.unusable} times; "
+            f"unflushed blocks: {blocks}"
+        )
+
+
+@scenario(bound_s=BOOT_S, is_cut=True, is_short=True)
 def the_power_is_cut(box: Box, notes: Notes) -> None:
     """Over power cuts at random moments no acknowledgement is taken back, nothing is done twice, and the store is usable."""
-    chance = random.Random(box.seed)
-    writer = Writer(box)
-    cut: dict[str, int] = {}
+    chance, sums = random.Random(box.seed), Sums()
+    store_writer.put_into(box.machine)
+    writer = Writer(box.machine, STORE)
     with box.operator(pause_ms=10) as operator:
         for number in range(box.cuts):
             writer.start()
             operator.wait_for_count(3, patience_s=240)
             writer.wait_for_acknowledgement()
-            time.sleep(chance.uniform(0, 4))
-            unflushed = chance.choice(["none", f"random:{chance.randrange(1 << 16)}"])
-            tally = box.cut(unflushed)
+            blocks = _cut(box, chance, notes, f"cut {number + 1} of {box.cuts}")
             answered = [one for one in operator.commands() if one.status == "SUCCEEDED"][-ASKED_AGAIN:]
             acknowledged = writer.ended()
-            notes.did(
-                f"cut {number + 1} of {box.cuts}, of {sum(tally.get(kind, 0) for kind in ('lost', 'kept', 'torn'))} unflushed blocks "
-                f"{tally.get('lost')} lost, {tally.get('kept')} kept, {tally.get('torn')} torn; {acknowledged} records acknowledged"
-            )
-            for kind, blocks in tally.items():
-                cut[kind] = cut.get(kind, 0) + blocks
             began = time.monotonic()
-            booted = box.boot()
-            notes.saw(f"the agent answers {booted:.1f} s after power-up")
+            notes.saw(f"the agent answers {box.boot():.1f} s after power-up")
+            # Beside the daemon's start, which is waited for anyhow.
+            found = writer.check()
+            sums.add(found, acknowledged, blocks)
+            if found.is_whole:
+                notes.saw(f"{acknowledged} records were acknowledged; {found}")
+            else:
+                notes.fault(f"the writer's store: {found}")
             if not notes.obeys_again(operator, since=began, what="from power-up to the next command done"):
                 notes.saw(box.shell(f"journalctl -b -u {UNIT} -o cat | tail -20"))
                 break
             _check_store(box, notes)
-            notes.saw(writer.check(notes))
             _ask_again(box, notes, answered)
         notes.counted(operator.stop())
-    notes.saw(
-        f"{box.cuts} cuts, {writer.acknowledged} records acknowledged, {writer.lost} lost; blocks of the disk: {cut}"
+    notes.found(str(sums))
+
+
+@scenario(bound_s=BOOT_S, is_cut=True, is_on_demand=True)
+def flush_alone_is_not_durable(box: Box, notes: Notes) -> None:
+    """The same cuts take acknowledged records from a store that only calls sled's flush, and none from ours: they would be seen."""
+    box.shell(f"systemctl disable --now --quiet {UNIT}; systemctl daemon-reload")
+    chance = random.Random(box.seed)
+    store_writer.put_into(box.machine)
+    # In turn, on one disk and never at the same time: a flush of the disk by the one would save what the other wrote.
+    kinds = {
+        "ours": (Writer(box.machine, STORE), Sums()),
+        "flush alone": (Writer(box.machine, FLUSHED, "--unsafe-flush-only"), Sums()),
+    }
+    for number in range(2 * box.cuts):
+        name = tuple(kinds)[number % 2]
+        writer, sums = kinds[name]
+        writer.start()
+        writer.wait_for_acknowledgement()
+        if writer.is_fresh:
+            # A new store's directory is not the matter here, but what is put into a store that is there.
+            box.shell("sync")
+        blocks = _cut(box, chance, notes, f"{name}, cut {number // 2 + 1} of {box.cuts}")
+        acknowledged = writer.ended()
+        box.boot()
+        found = writer.check()
+        sums.add(found, acknowledged, blocks)
+        notes.saw(f"{name}: {acknowledged} records were acknowledged; {found}")
+        if not found.is_usable or "Rebuilt" in found.opened:
+            box.shell(f"rm -rf {writer.store}")
+            writer.is_fresh = True
+        box.shell("sync")
+    for name, (_, sums) in kinds.items():
+        notes.found(f"{name}: {sums}")
+    notes.expect(kinds["ours"][1].harmful == 0, "no cut harmed our store")
+    notes.expect(kinds["flush alone"][1].harmful > 0, "cuts harmed the store that only flushes: they are seen")
+    box.shell(f"systemctl enable --now --quiet {UNIT}")
+
+
+def _cut(box: Box, chance: random.Random, notes: Notes, what: str) -> dict[str, int]:
+    """At a random moment, every unflushed block lost or, as often, some kept and some torn."""
+    time.sleep(chance.uniform(0, LONGEST_S))
+    unflushed = chance.choice(["none", f"random:{chance.randrange(1 << 16)}"])
+    blocks = box.cut(unflushed)
+    of = sum(blocks.get(fate, 0) for fate in ("lost", "kept", "torn"))
+    notes.did(
+        f"{what}: of {of} unflushed blocks {blocks.get('lost')} lost, {blocks.get('kept')} kept, {blocks.get('torn')} torn"
     )
+    return blocks
 
 
 def _check_store(box: Box, notes: Notes) -> None:
@@ -95,74 +172,3 @@ def _ask_again(box: Box, notes: Notes, answered: list[Command]) -> None:
         notes.fault(
             f"of {len(answered)} commands that were done before the cut {same} are still known to be: {said[-300:]}"
         )
-
-
-class Writer:
-    """store-writer in the guest: what it acknowledged is owed."""
-
-    def __init__(self, box: Box):
-        self._box = box
-        self._owed: list[int] = []
-        self._next = 0
-        self._rest = b""
-        self._fresh = 0
-        self._thread: threading.Thread | None = None
-        self._changed = threading.Condition()
-        self.acknowledged = 0
-        self.lost = 0
-        stripped = binaries() / "lab-deb" / "store-writer"
-        subprocess.run(["strip", "-o", str(stripped), str(program("store-writer"))], check=True)
-        box.machine.push([stripped], "/opt/lab")
-        box.shell("sync")
-
-    def start(self) -> None:
-        self._fresh, self._rest = 0, b""
-        command = [WRITER, STORE, "--start", str(self._next)]
-        self._thread = threading.Thread(
-            target=channel.execute, args=(self._box.machine.directory, command, self._take), daemon=True
-        )
-        self._thread.start()
-
-    def wait_for_acknowledgement(self) -> None:
-        with self._changed:
-            if not self._changed.wait_for(lambda: self._fresh > 0, 120):
-                raise LabError("the writer acknowledged nothing in 120 s", "run store-writer by hand with `lab run`")
-
-    def ended(self) -> int:
-        """After a cut: how many records were acknowledged since the last start."""
-        assert self._thread
-        self._thread.join(30)
-        self.acknowledged += self._fresh
-        return self._fresh
-
-    def _take(self, is_error: bool, data: bytes) -> None:
-        if is_error:
-            return
-        *lines, self._rest = (self._rest + data).split(b"\n")
-        numbers = [int(line[4:]) for line in lines if line.startswith(b"ACK ")]
-        with self._changed:
-            self._owed += numbers
-            self._fresh += len(numbers)
-            self._changed.notify_all()
-
-    def check(self, notes: Notes) -> str:
-        self._owed = sorted(self._owed)[-OWED_MAX:]
-        said: list[bytes] = []
-        with tempfile.TemporaryFile() as owed:
-            owed.write("".join(f"{number}\n" for number in self._owed).encode())
-            owed.seek(0)
-            command = [WRITER, STORE, "--check"]
-            take = lambda _, data: said.append(data)  # noqa: E731
-            status = channel.execute(self._box.machine.directory, command, take, stdin=owed, timeout_s=120)
-        text = b"".join(said).decode(errors="replace").strip()
-        found = re.search(r"CHECK lost (\d+) torn (\d+) wrong (\d+) next (\d+) (.*)", text)
-        if status or not found:
-            notes.fault(f"the writer's store cannot be read (status {status}): {text[-500:]}")
-            return text
-        lost, torn, wrong, self._next = (int(found[group]) for group in range(1, 5))
-        self._next = max(self._next, max(self._owed, default=-1) + 1)
-        self.lost += lost
-        if lost or torn or wrong or "Rebuilt" in found[5]:
-            notes.fault(f"the writer's store: {found[0]}")
-            self._owed = []
-        return f"of {len(self._owed)} records that are owed {lost} are lost, {torn} torn, {wrong} wrong; {found[5]}"

@@ -6,20 +6,15 @@ after each fault; recovery counts from there.
 """
 
 import contextlib
-import subprocess
-import time
 from collections.abc import Iterator
 
-from ..errors import LabError
 from ..journal import Entry
-from ..product import binaries, program
+from ..writer import stripped
 from . import scenario
-from .box import UNIT, Box
+from .box import CONNECTED, DESK, LOST, Box
 from .report import Notes
 
-CONFIG = "/etc/autoglm-edge/config.toml"
-DEVICE = """
-[[device]]
+GREENHOUSE = """[[device]]
 name = "greenhouse"
 links = ["ble://hci0/name/Greenhouse"]
 """
@@ -27,29 +22,26 @@ PERIPHERAL = "/opt/lab/simulated-device"
 RADIO_UNIT = "lab-peripheral"
 THING = "urn:dev:ops:32473-thermometer-1"
 LINK = "greenhouse-ble"
-# The daemon's own words.
-CONNECTED = ("device connected", "connection goes on")
+POWERED = "busctl set-property org.bluez /org/bluez/hci0 org.bluez.Adapter1 Powered b"
 PATIENCE_S = 180
 # A device that is back is in use again within this, once it advertises.
 BACK_S = 10
 
 
 @contextlib.contextmanager
-def _radio(box: Box, notes: Notes) -> Iterator[None]:
-    """Two controllers, a thermometer on one of them, and the daemon knowing it."""
-    stripped = binaries() / "lab-deb" / "simulated-device"
-    subprocess.run(["strip", "-o", str(stripped), str(program("simulated-device"))], check=True)
-    box.machine.push([stripped], "/opt/lab")
+def _radio(box: Box) -> Iterator[None]:
+    """Two controllers, a thermometer on one of them, and the daemon knowing it. The scenarios of this file share them."""
+    box.push([stripped("simulated-device")], "/opt/lab")
     box.shell("lab-ble up 2")
     _advertise(box)
     place = box.journal.now()
-    box.shell(f"cp {CONFIG} {CONFIG}.plain; cat >> {CONFIG} <<'E'\n{DEVICE}E\nsystemctl restart {UNIT}")
+    box.configure(DESK + GREENHOUSE)
     try:
-        connected = _wait_for_link(box, place)
-        notes.did(f"a thermometer is reached by radio ({connected.message})")
+        _wait_for_link(box, place)
         yield
     finally:
-        box.shell(f"mv {CONFIG}.plain {CONFIG}; lab-ble peripheral-stop; lab-ble down; systemctl restart {UNIT}")
+        box.shell("lab-ble peripheral-stop; lab-ble down")
+        box.configure()
 
 
 def _advertise(box: Box) -> Entry:
@@ -59,106 +51,91 @@ def _advertise(box: Box) -> Entry:
     return box.wait_for("^advertising as", after=place, unit=RADIO_UNIT)
 
 
-def _signal(box: Box, signal: str) -> None:
+def _tell(box: Box, signal: str, answer: str) -> Entry:
+    """Tells the thermometer to do something (tests/src/device/peripheral.rs); returns when it did."""
+    place = box.journal.now()
     box.shell(f"systemctl kill --kill-whom=main -s {signal} {RADIO_UNIT}")
+    return box.wait_for(answer, after=place, unit=RADIO_UNIT)
+
+
+def _vanish(box: Box) -> None:
+    _tell(box, "USR1", "^vanished")
+
+
+def _return(box: Box) -> Entry:
+    return _tell(box, "USR2", "^returned")
 
 
 def _wait_for_link(box: Box, place: int) -> Entry:
-    """The daemon's word that the thermometer is connected."""
-    deadline = time.monotonic() + PATIENCE_S
-    while time.monotonic() < deadline:
-        for entry in box.journal.since(place):
-            if entry.message in CONNECTED and entry.fields.get("link") == LINK:
-                return entry
-        time.sleep(0.1)
-    raise LabError(f"the thermometer was not connected in {PATIENCE_S} s", f"journalctl -u {UNIT}")
+    return box.wait_for(CONNECTED, after=place, patience_s=PATIENCE_S, link=LINK)
 
 
-def _reads(box: Box, notes: Notes) -> None:
+def _is_back(box: Box, notes: Notes, place: int, advertises: Entry) -> None:
+    """The link's return is measured from the advertisement, and a read goes over it."""
+    connected = _wait_for_link(box, place)
+    notes.recovered(connected.at - advertises.at, "the thermometer advertises, and is connected")
     said = box.machine.run(["autoglmctl", "read", THING, "temperature"], timeout_s=60)
     notes.expect(said.status == 0, f"the thermometer answers: {(said.stdout + said.stderr).strip()}")
 
 
-@scenario(bound_s=BACK_S)
+@scenario(bound_s=BACK_S, is_short=True)
 def a_ble_device_leaves_and_returns(box: Box, notes: Notes) -> None:
     """A BLE device that was away is in use again under 10 s after it advertises."""
-    with _radio(box, notes):
-        for _ in range(3):
-            place = box.journal.now()
-            _signal(box, "USR1")
-            box.wait_for("^vanished", after=place, unit=RADIO_UNIT)
-            notes.did("the thermometer left")
-            box.wait_for("^link lost", after=place)
-            place = box.journal.now()
-            _signal(box, "USR2")
-            returned = box.wait_for("^returned", after=place, unit=RADIO_UNIT)
-            connected = _wait_for_link(box, place)
-            notes.recovered(connected.at - returned.at, "the thermometer advertises, and is connected")
-            _reads(box, notes)
+    box.equip(_radio)
+    for _ in range(2):
+        place = box.journal.now()
+        _vanish(box)
+        notes.did("the thermometer left")
+        box.wait_for(LOST, after=place, link=LINK)
+        place = box.journal.now()
+        _is_back(box, notes, place, _return(box))
 
 
 @scenario(bound_s=BACK_S)
 def a_ble_device_has_other_handles(box: Box, notes: Notes) -> None:
     """A BLE device that returns with another attribute table (new firmware) is in use again: no stale cache is believed."""
-    with _radio(box, notes):
-        place = box.journal.now()
-        _signal(box, "USR1")
-        box.wait_for("^vanished", after=place, unit=RADIO_UNIT)
-        _signal(box, "HUP")
-        box.wait_for("^serving the table Shifted", after=place, unit=RADIO_UNIT)
-        notes.did("the thermometer's handles are others")
-        place = box.journal.now()
-        _signal(box, "USR2")
-        returned = box.wait_for("^returned", after=place, unit=RADIO_UNIT)
-        connected = _wait_for_link(box, place)
-        notes.recovered(connected.at - returned.at, "the thermometer advertises, and is connected")
-        _reads(box, notes)
+    box.equip(_radio)
+    _vanish(box)
+    _tell(box, "HUP", "^serving the table")
+    notes.did("the thermometer's handles are others")
+    place = box.journal.now()
+    _is_back(box, notes, place, _return(box))
 
 
 @scenario(bound_s=BACK_S)
 def the_bluetooth_adapter_is_switched_off(box: Box, notes: Notes) -> None:
     """An adapter that is switched off and on serves its devices again."""
-    with _radio(box, notes):
-        place = box.journal.now()
-        box.shell("busctl set-property org.bluez /org/bluez/hci0 org.bluez.Adapter1 Powered b false")
-        box.wait_for("^Bluetooth adapter switched off", after=place)
-        notes.did("switched the adapter off")
-        box.shell("busctl set-property org.bluez /org/bluez/hci0 org.bluez.Adapter1 Powered b true")
-        _signal(box, "USR1")
-        place = box.journal.now()
-        _signal(box, "USR2")
-        returned = box.wait_for("^returned", after=place, unit=RADIO_UNIT)
-        connected = _wait_for_link(box, place)
-        notes.recovered(connected.at - returned.at, "the thermometer advertises, and is connected")
-        _reads(box, notes)
+    box.equip(_radio)
+    place = box.journal.now()
+    box.shell(f"{POWERED} false")
+    box.wait_for("^Bluetooth adapter switched off", after=place)
+    notes.did("switched the adapter off")
+    box.shell(f"{POWERED} true")
+    _vanish(box)
+    place = box.journal.now()
+    _is_back(box, notes, place, _return(box))
 
 
 @scenario(bound_s=BACK_S)
 def bluetoothd_restarts(box: Box, notes: Notes) -> None:
     """A bluetoothd that is restarted is used again, and the device connected."""
-    with _radio(box, notes):
-        place = box.journal.now()
-        box.shell("systemctl restart bluetooth; sleep 3; busctl set-property org.bluez /org/bluez/hci0 org.bluez.Adapter1 Powered b true")
-        box.wait_for("^bluetoothd is gone", after=place)
-        notes.did("restarted bluetoothd")
-        place = box.journal.now()
-        advertises = _advertise(box)
-        connected = _wait_for_link(box, place)
-        notes.recovered(connected.at - advertises.at, "the thermometer advertises, and is connected")
-        _reads(box, notes)
+    box.equip(_radio)
+    place = box.journal.now()
+    box.shell(f"systemctl restart bluetooth; sleep 3; {POWERED} true")
+    box.wait_for("^bluetoothd is gone", after=place)
+    notes.did("restarted bluetoothd")
+    place = box.journal.now()
+    _is_back(box, notes, place, _advertise(box))
 
 
 @scenario(bound_s=BACK_S)
 def the_bluetooth_adapter_is_pulled(box: Box, notes: Notes) -> None:
     """An adapter that is pulled out and plugged in again is used again."""
-    with _radio(box, notes):
-        place = box.journal.now()
-        box.shell("lab-ble down")
-        box.wait_for("^Bluetooth adapter unplugged", after=place)
-        notes.did("pulled the adapter")
-        box.shell("lab-ble up 2")
-        place = box.journal.now()
-        advertises = _advertise(box)
-        connected = _wait_for_link(box, place)
-        notes.recovered(connected.at - advertises.at, "the thermometer advertises, and is connected")
-        _reads(box, notes)
+    box.equip(_radio)
+    place = box.journal.now()
+    box.shell("lab-ble down")
+    box.wait_for("^Bluetooth adapter unplugged", after=place)
+    notes.did("pulled the adapter")
+    box.shell("lab-ble up 2")
+    place = box.journal.now()
+    _is_back(box, notes, place, _advertise(box))

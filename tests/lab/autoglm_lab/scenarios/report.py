@@ -17,6 +17,8 @@ class Notes:
     recoveries_s: list[float] = field(default_factory=list)
     tally: Tally = field(default_factory=Tally)
     faults: list[str] = field(default_factory=list)
+    # Said below the table.
+    findings: list[str] = field(default_factory=list)
     began: float = field(default_factory=time.monotonic)
 
     def did(self, what: str) -> None:
@@ -24,6 +26,11 @@ class Notes:
 
     def saw(self, what: str) -> None:
         note(f"  {time.monotonic() - self.began:6.1f} s  saw   {what}")
+
+    def found(self, what: str) -> None:
+        """A result that does not fit into the table's columns."""
+        self.findings.append(what)
+        self.saw(what)
 
     def recovered(self, seconds: float, what: str) -> None:
         self.recoveries_s.append(max(seconds, 0.0))
@@ -101,6 +108,8 @@ def table(rows: list[Row], allowance: float) -> str:
         verdict = "FAILED" if row.faults(allowance) else "holds"
         cells = [row.name, row.claim, f"{row.bound_s * allowance:g}", recovery, len(recoveries), *counts, verdict]
         lines.append("| " + " | ".join(str(cell) for cell in cells) + " |")
+    for row in rows:
+        lines += [f"\n{row.name}: {finding}" for finding in row.notes.findings]
     for row in rows:
         lines += [f"\n{row.name}: {fault}" for fault in row.faults(allowance)]
     return "\n".join(lines)

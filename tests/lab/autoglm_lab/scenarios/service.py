@@ -2,15 +2,12 @@
 
 import time
 
-from ..errors import LabError
-from ..places import cache
 from . import scenario
 from .box import UNIT, Box
 from .report import Notes
 
 # Start of the daemon under emulation: most of it is loading and linking 28 MB of an unoptimised program.
 START_S = 15
-EMBEDDING = "all-minilm-l6-v2-int8"
 # Without an answer for so long, commands have stalled: they take a tenth of a second otherwise.
 STALLED_S = 6
 
@@ -54,38 +51,6 @@ def obeys_callers_on_the_bus_as_polkit_says(box: Box, notes: Notes) -> None:
     notes.recovered(verdicts["alice"][1], "the slowest of no recovery at all, a call")
 
 
-@scenario(bound_s=120)
-def understands_words_under_the_unit(box: Box, notes: Notes) -> None:
-    """ONNX Runtime and the embedding model, put in place while the hardened daemon runs, are used by themselves."""
-    place = "/usr/lib/autoglm-edge"
-    kept = {kind: cache() / kind for kind in ("runtime", "models")}
-    runtime = next(kept["runtime"].glob("onnxruntime-*"), None)
-    model = kept["models"] / EMBEDDING
-    if runtime is None or not model.is_dir():
-        raise LabError("there is no ONNX Runtime or no embedding model", "make models")
-    said = box.machine.run(["autoglmctl", "chat", "set the desk lamp to 40 percent"], timeout_s=60)
-    notes.expect(
-        said.status == 8, f"without a model words are refused with status 8: {said.stderr.strip().splitlines()[0]}"
-    )
-    box.machine.push([runtime], f"{place}/runtime")
-    box.machine.push([model], f"{place}/models")
-    began = time.monotonic()
-    notes.did("put ONNX Runtime and the embedding model in place")
-    while f"{EMBEDDING}  embedding  ready" not in box.shell("autoglmctl status | sed 's/   */  /g'"):
-        if time.monotonic() - began > 3 * 120:
-            raise LabError("the embedding model does not get ready", box.shell("autoglmctl status"))
-        time.sleep(1)
-    notes.recovered(time.monotonic() - began, "from files to a model that is ready")
-    # Which phrases there are is learnt in the background.
-    for _ in range(60):
-        said = box.machine.run(["autoglmctl", "chat", "set the desk lamp to 40 percent"], timeout_s=120)
-        if said.status == 0:
-            break
-        time.sleep(2)
-    notes.expect(said.status == 0, f"words are understood: {(said.stdout + said.stderr).strip()}")
-    notes.expect(box.device.executed()[-1] == 40, "the lamp was set to 40")
-
-
 @scenario(bound_s=START_S + 5, is_short=True)
 def kill_9_of_the_daemon(box: Box, notes: Notes) -> None:
     """Killed with -9 under load, the daemon is back by itself, and no command is lost or done twice."""
@@ -99,8 +64,7 @@ def a_hanging_daemon_is_restarted_by_the_watchdog(box: Box, notes: Notes) -> Non
 
 
 def _dies(box: Box, notes: Notes, how: str, name: str) -> None:
-    with box.operator() as operator:
-        operator.wait_for_count(10)
+    with box.traffic(notes) as operator:
         restarts = int(box.property("NRestarts"))
         place = box.journal.now()
         began = time.monotonic()
@@ -109,15 +73,12 @@ def _dies(box: Box, notes: Notes, how: str, name: str) -> None:
         box.wait_for("^Started", after=place, unit=f"systemd:{UNIT}", patience_s=120)
         notes.obeys_again(operator, since=began, what=f"from {name} to the next command done", after=time.monotonic())
         notes.expect(int(box.property("NRestarts")) == restarts + 1, "one restart by systemd")
-        operator.wait_for_count(10)
-        notes.counted(operator.stop())
 
 
 @scenario(bound_s=20)
 def the_bus_restarts(box: Box, notes: Notes) -> None:
     """When the message bus is restarted, commands go on and the daemon is back on it by itself."""
-    with box.operator() as operator:
-        operator.wait_for_count(10)
+    with box.traffic(notes):
         place = box.journal.now()
         # Killed rather than restarted: systemd refuses to restart it, and starts it again by its socket.
         box.shell("systemctl kill --kill-whom=main -s KILL dbus.service; sleep 0.2; systemctl start dbus.service")
@@ -127,15 +88,12 @@ def the_bus_restarts(box: Box, notes: Notes) -> None:
         notes.recovered(box.journal.on_host(opened.at) - began, "from the new bus to the door's opening")
         said = box.machine.run(["autoglmctl", "invoke", "desk lamp", "turn_on"], timeout_s=60)
         notes.expect(said.status == 0, f"a call on the new bus is obeyed {said.stderr.strip()}")
-        operator.wait_for_count(10)
-        notes.counted(operator.stop())
 
 
 @scenario(bound_s=10)
 def the_disk_is_full(box: Box, notes: Notes) -> None:
     """On a full disk no command is done that cannot be noted; with space again, all goes on by itself."""
-    with box.operator(pause_ms=0) as operator:
-        operator.wait_for_count(10)
+    with box.traffic(notes, pause_ms=0) as operator:
         box.shell(
             "set -- $(stat -f -c '%f %S' /var); fallocate -l $(($1 * $2 - 4194304)) /var/lab-ballast;"
             "dd if=/dev/zero of=/var/lab-dust bs=4k 2>/dev/null; true"
@@ -159,28 +117,23 @@ def the_disk_is_full(box: Box, notes: Notes) -> None:
         began = time.monotonic()
         notes.did("made space again")
         notes.obeys_again(operator, since=began, what="from space to the next command done")
-        operator.wait_for_count(10)
-        notes.counted(operator.stop())
 
 
-@scenario(bound_s=5, is_short=True)
+@scenario(bound_s=5)
 def the_clock_jumps(box: Box, notes: Notes) -> None:
     """When the clock jumps an hour ahead and back, commands go on."""
-    with box.operator() as operator:
-        operator.wait_for_count(10)
+    with box.traffic(notes, last=0) as operator:
         for step in ("+3600", "-7200", "+3600"):
             box.shell(f'date -s "@$(($(date +%s) {step[0]} {step[1:]}))" >/dev/null')
             began = time.monotonic()
             notes.did(f"set the clock {step} s")
             notes.obeys_again(operator, since=began, what=f"after {step} s")
-        notes.counted(operator.stop())
 
 
 @scenario(bound_s=10)
 def the_box_is_suspended(box: Box, notes: Notes) -> None:
     """A box that stands still for 20 s (suspended) obeys again at once."""
-    with box.operator() as operator:
-        operator.wait_for_count(10)
+    with box.traffic(notes) as operator:
         with box.machine.monitor() as monitor:
             monitor("stop")
             notes.did("stopped the machine's processors for 20 s")
@@ -188,5 +141,3 @@ def the_box_is_suspended(box: Box, notes: Notes) -> None:
             monitor("cont")
         began = time.monotonic()
         notes.obeys_again(operator, since=began, what="from going on to the next command done")
-        operator.wait_for_count(10)
-        notes.counted(operator.stop())

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use anyhow::Context as _;
 use autoglm_drivers::link::Link;
 use autoglm_drivers::port::{LinkControl, LinkIndex, Port, PortEvent, port};
-use autoglm_drivers::serial;
+use autoglm_drivers::serial::{self, LineFormat};
 use autoglm_protocol::{Config, Request, RequestId, Security};
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
@@ -16,6 +16,8 @@ use super::peer;
 /// Longer than any device here needs, on a loaded machine too.
 const PATIENCE: Duration = Duration::from_secs(60);
 const BAUD: u32 = 115_200;
+/// A churn of so many seconds says on the way how it goes.
+const CHURN_TOLD: u64 = 300;
 
 /// One device as the box has it.
 pub(crate) struct Connected {
@@ -45,7 +47,7 @@ impl Connected {
     }
 
     async fn use_line(&self, path: &Path) -> anyhow::Result<()> {
-        let link = Link::Stream(Box::new(serial::open(path, BAUD)?));
+        let link = Link::Stream(Box::new(serial::open(path, LineFormat::at(BAUD))?));
         self.control.use_link(LinkIndex(0), link).await;
         Ok(())
     }
@@ -78,6 +80,48 @@ impl Connected {
         }
         self.use_line(path).await?;
         self.read().await
+    }
+}
+
+/// How often memory is looked at while links churn.
+const LOOKS: u32 = 10;
+
+/// What a box with many links costs. It travels from the box's process to the bench as a line of numbers.
+#[derive(Debug, Default)]
+pub(crate) struct Cost {
+    /// Resident memory of each link, in KiB.
+    pub(crate) kib_each: f64,
+    /// Share of a core while nothing is asked, in percent.
+    pub(crate) idle: f64,
+    /// Share of a core with a read a second on each link, in percent.
+    pub(crate) reading: f64,
+    /// Links closed and opened again so far, and by how many KiB each link had grown then.
+    pub(crate) growth: Vec<(f64, f64)>,
+}
+
+impl Cost {
+    /// Reads it back.
+    pub(crate) fn parse(line: &str) -> anyhow::Result<Self> {
+        let figures: Result<Vec<f64>, _> = line.split_whitespace().map(str::parse).collect();
+        let figures = figures.context("the box printed no figures")?;
+        let [kib_each, idle, reading, growth @ ..] = &figures[..] else {
+            anyhow::bail!("the box printed too few figures: {line}");
+        };
+        let growth = growth.chunks_exact(2).map(|pair| (pair[0], pair[1]));
+        Ok(Self {
+            kib_each: *kib_each,
+            idle: *idle,
+            reading: *reading,
+            growth: growth.collect(),
+        })
+    }
+
+    fn print(&self) {
+        print!("{} {} {}", self.kib_each, self.idle, self.reading);
+        for (opened, kib) in &self.growth {
+            print!(" {opened} {kib}");
+        }
+        println!();
     }
 }
 
@@ -114,22 +158,30 @@ pub(crate) fn run(directory: &Path, links: usize, seconds: u64, churn: u64) -> a
         });
         let reading = reading.await?;
 
-        let (until, mut opened) = (Instant::now() + Duration::from_secs(churn), 0);
-        while Instant::now() < until {
-            for (number, device) in devices.iter().enumerate() {
-                device.reopen(&peer::path(directory, number)).await?;
+        let mut cost = Cost {
+            kib_each: each(settled - before),
+            idle,
+            reading,
+            growth: Vec::new(),
+        };
+        let (begun, mut opened) = (Instant::now(), 0u32);
+        for look in 1..=LOOKS {
+            let until = begun + Duration::from_secs(churn) * look / LOOKS;
+            while Instant::now() < until {
+                // In turn, so that each link is opened as often as any other.
+                let number = opened as usize % links;
+                let path = peer::path(directory, number);
+                devices[number].reopen(&path).await?;
                 opened += 1;
-                if Instant::now() >= until {
-                    break;
-                }
+            }
+            let growth = each(resident_kib()? - settled);
+            cost.growth.push((f64::from(opened), growth));
+            if churn >= CHURN_TOLD {
+                let minutes = begun.elapsed().as_secs_f64() / 60.0;
+                eprintln!("{links} links, {minutes:.1} min: {opened} opened anew, {growth:.1} KiB each more");
             }
         }
-        let churned = resident_kib()?;
-        println!(
-            "{} {idle} {reading} {opened} {}",
-            each(settled - before),
-            each(churned - settled)
-        );
+        cost.print();
         Ok(())
     })
 }

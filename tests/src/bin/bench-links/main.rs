@@ -1,16 +1,17 @@
 //! What a link costs: round trips and messages a second beside a bare echo on the same kind of line, and memory and processor with 1, 64 and 512 links.
 //!
 //! Every line is a real pseudo-terminal. The far ends live in processes of their own, and so do the boxes whose memory is read, so that each starts
-//! clean. Echo and protocol take turns in blocks, and the ratio is that of the blocks. Read `host` for what a box does, `peer` for the devices.
+//! clean. Echo and protocol take turns in blocks, and the ratio is that of the blocks. Read `host` for what a box does, `peer` for the devices,
+//! `sustained` for a line at full speed.
 
 mod host;
 mod peer;
 mod speed;
+mod sustained;
 
 use std::path::PathBuf;
 use std::process::Command;
 
-use anyhow::Context as _;
 use autoglm_tests::bench::table::{Table, number};
 use clap::{Parser, ValueEnum};
 
@@ -31,6 +32,9 @@ struct Options {
     /// Seconds in which all links are closed and opened again and again.
     #[arg(long, default_value_t = 20)]
     churn: u64,
+    /// Seconds of a stream at full speed, each way.
+    #[arg(long, default_value_t = 60)]
+    stream: u64,
     /// Used by the bench itself: what this process is.
     #[arg(long, hide = true)]
     role: Option<Role>,
@@ -71,6 +75,7 @@ fn measure(options: &Options) -> anyhow::Result<()> {
     let device = peer::start(directory.path(), 1, 1, "devices")?;
     println!("{}", speed::measure(directory.path(), options.blocks)?);
     drop((echo, device));
+    println!("{}", sustained::measure(directory.path(), options.stream)?);
 
     let mut table = Table::new(&[
         "links",
@@ -80,6 +85,7 @@ fn measure(options: &Options) -> anyhow::Result<()> {
         "links opened anew",
         "growth by that, KiB each",
     ]);
+    let mut growths = Vec::new();
     for &links in &options.links {
         let place = directory.path().join(links.to_string());
         std::fs::create_dir(&place)?;
@@ -98,14 +104,33 @@ fn measure(options: &Options) -> anyhow::Result<()> {
             .output()?;
         anyhow::ensure!(output.status.success(), "the box with {links} links failed");
         let line = String::from_utf8(output.stdout)?;
-        let figures: Result<Vec<f64>, _> = line.split_whitespace().map(str::parse).collect();
-        let figures = figures.context("the box printed no figures")?;
-        table.row(&links.to_string(), figures.into_iter().map(number));
+        let cost = host::Cost::parse(&line)?;
+        let (opened, growth) = cost.growth.last().copied().unwrap_or_default();
+        let cells = [cost.kib_each, cost.idle, cost.reading, opened, growth];
+        table.row(&links.to_string(), cells.map(number));
+        growths.push((links, cost.growth));
         drop(peers);
     }
     println!(
         "Resident memory above that of the process without links, after 20 reads on each; the links churn for {} s.\n\n{table}",
         options.churn
     );
+    println!("\n{}", growth_table(&growths));
     Ok(())
+}
+
+/// Memory over the churn: what a leak adds it adds at every step, what an allocator keeps it adds once.
+fn growth_table(growths: &[(usize, Vec<(f64, f64)>)]) -> Table {
+    let steps = growths.iter().map(|(_, growth)| growth.len()).max();
+    let heads: Vec<String> = (1..=steps.unwrap_or(0))
+        .map(|step| format!("{} %", step * 100 / steps.unwrap_or(1)))
+        .collect();
+    let mut columns = vec!["growth while links churn, KiB each"];
+    columns.extend(heads.iter().map(String::as_str));
+    let mut table = Table::new(&columns);
+    for (links, growth) in growths {
+        let cells = growth.iter().map(|(_, kib)| number(*kib));
+        table.row(&format!("{links} links"), cells);
+    }
+    table
 }

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use autoglm_drivers::serial;
+use autoglm_drivers::serial::{self, LineFormat};
 use autoglm_tests::bench::statistics::Sample;
 use autoglm_tests::bench::table::{Table, number};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -24,7 +24,7 @@ pub(crate) fn measure(directory: &Path, blocks: usize) -> anyhow::Result<Table> 
         .enable_all()
         .build()?;
     runtime.block_on(async {
-        let mut echo = serial::open(&peer::path(directory, 0), 115_200)?;
+        let mut echo = serial::open(&peer::path(directory, 0), LineFormat::at(115_200))?;
         let device = Connected::open(&peer::path(directory, 1)).await?;
         let mut figures: [Sample; 4] = Default::default();
         for _ in 0..blocks {

@@ -158,6 +158,23 @@ impl Receiver {
         self.counter = None;
     }
 
+    /// The device's last counter, where it encrypts: what is not above it is a replay. To be kept over restarts.
+    #[must_use]
+    pub fn counter(&self) -> Option<u32> {
+        self.counter
+    }
+
+    /// Goes on after a restart: what is not above `counter` is a replay.
+    pub fn resume(&mut self, counter: u32) {
+        self.counter = Some(counter);
+    }
+
+    /// Whether it sends when something happens, not at intervals.
+    #[must_use]
+    pub fn is_triggered(&self) -> bool {
+        self.is_triggered
+    }
+
     /// Takes the service data of UUID 0xFCD2, without the UUID.
     ///
     /// # Errors

@@ -1,7 +1,7 @@
 //! Forms of the W3C WoT Modbus binding (`modv:`) as operations on tables of coils and registers.
 //!
-//! `href` is `modbus+rtu://BUS/UNIT/ADDRESS?quantity=N`: BUS is the name of a configured serial bus (the published binding knows only
-//! TCP), UNIT 1 to 247. Addresses count from 1 unless `modv:zeroBasedAddressing` is true, as the binding has it. Of the
+//! `href` is `modbus+rtu://BUS/UNIT/ADDRESS?quantity=N` or `modbus+tcp://…`: BUS is the name of a configured bus, UNIT 1 to 247. Which of
+//! the two stands there says nothing: the configuration knows where the bus is. Addresses count from 1 unless `modv:zeroBasedAddressing` is true, as the binding has it. Of the
 //! vocabulary we read `modv:entity`, `modv:function`, `modv:unitID`, `modv:address`, `modv:quantity`, `modv:type`,
 //! `modv:mostSignificantByte`, `modv:mostSignificantWord`, `modv:pollingTime` and `modv:timeout` (milliseconds); of ours `edge:scale`,
 //! `edge:offset`, `edge:bitOffset`, `edge:bitCount`, and `edge:value`, the constant that an action writes.
@@ -27,8 +27,8 @@ use super::form::{self, Affordance, Class, Form, FormError, FormFault, Operation
 use super::{BindError, Described};
 use crate::things::description::{DataSchema, DataType};
 
-/// Scheme of the forms that this binding serves.
-pub const SCHEME: &str = "modbus+rtu";
+/// Schemes of the forms that this binding serves.
+pub const SCHEMES: [&str; 2] = ["modbus+rtu", "modbus+tcp"];
 /// The most coils or discrete inputs in one read (MODBUS Application Protocol V1.1b3 §6.1).
 pub const READ_BITS_MAX: u16 = 2000;
 /// The most registers in one read (§6.3).
@@ -278,10 +278,10 @@ fn missing(affordance: &Affordance<'_>) -> FormError {
 /// Bus and unit of a form.
 fn place_of(form: &Form) -> Result<(String, u8), FormError> {
     let href = &form.href;
-    if href.scheme != SCHEME {
+    if !SCHEMES.contains(&href.scheme.as_str()) {
         let (found, allowed) = (
             href.scheme.clone(),
-            "modbus+rtu, as in the thing's other forms",
+            "modbus+rtu or modbus+tcp, as in the thing's other forms",
         );
         return Err(form.error("href", FormFault::Value { found, allowed }));
     }
