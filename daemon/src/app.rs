@@ -19,12 +19,14 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::bluetooth::Bluetooth;
+use crate::config::providers::PolicySettings;
 use crate::config::{Bus, Class, Config, OutboxConfig};
 use crate::control::dbus::service::{Door, DoorState};
 use crate::control::fleet::reporter::REPORTS;
 use crate::control::fleet::service::{FleetDoor, FleetParts};
 use crate::foreign;
 use crate::inference::chat::SnapshotConfig;
+use crate::inference::providers::{Policy, ProvidersConfig, Selector, candidate};
 use crate::inference::{Inference, InferenceConfig};
 use crate::link::adapters::Adapters;
 use crate::link::board::{LinkBoard, all_tried};
@@ -39,6 +41,7 @@ use crate::session::{Retention, Sessions};
 use crate::status::{FleetStatus, StatusSource};
 use crate::store::ledger::Ledger;
 use crate::store::outbox::{LaneQuota, Limits, Outbox};
+use crate::store::verdicts::Verdicts;
 use crate::store::{ExportPolicy, Store, StoreConfig, StoreHandle, StoreHealth};
 use crate::things::registry::{DeviceName, registry};
 use crate::understanding::catalogue::Catalogue;
@@ -92,6 +95,7 @@ pub async fn run(config: Config, own_uid: u32, stop: CancellationToken) -> anyho
             bytes_max: config.inference.context_cache_bytes,
             store: store.handle(),
         }),
+        providers: providers(&config, &store),
     });
 
     // Two trees of tasks: sources and doors stop first, what they started drains, then the owners stop.
@@ -289,6 +293,49 @@ pub async fn run(config: Config, own_uid: u32, stop: CancellationToken) -> anyho
         .context("the store did not close")?;
     tracing::info!("stopped");
     Ok(())
+}
+
+/// What models run on, as the engine takes it.
+fn providers(config: &Config, store: &Store) -> ProvidersConfig {
+    let settings = &config.inference.providers;
+    let policy = |settings: &PolicySettings| {
+        let defaults = match settings.is_required {
+            true => Policy::required(),
+            false => Policy::default(),
+        };
+        // The configuration's check lets nothing through that is no selector.
+        let picks = |picks: &[String]| -> Vec<Selector> {
+            picks.iter().filter_map(|pick| pick.parse().ok()).collect()
+        };
+        let options = settings.options.iter().map(|(provider, options)| {
+            let name = candidate::short(provider).to_ascii_lowercase();
+            (name, options.clone())
+        });
+        Policy {
+            wanted: picks(&settings.wanted),
+            allow: picks(&settings.allow),
+            nodes_min: settings.nodes_min.unwrap_or(defaults.nodes_min),
+            tolerance: settings.tolerance.unwrap_or(defaults.tolerance),
+            time_max: settings.time_max.unwrap_or(defaults.time_max),
+            options: options.collect(),
+            ..defaults
+        }
+    };
+    ProvidersConfig {
+        dir: settings.dir.clone(),
+        cache_dir: config.state_dir.join("compiled"),
+        cache_bytes_max: settings.compiled_bytes_max,
+        trial_time_max: settings.trial_time_max,
+        trial_memory_bytes: settings.trial_memory_bytes,
+        program: None,
+        policy: policy(&settings.policy),
+        policies: settings
+            .models
+            .iter()
+            .map(|(name, settings)| (name.clone(), policy(settings)))
+            .collect(),
+        verdicts: Some(Verdicts::new(store.handle())),
+    }
 }
 
 /// The outbox with its configured limits.

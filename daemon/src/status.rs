@@ -9,7 +9,10 @@ use tokio::sync::watch;
 
 use crate::foreign::{SourceStatus, Sources};
 use crate::inference::InferenceHandle;
-use crate::inference::status::ModelState;
+use crate::inference::error::LoadError;
+use crate::inference::providers::policy::Compiled;
+use crate::inference::providers::{Candidate, Choice, Found, Measured, Tried, candidate};
+use crate::inference::status::{ModelState, ModelStatus};
 use crate::link::board::{LinkSnapshot, Links};
 use crate::store::outbox::{Lane, OutboxStats};
 use crate::store::{Origin, StoreHandle, StoreHealth};
@@ -76,11 +79,7 @@ impl StatusSource {
     #[must_use]
     pub fn snapshot(&self) -> Value {
         let inference = self.inference.status().borrow().clone();
-        let models: Vec<Value> = inference
-            .models
-            .iter()
-            .map(|model| json!({"name": *model.name, "task": model.task.to_string(), "state": model_state(&model.state), "detail": model.state.to_string()}))
-            .collect();
+        let models: Vec<Value> = inference.models.iter().map(self::model).collect();
         let links: BTreeMap<String, Value> = self
             .links
             .borrow()
@@ -98,6 +97,8 @@ impl StatusSource {
             "store": store(&self.store.health()),
             "runtime": inference.runtime.to_string(),
             "models": models,
+            "providers": inference.providers.iter().flat_map(self::providers).collect::<Vec<Value>>(),
+            "fallbacks": inference.fallbacks,
             "links": links,
             "things": {"known": things.len(), "online": online, "understood": *self.understood.borrow()},
             "fleet": self.fleet.as_ref().map_or_else(|| json!({"state": "off"}), fleet),
@@ -159,6 +160,89 @@ pub fn model_state(state: &ModelState) -> &'static str {
         ModelState::Ready { .. } => "ready",
         ModelState::Disabled { .. } => "disabled",
         ModelState::Stopped => "stopped",
+    }
+}
+
+fn model(model: &ModelStatus) -> Value {
+    let mut told = json!({"name": *model.name, "task": model.task.to_string(), "state": model_state(&model.state), "detail": model.state.to_string()});
+    let refused = match &model.state {
+        ModelState::Ready { choice, .. } => {
+            told["provider"] = json!(candidate::short(&choice.placement.candidate.provider));
+            told["device"] = json!(choice.placement.candidate.kind.as_str());
+            told["is_fallback"] = json!(choice.is_fallback());
+            if let Some(measured) = &choice.measured {
+                told["measured"] = self::measured(measured);
+            }
+            choice.refused.as_slice()
+        }
+        ModelState::Disabled { error } => match error.as_ref() {
+            LoadError::NoProvider { tried, .. } => tried.as_slice(),
+            _ => &[],
+        },
+        _ => &[],
+    };
+    told["refused"] = refused.iter().map(tried).collect();
+    told
+}
+
+/// Where a proof that was asked for would have the model run.
+#[must_use]
+pub fn choice(choice: &Choice) -> Value {
+    let mut told = json!({
+        "provider": candidate::short(&choice.placement.candidate.provider),
+        "device": choice.placement.candidate.kind.as_str(),
+        "is_fallback": choice.is_fallback(),
+        "refused": choice.refused.iter().map(tried).collect::<Vec<Value>>(),
+    });
+    if let Some(measured) = &choice.measured {
+        told["measured"] = self::measured(measured);
+    }
+    told
+}
+
+fn tried(tried: &Tried) -> Value {
+    let mut told = json!({"who": tried.who, "provider": candidate::short(&tried.provider), "device": tried.device,
+        "verdict": tried.verdict.name(), "detail": tried.verdict.to_string(), "is_remembered": tried.is_remembered});
+    if let Some(measured) = &tried.measured {
+        told["measured"] = self::measured(measured);
+    }
+    told
+}
+
+fn measured(measured: &Measured) -> Value {
+    json!({
+        "nodes_placed": measured.nodes_placed,
+        "nodes_left": measured.nodes_left,
+        "nodes_moved": measured.moved(),
+        "difference": measured.difference.scaled,
+        "output": measured.difference.output,
+        "cpu_us": measured.cpu_us,
+        "provider_us": measured.provider_us,
+        "time_ratio": measured.time_ratio(),
+        "open_ms": measured.open_ms,
+        "compiled": match &measured.compiled {
+            Compiled::None => "none".to_owned(),
+            Compiled::Kept { bytes, open_ms } => format!("kept, {bytes} bytes, opened in {open_ms} ms"),
+            Compiled::ByProvider { bytes } => format!("kept by the provider, {bytes} bytes"),
+            Compiled::Unusable { message } => format!("not kept: {message}"),
+        },
+    })
+}
+
+/// What one library offers, a line for each device, or why it offers nothing.
+fn providers(found: &Found) -> Vec<Value> {
+    let library = match &found.library {
+        Some(path) => path.display().to_string(),
+        None => "built in".to_owned(),
+    };
+    let device = |candidate: &Candidate| {
+        json!({"library": library, "provider": candidate::short(&candidate.provider),
+        "device": candidate.kind.as_str(), "vendor": candidate.vendor, "vendor_id": candidate.vendor_id,
+        "device_id": candidate.device_id, "facts": candidate.facts})
+    };
+    match &found.problem {
+        Some(problem) => vec![json!({"library": library, "problem": problem})],
+        None => found.candidates.iter().map(device).collect(),
     }
 }
 

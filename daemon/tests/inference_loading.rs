@@ -254,6 +254,192 @@ async fn a_model_that_fails_its_probe_is_disabled() {
     );
 }
 
+/// The fixture `conv-free-dims` in place of the voice activity bundle, after `change` of its directory and `model.toml`.
+async fn fixture_refusal(change: impl FnOnce(&Path, &mut String)) -> Arc<LoadError> {
+    const NAME: &str = "conv-free-dims";
+    let dir = tempfile::tempdir().unwrap();
+    let from = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("tests/fixtures")
+        .join(NAME);
+    let place = dir.path().join(NAME);
+    fs::create_dir(&place).unwrap();
+    for entry in fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        fs::copy(entry.path(), place.join(entry.file_name())).unwrap();
+    }
+    let manifest = place.join("model.toml");
+    let mut text = fs::read_to_string(&manifest).unwrap();
+    change(&place, &mut text);
+    fs::write(manifest, text).unwrap();
+    let inference = Inference::start(InferenceConfig {
+        vad: NAME.into(),
+        ..config_in(dir.path())
+    });
+    let state = until(&inference.handle(), Task::Vad, |state| {
+        matches!(state, ModelState::Disabled { .. })
+    })
+    .await;
+    println!("{state}");
+    match state {
+        ModelState::Disabled { error } => error,
+        other => panic!("{other}"),
+    }
+}
+
+#[tokio::test]
+async fn an_operator_that_the_runtime_does_not_have_is_named() {
+    let error = fixture_refusal(|place, manifest| {
+        let graph = place.join("model.onnx");
+        let old = fs::read(&graph).unwrap();
+        let at = old.windows(9).position(|part| part == b"ReduceMax");
+        let at = at.expect("the fixture has this operator");
+        let mut new = old.clone();
+        new[at..at + 9].copy_from_slice(b"ReduceMix");
+        fs::write(&graph, &new).unwrap();
+        *manifest = manifest.replace(&digest(&old), &digest(&new));
+    })
+    .await;
+    let LoadError::Operator { path, operator, .. } = error.as_ref() else {
+        panic!("{error}")
+    };
+    assert!(path.ends_with("conv-free-dims/model.onnx"));
+    assert_eq!(operator, "ReduceMix");
+}
+
+#[tokio::test]
+async fn a_shape_that_the_graph_does_not_have_is_named_with_its_tensor() {
+    for (from, to, tensor) in [
+        (
+            "state = { type = \"f32\", shape = [2, 1, 128] }",
+            "state = { type = \"f32\", shape = [2, 1, 64] }",
+            "state",
+        ),
+        (
+            "output = { type = \"f32\", shape = [\"b\", 1] }",
+            "output = { type = \"f32\", shape = [1] }",
+            "output",
+        ),
+    ] {
+        let error = fixture_refusal(|_, manifest| {
+            assert!(manifest.contains(from), "{from}");
+            *manifest = manifest.replace(from, to);
+        })
+        .await;
+        let LoadError::Shape {
+            name,
+            expected,
+            actual,
+            ..
+        } = error.as_ref()
+        else {
+            panic!("{error}")
+        };
+        assert_eq!(name, tensor);
+        assert_ne!(expected, actual);
+    }
+    let error = fixture_refusal(|_, manifest| {
+        *manifest = manifest.replace("input = { type = \"f32\"", "input = { type = \"i64\"");
+    })
+    .await;
+    assert!(
+        matches!(error.as_ref(), LoadError::Signature { name, .. } if name == "input"),
+        "{error}"
+    );
+}
+
+#[tokio::test]
+async fn a_model_that_does_not_fit_into_memory_is_refused_before_it_is_read() {
+    let error = fixture_refusal(|place, manifest| {
+        // 4 TiB that take no room on the disk; hashing them would take an hour.
+        const BYTES: u64 = 4 << 40;
+        let weights = fs::File::create(place.join("model.onnx.data")).unwrap();
+        weights.set_len(BYTES).unwrap();
+        manifest.push_str(&format!(
+            "\n[files.\"model.onnx.data\"]\nsha256 = \"{}\"\nbytes = {BYTES}\n",
+            "0".repeat(64)
+        ));
+    })
+    .await;
+    let LoadError::Memory {
+        path,
+        needed_mib,
+        available_mib,
+        limit,
+    } = error.as_ref()
+    else {
+        panic!("{error}")
+    };
+    assert!(path.ends_with("model.onnx"));
+    assert!(
+        *needed_mib >= 8 << 20 && needed_mib > available_mib,
+        "{error}"
+    );
+    assert!(
+        limit == "MemAvailable" || limit.contains("memory.max"),
+        "{limit}"
+    );
+}
+
+#[tokio::test]
+async fn a_tokenizer_of_another_model_is_named_with_its_highest_id() {
+    let dir = tempfile::tempdir().unwrap();
+    let (from, place) = (
+        bundles::bundle(bundles::CHAT),
+        dir.path().join(bundles::CHAT),
+    );
+    fs::create_dir(&place).unwrap();
+    for entry in fs::read_dir(&from).unwrap() {
+        let name = entry.unwrap().file_name();
+        // The weights are large and stay as they are; a link within the directory's file system, or a copy.
+        fs::hard_link(from.join(&name), place.join(&name))
+            .or_else(|_| fs::copy(from.join(&name), place.join(&name)).map(drop))
+            .unwrap();
+    }
+    let tokenizer = from.join("tokenizer.json");
+    let old = fs::read(&tokenizer).unwrap();
+    let mut value: serde_json::Value = serde_json::from_slice(&old).unwrap();
+    let mut token = value["added_tokens"][0].clone();
+    token["id"] = 60_000.into();
+    token["content"] = "<|beyond|>".into();
+    value["added_tokens"].as_array_mut().unwrap().push(token);
+    value["model"]["vocab"]["<|beyond|>"] = 60_000.into();
+    let new = serde_json::to_vec(&value).unwrap();
+    let manifest = fs::read_to_string(from.join("model.toml")).unwrap();
+    let manifest = manifest.replace(&digest(&old), &digest(&new)).replace(
+        &format!("bytes = {}\n", old.len()),
+        &format!("bytes = {}\n", new.len()),
+    );
+    for (name, content) in [
+        ("tokenizer.json", new),
+        ("model.toml", manifest.into_bytes()),
+    ] {
+        // Never through the link.
+        fs::remove_file(place.join(name)).unwrap();
+        fs::write(place.join(name), content).unwrap();
+    }
+    let inference = Inference::start(config_in(dir.path()));
+    let state = until(&inference.handle(), Task::Chat, |state| {
+        matches!(state, ModelState::Disabled { .. })
+    })
+    .await;
+    println!("{state}");
+    let ModelState::Disabled { error } = state else {
+        panic!("{state}")
+    };
+    assert!(
+        matches!(
+            error.as_ref(),
+            LoadError::Vocabulary {
+                highest: 60_000,
+                limit: 49_152,
+                tensor: "logits",
+                ..
+            }
+        ),
+        "{error}"
+    );
+}
+
 #[tokio::test]
 async fn what_model_toml_gets_wrong_is_named() {
     for (from, to, named) in [

@@ -51,6 +51,10 @@ class CacheDir:
         return self.root / "test-tools"
 
     @property
+    def test_providers(self) -> Path:
+        return self.root / "test-providers"
+
+    @property
     def peer_tools(self) -> Path:
         return self.root / "peer-tools"
 

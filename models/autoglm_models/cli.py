@@ -22,6 +22,7 @@ from .errors import (
 from .inspection import Finding, State, inspect_all, table
 from .lock import LockInvalid, Package, read_lock
 from .progress import Reporter
+from .providers import ensure_test_providers
 from .runtime import ensure_runtime
 from .system import DEFAULT_GROUPS, GROUPS, install, missing_of, read_wanted
 
@@ -94,7 +95,9 @@ def _parser() -> argparse.ArgumentParser:
     bundles = commands.add_parser("bundles", parents=[shared], help="the default model bundles")
     bundles.add_argument("names", nargs="*", metavar="BUNDLE", help="the default ones if none is named")
     bundles.set_defaults(run=_bundles)
-    test_tools = commands.add_parser("test-tools", parents=[shared], help="foreign devices for the tests (pymodbus)")
+    test_tools = commands.add_parser(
+        "test-tools", parents=[shared], help="what the tests need besides: foreign devices (pymodbus), execution providers"
+    )
     test_tools.set_defaults(run=_test_tools)
     peers = commands.add_parser(
         "peers", parents=[shared], help="other engines, and the chat model for them, for `make bench-llm`"
@@ -144,10 +147,13 @@ def _bundles(options: argparse.Namespace, reporter: Reporter) -> Outcome:
 
 
 def _test_tools(_options: argparse.Namespace, reporter: Reporter) -> Outcome:
-    cache = CacheDir.of_this_user()
+    cache, lock = CacheDir.of_this_user(), _lock()
     with cache.exclusively(reporter):
         place = ensure_test_tools(cache, reporter)
-    return Outcome({"test-tools": str(place)})
+        providers = ensure_test_providers(lock, cache, reporter)
+    return Outcome(
+        {"test-tools": str(place), "test-providers": {name: str(place) for name, place in providers.items()}}
+    )
 
 
 def _peers(_options: argparse.Namespace, reporter: Reporter) -> Outcome:

@@ -7,6 +7,7 @@ from pathlib import Path
 from autoglm_models.bundles import DEFAULT_BUNDLES
 from autoglm_models.errors import FetchFailed
 from autoglm_models.lock import LockInvalid, read_lock
+from autoglm_models.providers import MACHINE, PACKAGES
 
 from .places import MODELS_DIR
 
@@ -36,7 +37,15 @@ class Lock(unittest.TestCase):
     def test_the_committed_lock_is_valid_and_holds_what_every_bundle_names(self):
         lock = read_lock(MODELS_DIR / "sources.toml")
         named = {name for spec in DEFAULT_BUNDLES for name in spec.packages} | {"onnxruntime"}
-        self.assertEqual(named, set(lock))
+        self.assertEqual(named | set(PACKAGES.values()), set(lock))
+
+    def test_the_providers_for_the_tests_are_pinned_down_to_each_library(self):
+        lock = read_lock(MODELS_DIR / "sources.toml")
+        for package in PACKAGES.values():
+            members = lock[package].wheel_for(MACHINE).members
+            self.assertTrue(members, package)
+            # They are extracted to these paths.
+            self.assertFalse([name for name in members if name.startswith("/") or ".." in name], package)
 
     def test_the_runtime_is_pinned_for_both_processors_down_to_its_library(self):
         runtime = read_lock(MODELS_DIR / "sources.toml")["onnxruntime"]

@@ -166,6 +166,12 @@ async fn a_script_gets_the_json_that_the_help_promises() {
     assert_eq!(json(&["things", LAMP])["thing"]["id"], LAMP);
     assert_eq!(json(&["links"])["links"].as_array().unwrap().len(), 2);
     assert_eq!(json(&["models"])["models"].as_array().unwrap().len(), 3);
+    assert_eq!(json(&["models", "providers"])["providers"], json!([]));
+    let probe = json(&["models", "probe", "silero-vad"]);
+    assert_eq!(
+        probe["probe"]["provider"], "CPU",
+        "nobody wants another: {probe}"
+    );
     let result = json(&["invoke", LAMP, "set_brightness", "level=40"]);
     assert!(
         result["result"]["timings_us"]["total"].as_u64().unwrap() > 0,

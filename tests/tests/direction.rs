@@ -23,8 +23,9 @@ const MODULES: [(&str, &[&str]); 14] = [
     // Knows nobody.
     ("logging", &[]),
     ("config", &[]),
-    ("inference", &[]),
     ("store", &[]),
+    // Remembers what was measured of execution providers.
+    ("inference", &["store"]),
     ("things", &[]),
     // Supervisors introduce devices to the registry.
     ("link", &["config", "things"]),

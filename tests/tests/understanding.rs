@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use autoglm_edge::inference::manifest::Task;
+use autoglm_edge::inference::providers::ProvidersConfig;
 use autoglm_edge::inference::{Inference, InferenceConfig, runtime};
 use autoglm_edge::understanding::wording::Wording;
 use autoglm_tests::sentences::{Embeddings, Part, Scene, Verdict, judge, sentences};
@@ -42,6 +43,8 @@ async fn model() -> (Inference, Embeddings) {
         chat_sessions: NonZeroUsize::new(8).expect("eight is not zero"),
         threads: NonZeroUsize::MIN,
         snapshots: None,
+        // Nothing is written there: no policy asks for providers.
+        providers: ProvidersConfig::cpu(std::env::temp_dir().join("autoglm-edge-unused")),
     });
     let handle = inference.handle();
     handle

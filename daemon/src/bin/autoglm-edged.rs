@@ -7,6 +7,7 @@ use anyhow::Context as _;
 use autoglm_edge::cli::daemon_args::DaemonArgs;
 use autoglm_edge::config::{self, Config, ConfigError};
 use autoglm_edge::foreign::files::FileError;
+use autoglm_edge::inference::providers::trial;
 use autoglm_edge::{app, foreign, logging};
 use clap::Parser as _;
 use tokio::signal::unix::{SignalKind, signal};
@@ -19,6 +20,12 @@ const NO_TELEMETRY: &str = "ORT_DISABLE_TELEMETRY";
 const EX_CONFIG: u8 = 78;
 
 fn main() -> ExitCode {
+    if std::env::args_os()
+        .nth(1)
+        .is_some_and(|first| first == trial::ARGUMENT)
+    {
+        return trial::child::main();
+    }
     let arguments = DaemonArgs::parse();
     match start(&arguments) {
         Ok(()) => ExitCode::SUCCESS,

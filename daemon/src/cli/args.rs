@@ -103,8 +103,12 @@ pub enum Command {
     /// List the serial ports of this machine, with the address to configure and who uses them; needs no daemon
     Ports,
 
-    /// List the models
-    Models,
+    /// List the models and what they run on, or try that again
+    Models {
+        /// What to do; `list` when left out
+        #[command(subcommand)]
+        command: Option<ModelsCommand>,
+    },
 
     /// Have a thing do something, and print what it answers
     #[command(after_help = INPUT_HELP)]
@@ -263,6 +267,20 @@ pub enum BluetoothCommand {
     },
 }
 
+/// `models`.
+#[derive(Debug, Subcommand)]
+pub enum ModelsCommand {
+    /// List them: what each runs on, and why not on what was wanted
+    List,
+    /// List the execution providers that were found, with their devices
+    Providers,
+    /// Try a model's providers again; takes minutes where one compiles
+    Probe {
+        /// The bundle's name
+        model: String,
+    },
+}
+
 /// `key`.
 #[derive(Debug, Subcommand)]
 pub enum KeyCommand {
@@ -309,8 +327,8 @@ fn after_help() -> String {
         "Exit codes:\n{}
 JSON (--json):
   Standard output gets one object with \"version\": 1 and one member named after what it is:
-  status, things, thing, links, ports, models, result, sessions, turns, deleted, key or ready. `chat`
-  prints one object a line: version, session and the event (understood, executed, delta, done,
+  status, things, thing, links, ports, models, providers, probe, result, sessions, turns, deleted, key
+  or ready. `chat` prints one object a line: version, session and the event (understood, executed, delta, done,
   failed) with its members. A failure goes to standard error as \"error\": code, message,
   causes, hint. Members may be added within a version; none is renamed or removed.
 

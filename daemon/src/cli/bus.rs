@@ -212,6 +212,15 @@ impl Daemon {
         )
     }
 
+    /// Tries a model's providers again: where it would run, and who was refused.
+    ///
+    /// # Errors
+    /// What the daemon said.
+    pub async fn probe_model(&self, model: &str) -> Result<Map<String, Json>, Failure> {
+        let choice = self.manager.probe_model(model).await;
+        object(&choice.map_err(|error| self.failure(&error))?)
+    }
+
     /// All conversations.
     ///
     /// # Errors
@@ -329,7 +338,7 @@ impl Daemon {
             .map(by_name)
     }
 
-    /// All models: `name`, `task`, `state`, `detail`; by name.
+    /// All models: `name`, `task`, `state`, `detail`, `provider`, `device`, `nodes_placed`, `nodes_left`, `time_ratio`, `refused`; by name.
     ///
     /// # Errors
     /// What the daemon said.

@@ -7,7 +7,8 @@
 //! - [`exit`] and [`failure`]: the numbers that a run ends with, and what is told about it;
 //! - [`bus`]: the daemon as calls and snapshots; [`target`]: names to things; [`input`]: typed text to JSON;
 //! - [`output`], [`table`], [`text`]: standard output for data, standard error for the rest;
-//! - one file for each family of commands: [`state`], [`things`], [`command`], [`chat`], [`sessions`], [`bluetooth`], [`key`], [`ports`], [`generate`].
+//! - one file for each family of commands: [`state`], [`models`], [`things`], [`command`], [`chat`], [`sessions`], [`bluetooth`], [`key`], [`ports`],
+//!   [`generate`].
 
 pub mod args;
 pub mod bluetooth;
@@ -20,6 +21,7 @@ pub mod failure;
 pub mod generate;
 pub mod input;
 pub mod key;
+pub mod models;
 pub mod output;
 pub mod ports;
 pub mod sessions;
@@ -96,11 +98,12 @@ async fn dispatch(global: &Global, command: Command, output: &mut Output) -> Res
     if let Command::Wait(args) = command {
         return state::wait(global, &args, output).await;
     }
+    let global = &patience(global, &command);
     let daemon = connect(global).await?;
     match command {
         Command::Status => state::status(&daemon, output).await,
         Command::Links => state::links(&daemon, output).await,
-        Command::Models => state::models(&daemon, output).await,
+        Command::Models { command } => models::run(&daemon, command, output).await,
         Command::Things { thing: None } => things::list(&daemon, output).await,
         Command::Things { thing: Some(thing) } => things::show(&daemon, &thing, output).await,
         Command::Invoke {
@@ -129,6 +132,20 @@ async fn dispatch(global: &Global, command: Command, output: &mut Output) -> Res
             Exit::Internal,
             "this command has a road of its own",
         )),
+    }
+}
+
+/// A proof takes as long as the daemon's limits on it allow, and is not given up before that.
+fn patience(global: &Global, command: &Command) -> Global {
+    let is_probe = matches!(
+        command,
+        Command::Models {
+            command: Some(args::ModelsCommand::Probe { .. })
+        }
+    );
+    Global {
+        timeout: global.timeout.or(is_probe.then_some(models::PATIENCE)),
+        ..global.clone()
     }
 }
 

@@ -1,4 +1,4 @@
-//! `status`, `links`, `models` and `wait`: how the daemon stands.
+//! `status`, `links` and `wait`: how the daemon stands.
 
 use std::time::Duration;
 
@@ -52,18 +52,6 @@ pub async fn links(daemon: &Daemon, output: &mut Output) -> Result<Exit, Failure
     Ok(Exit::Success)
 }
 
-/// Lists the models.
-///
-/// # Errors
-/// [`Failure`]
-pub async fn models(daemon: &Daemon, output: &mut Output) -> Result<Exit, Failure> {
-    let models = daemon.models().await?;
-    if models.is_empty() && output.form == Form::Text {
-        output.note("no models yet: the configuration names them");
-    }
-    list("models", &MODEL, &models, output)
-}
-
 /// Columns: head and member.
 type Columns = [(&'static str, &'static str); 4];
 const LINK: Columns = [
@@ -78,20 +66,6 @@ const MODEL: Columns = [
     ("STATE", "state"),
     ("DETAIL", "detail"),
 ];
-
-fn list(
-    key: &str,
-    columns: &Columns,
-    rows: &[Map<String, Json>],
-    output: &mut Output,
-) -> Result<Exit, Failure> {
-    if output.form == Form::Json {
-        output.json(key, &json!(rows))?;
-    } else if !rows.is_empty() {
-        output.text(&rows_text(columns, rows.iter(), output.width))?;
-    }
-    Ok(Exit::Success)
-}
 
 fn rows_text<'a>(
     columns: &Columns,

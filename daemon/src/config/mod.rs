@@ -2,13 +2,14 @@
 //!
 //! The raw form mirrors the file and refuses unknown keys; [`Config`] holds checked types and is the only
 //! form that leaves this module. Every error names the file, the key, the value and what is allowed. All
-//! defaults stand in `raw.rs` (those of foreign devices in `foreign.rs`), each with its unit and reason. Secrets never stand in the file, only paths to them.
+//! defaults stand in `raw.rs` (those of foreign devices in `foreign.rs`, of execution providers in `providers.rs`), each with its unit and reason. Secrets never stand in the file, only paths to them.
 
 mod access;
 mod device;
 mod fleet;
 pub mod foreign;
 pub mod key;
+pub mod providers;
 mod raw;
 mod validate;
 
@@ -133,6 +134,8 @@ pub struct InferenceSettings {
     pub threads: NonZeroUsize,
     /// Longest answer in tokens.
     pub answer_tokens_max: usize,
+    /// What models run on.
+    pub providers: providers::ProviderSettings,
 }
 
 /// The fleet's broker.

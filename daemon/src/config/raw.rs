@@ -151,6 +151,16 @@ pub struct RawInference {
     pub threads: usize,
     /// Longest answer in tokens. Default 96: a few sentences; a small model's longer answers get worse, not better.
     pub answer_tokens_max: usize,
+    /// Directory of plugin libraries with execution providers. Default: where the unit lets code be loaded from.
+    pub provider_dir: String,
+    /// Seconds that the proof of a provider may take. Default 300: compilers for NPUs take minutes.
+    pub provider_trial_s: u64,
+    /// MiB of private memory that it may take. Default 4096.
+    pub provider_trial_mib: u64,
+    /// MiB of graphs compiled by providers that are kept; 0 keeps none. Default 512.
+    pub compiled_mib_max: u64,
+    /// `[inference.providers.NAME]`
+    pub providers: super::providers::RawProviders,
 }
 
 impl Default for RawInference {
@@ -169,6 +179,11 @@ impl Default for RawInference {
             context_cache_mib: 256,
             threads: 0,
             answer_tokens_max: 96,
+            provider_dir: crate::config::providers::STANDARD_DIR.to_owned(),
+            provider_trial_s: 300,
+            provider_trial_mib: 4096,
+            compiled_mib_max: 512,
+            providers: super::providers::RawProviders::default(),
         }
     }
 }

@@ -170,6 +170,7 @@ pub(super) fn validate(raw: RawConfig, path: &Path) -> Result<Config, ConfigErro
             ));
         }
     }
+    let providers = super::providers::validate(&reject, &raw.inference)?;
     Ok(Config {
         box_id,
         state_dir: absolute(&reject, "box.state_dir", &raw.edge_box.state_dir)?,
@@ -212,6 +213,7 @@ pub(super) fn validate(raw: RawConfig, path: &Path) -> Result<Config, ConfigErro
                 1,
                 4096,
             )?,
+            providers,
         },
         foreign: super::foreign::validate(&reject, raw.foreign)?,
         fleet: raw

@@ -226,7 +226,8 @@ impl Model for Embedder {
     }
 }
 
-fn load_tokenizer(
+/// The tokenizer as this engine uses it.
+pub(super) fn load_tokenizer(
     path: &std::path::Path,
     max_length: usize,
 ) -> Result<Tokenizer, Box<dyn std::error::Error + Send + Sync>> {

@@ -4,7 +4,14 @@ use std::{error::Error as StdError, path::PathBuf, sync::Arc, time::Duration};
 
 use thiserror::Error;
 
-use super::{bundle::BundleError, manifest::Task, probe::ProbeError, status::ModelState};
+use super::{
+    bundle::BundleError,
+    manifest::Task,
+    probe::ProbeError,
+    providers::{Tried, trial::TrialError},
+    runtime::RuntimeError,
+    status::ModelState,
+};
 
 /// Why a model that is on disk is not served. The model stays disabled until its files change.
 #[derive(Debug, Error)]
@@ -30,6 +37,85 @@ pub enum LoadError {
         /// What ONNX Runtime said.
         #[source]
         source: ort::Error,
+    },
+    /// The graph needs an operator that this build of ONNX Runtime does not have.
+    #[error("{} needs the operator {operator}, which this ONNX Runtime does not have", path.display())]
+    Operator {
+        /// The graph's file.
+        path: PathBuf,
+        /// The operator, with its domain where that is not ONNX's own.
+        operator: String,
+        /// What ONNX Runtime said.
+        #[source]
+        source: ort::Error,
+    },
+    /// An input or output has the element type that was promised and another shape.
+    #[error("{}: {what} {name:?} has the shape {actual}, expected {expected}", path.display())]
+    Shape {
+        /// The graph's file.
+        path: PathBuf,
+        /// `input` or `output`.
+        what: &'static str,
+        /// Its name.
+        name: String,
+        /// Dimensions that were promised; a free one by its name.
+        expected: String,
+        /// Dimensions that are there; a free one is -1.
+        actual: String,
+    },
+    /// The tokenizer makes ids that the graph has no row for.
+    #[error(
+        "{} makes token ids up to {highest}, the graph's {tensor} takes ids below {limit}",
+        path.display()
+    )]
+    Vocabulary {
+        /// The tokenizer's file.
+        path: PathBuf,
+        /// The highest id of its vocabulary.
+        highest: u32,
+        /// The graph's tensor.
+        tensor: &'static str,
+        /// Ids that the graph has.
+        limit: usize,
+    },
+    /// The model would not fit into memory.
+    #[error(
+        "{} needs some {needed_mib} MiB of memory, {available_mib} MiB are left ({limit})",
+        path.display()
+    )]
+    Memory {
+        /// The graph's file.
+        path: PathBuf,
+        /// Estimate for weights, their packed copy and the key-value cache.
+        needed_mib: u64,
+        /// What may still be taken.
+        available_mib: u64,
+        /// Who says so: `MemAvailable`, or the `memory.max` of a control group.
+        limit: String,
+    },
+    /// The configuration requires a provider, and none is good enough.
+    #[error(
+        "no provider that the configuration requires can run {name}: {}",
+        list(tried)
+    )]
+    NoProvider {
+        /// The bundle's name.
+        name: String,
+        /// Who was tried, and why not.
+        tried: Vec<Tried>,
+    },
+    /// Providers are wanted, and none could be tried: this box's fault.
+    #[error("providers cannot be tried")]
+    Trial {
+        /// Why.
+        #[source]
+        source: TrialError,
+    },
+    /// Providers are wanted for a graph that can only be run on the CPU, since nobody here knows how to prove another.
+    #[error("{name} has a graph whose providers cannot be proved")]
+    Unprovable {
+        /// The bundle's name.
+        name: String,
     },
     /// The graph's inputs or outputs are not those that `model.toml` or the layout promises.
     #[error("{}: {what} {name:?} is {actual}, expected {expected}", path.display())]
@@ -111,6 +197,39 @@ pub enum LoadError {
         /// The panic's message.
         message: String,
     },
+}
+
+fn list(tried: &[Tried]) -> String {
+    let each: Vec<String> = tried.iter().map(Tried::to_string).collect();
+    each.join("; ")
+}
+
+/// Why a proof that was asked for gave no choice.
+#[derive(Debug, Error)]
+pub enum ProveError {
+    /// There is no such bundle.
+    #[error("there is no bundle {name:?}")]
+    Missing {
+        /// The name.
+        name: String,
+        /// Where it was looked for.
+        looked: Vec<PathBuf>,
+    },
+    /// There is no ONNX Runtime.
+    #[error(transparent)]
+    Runtime(#[from] RuntimeError),
+    /// The bundle cannot be used, or nobody can run it.
+    #[error(transparent)]
+    Load(Box<LoadError>),
+    /// Inference is being stopped.
+    #[error("inference is stopping")]
+    Stopped,
+}
+
+impl From<LoadError> for ProveError {
+    fn from(error: LoadError) -> Self {
+        Self::Load(Box::new(error))
+    }
 }
 
 /// Why one request was not served. The model goes on with the next.
@@ -238,7 +357,7 @@ pub(super) fn millis(duration: Duration) -> u64 {
 
 /// An error with its whole chain of causes on one line, for states and logs. Of a cause that draws a picture (TOML), the first
 /// and the last line say where and what.
-pub(super) fn chain(error: &(dyn StdError + 'static)) -> String {
+pub fn chain(error: &(dyn StdError + 'static)) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {

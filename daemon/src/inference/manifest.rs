@@ -115,13 +115,23 @@ pub struct TensorFacts {
 }
 
 /// One dimension of a tensor.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Deserialize)]
 #[serde(untagged)]
 pub enum Dimension {
     /// A fixed number of elements.
     Fixed(u64),
     /// A dimension chosen at run time.
     Free(String),
+}
+
+/// As `model.toml` has it.
+impl fmt::Debug for Dimension {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Fixed(extent) => write!(f, "{extent}"),
+            Self::Free(name) => f.write_str(name),
+        }
+    }
 }
 
 /// The graph, by the layout that says what its inputs and outputs mean. A new layout is a new variant here and a new

@@ -4,8 +4,8 @@
 //! is said in the [status](InferenceStatus), keeps the rest working and recovers by itself. Nothing here knows of devices,
 //! sessions or doors, and nothing here blocks the async runtime: the handles await, the models' threads compute.
 //!
-//! Read in this order: [`manifest`] and [`bundle`] (what a model is on disk), [`runtime`] (ONNX Runtime), [`status`],
-//! `slot` (a model's thread), then the engines [`embedder`], [`chat`] and [`vad`]. [`probe`] is the proof that a loaded model
+//! Read in this order: [`manifest`] and [`bundle`] (what a model is on disk), [`runtime`] (ONNX Runtime), [`providers`] (what it runs on),
+//! [`status`], `slot` (a model's thread), then the engines [`embedder`], [`chat`] and [`vad`]. [`probe`] is the proof that a loaded model
 //! computes the right thing.
 
 use std::{
@@ -26,11 +26,13 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use self::{
+    bundle::Bundle,
     chat::{Chat, ChatHandle, ChatJob, SnapshotConfig},
     embedder::{EmbedJob, Embedder, EmbedderHandle},
-    error::{InferenceError, LoadError},
+    error::{InferenceError, LoadError, ProveError},
     interrupts::Interrupts,
     manifest::Task,
+    providers::{Choice, Providers, ProvidersConfig, desk::Memory},
     slot::{Door, Model, QUEUE, Setup, Slot},
     status::{InferenceStatus, LoadStage, ModelState, ModelStatus, StatusBoard},
     vad::{Vad, VadHandle, VadJob},
@@ -42,7 +44,9 @@ pub mod embedder;
 pub mod error;
 mod interrupts;
 pub mod manifest;
+mod memory;
 pub mod probe;
+pub mod providers;
 mod recheck;
 pub mod runtime;
 pub mod search;
@@ -50,6 +54,7 @@ mod session;
 mod slot;
 pub mod status;
 pub mod vad;
+mod vocabulary;
 
 /// What to run, and from where.
 #[derive(Debug, Clone)]
@@ -73,6 +78,8 @@ pub struct InferenceConfig {
     pub threads: NonZeroUsize,
     /// Where conversations' caches outlive the process; `None` keeps them in memory alone.
     pub snapshots: Option<SnapshotConfig>,
+    /// What models run on.
+    pub providers: ProvidersConfig,
 }
 
 /// The running engine. [`stop`](Self::stop) ends it with a grace period. Dropping it ends it, too, and blocks until the threads
@@ -120,6 +127,7 @@ pub struct InferenceHandle {
     chat: ChatHandle,
     vad: VadHandle,
     board: StatusBoard,
+    prover: Prover,
     owner: Weak<Owner>,
 }
 
@@ -127,6 +135,7 @@ impl Inference {
     /// Starts one thread per model and returns at once.
     pub fn start(config: InferenceConfig) -> Self {
         let stop = CancellationToken::new();
+        let providers = Arc::new(Providers::new(config.providers.clone(), stop.clone()));
         let models = [
             (Task::Embedding, &config.embedding),
             (Task::Chat, &config.chat),
@@ -149,6 +158,7 @@ impl Inference {
         let mut launch = Launch {
             config: &config,
             interrupts: &interrupts,
+            providers: &providers,
             board: &board,
             stop: &stop,
             wakes: Vec::new(),
@@ -173,6 +183,12 @@ impl Inference {
             chat: chat_handle,
             vad: vad_handle,
             board,
+            prover: Prover {
+                providers,
+                runtime_path: config.runtime_path,
+                model_dirs: config.model_dirs,
+                threads: config.threads,
+            },
             owner: Arc::downgrade(&owner),
         };
         Self {
@@ -252,6 +268,20 @@ impl InferenceHandle {
         }
     }
 
+    /// Tries again all providers that the configuration wants for the bundle `name`, forgetting what was measured, and returns on
+    /// which it would run. A model that was disabled for its providers is looked at again; one that serves goes on where it is until
+    /// the daemon is started again. Takes as long as the trials.
+    ///
+    /// # Errors
+    /// [`ProveError`]: no such bundle, no ONNX Runtime, or why the bundle cannot run.
+    pub async fn prove(&self, name: &str) -> Result<Choice, ProveError> {
+        let (prover, name) = (self.prover.clone(), name.to_owned());
+        let choice = tokio::task::spawn_blocking(move || prover.prove(&name)).await;
+        self.board.note_providers(self.prover.providers.found());
+        self.recheck();
+        choice.unwrap_or(Err(ProveError::Stopped))
+    }
+
     /// Waits until the model for `task` serves, at most for `patience`. Cancel safe.
     ///
     /// # Errors
@@ -278,10 +308,37 @@ impl InferenceHandle {
     }
 }
 
+/// What a proof that a person asks for needs.
+#[derive(Debug, Clone)]
+struct Prover {
+    providers: Arc<Providers>,
+    runtime_path: Option<PathBuf>,
+    model_dirs: Vec<PathBuf>,
+    threads: NonZeroUsize,
+}
+
+impl Prover {
+    fn prove(&self, name: &str) -> Result<Choice, ProveError> {
+        let dir = search::locate(name, &self.model_dirs).map_err(|looked| ProveError::Missing {
+            name: name.to_owned(),
+            looked,
+        })?;
+        let runtime = runtime::Runtime::load(self.runtime_path.as_deref())?;
+        let bundle = Bundle::open(&dir).map_err(LoadError::from)?;
+        bundle.verify().map_err(LoadError::from)?;
+        let choice = self
+            .providers
+            .choose(&bundle, &runtime, self.threads, Memory::Renew);
+        self.providers.begin_round();
+        Ok(choice?)
+    }
+}
+
 /// Collects what the threads leave behind while they are started.
 struct Launch<'a> {
     config: &'a InferenceConfig,
     interrupts: &'a Interrupts,
+    providers: &'a Arc<Providers>,
     board: &'a StatusBoard,
     stop: &'a CancellationToken,
     wakes: Vec<SyncSender<()>>,
@@ -305,6 +362,7 @@ impl Launch<'_> {
                 interrupts: self.interrupts.clone(),
                 snapshots: self.config.snapshots.clone(),
             },
+            providers: Arc::clone(self.providers),
             board: self.board.clone(),
             stop: self.stop.clone(),
             wake: woken,

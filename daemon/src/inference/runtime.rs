@@ -1,6 +1,7 @@
 //! ONNX Runtime itself: found and loaded while the daemon runs, never linked.
 //!
-//! Reads the file system and loads one library; knows nothing of models. A failed load leaves nothing behind and is simply
+//! Reads the file system and loads one library; knows nothing of models. A [`Runtime`] also says where the sessions that are opened with it
+//! run, so that an engine need not know. A failed load leaves nothing behind and is simply
 //! tried again later, which is how the daemon recovers when the file appears.
 //!
 //! The one piece of process-wide state in the daemon is here, because it is process-wide in the library underneath: ONNX
@@ -8,6 +9,7 @@
 //! first was dropped. So the first that loads is kept for good, and everybody gets clones of it.
 
 use std::{
+    collections::BTreeMap,
     fs::{self, File},
     io::{self, Read},
     path::{Path, PathBuf},
@@ -16,6 +18,8 @@ use std::{
 
 use ort::{environment::Environment, logging::LogLevel};
 use thiserror::Error;
+
+use super::providers::Placement;
 
 /// The library's file name on Linux.
 const LIBRARY: &str = "libonnxruntime.so";
@@ -32,6 +36,9 @@ pub struct Runtime {
     environment: Environment,
     path: Arc<Path>,
     build: Arc<str>,
+    placement: Arc<Placement>,
+    /// Provider libraries in this process, with the digest of what was loaded: ONNX Runtime lets none go.
+    libraries: Arc<Mutex<BTreeMap<PathBuf, String>>>,
 }
 
 /// Why there is no ONNX Runtime.
@@ -143,6 +150,8 @@ impl Runtime {
             environment,
             path: path.as_path().into(),
             build: ort::info().into(),
+            placement: Arc::new(Placement::cpu()),
+            libraries: Arc::default(),
         };
         *loaded = Some(runtime.clone());
         Ok(runtime)
@@ -151,6 +160,42 @@ impl Runtime {
     /// The process's environment, for building sessions.
     pub fn environment(&self) -> &Environment {
         &self.environment
+    }
+
+    /// The same, for sessions that run at `placement`.
+    #[must_use]
+    pub fn placed(&self, placement: Placement) -> Self {
+        Self {
+            placement: Arc::new(placement),
+            ..self.clone()
+        }
+    }
+
+    /// Registers a provider's library, once in the life of the process.
+    ///
+    /// # Errors
+    /// What ONNX Runtime says; and that another version of the file is in the process already, which only a restart changes.
+    pub(super) fn register(&self, library: &Path, name: String, digest: &str) -> ort::Result<()> {
+        let mut libraries = self
+            .libraries
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        match libraries.get(library) {
+            Some(loaded) if loaded == digest => Ok(()),
+            Some(_) => Err(ort::Error::new(
+                "another version of the file is loaded; the daemon must be started again",
+            )),
+            None => {
+                self.environment.register_ep_library(name, library)?;
+                libraries.insert(library.to_owned(), digest.to_owned());
+                Ok(())
+            }
+        }
+    }
+
+    /// Where its sessions run; the CPU provider unless [`placed`](Self::placed) said otherwise.
+    pub fn placement(&self) -> &Placement {
+        &self.placement
     }
 
     /// The file it came from.

@@ -1,18 +1,22 @@
-//! From a bundle's graph to an ONNX Runtime session on the CPU provider, with its signature checked.
+//! From a bundle's graph to an ONNX Runtime session on the provider that was chosen for it, with its signature checked.
 //!
-//! Every engine opens its session here, so that the options are the same everywhere.
+//! Every engine opens its session here, so that the options are the same everywhere. The [`Runtime`] that an engine is handed knows
+//! where its sessions run ([`Placement`](super::providers::Placement)).
 
-use std::{collections::BTreeMap, num::NonZeroUsize};
+use std::{collections::BTreeMap, num::NonZeroUsize, path::Path};
 
 use ort::{
-    session::{Session, builder::GraphOptimizationLevel},
+    session::{
+        Session,
+        builder::{GraphOptimizationLevel, SessionBuilder},
+    },
     value::{Outlet, TensorElementType, ValueType},
 };
 
 use super::{
     bundle::Bundle,
     error::LoadError,
-    manifest::{Graph, TensorFacts},
+    manifest::{Dimension, Graph, TensorFacts},
     runtime::Runtime,
 };
 
@@ -24,7 +28,7 @@ const LAYER: &str = "{layer}";
 /// Waiting threads sleep instead of spinning: on a box whose cores have other work, two spinning threads were slower than one.
 ///
 /// # Errors
-/// [`LoadError::Graph`], [`LoadError::Signature`].
+/// [`LoadError::Graph`], [`LoadError::Operator`], [`LoadError::Signature`], [`LoadError::Shape`].
 pub(super) fn open(
     bundle: &Bundle,
     runtime: &Runtime,
@@ -32,19 +36,23 @@ pub(super) fn open(
 ) -> Result<Session, LoadError> {
     let graph = &bundle.manifest().graph;
     let path = bundle.path(graph.file());
-    let build = || -> ort::Result<Session> {
-        Session::builder(runtime.environment())?
-            .with_intra_threads(threads.get())?
-            .with_inter_threads(1)?
-            .with_intra_op_spinning(false)?
-            .with_inter_op_spinning(false)?
-            .with_optimization_level(GraphOptimizationLevel::All)?
-            .commit_from_file(&path)
+    let placement = runtime.placement();
+    let build = |file: &Path| -> ort::Result<Session> {
+        placement
+            .attach(builder(runtime, threads)?, runtime.environment())?
+            .commit_from_file(file)
     };
-    let session = build().map_err(|source| LoadError::Graph {
-        path: path.clone(),
-        source,
-    })?;
+    let compiled = placement.compiled.as_deref().and_then(|compiled| {
+        let opened = build(compiled);
+        if let Err(error) = &opened {
+            tracing::warn!(model = %bundle.manifest().name, compiled = %compiled.display(), %error,
+                "the compiled graph was kept and cannot be opened; the model is compiled anew");
+        }
+        opened.ok()
+    });
+    let session = compiled
+        .map_or_else(|| build(&path), Ok)
+        .map_err(|source| refused(&path, source))?;
     let sides = [
         ("input", graph.inputs(), session.inputs()),
         ("output", graph.outputs(), session.outputs()),
@@ -71,6 +79,37 @@ pub(super) fn open(
     Ok(session)
 }
 
+/// The options of every session, without its provider.
+pub(super) fn builder(runtime: &Runtime, threads: NonZeroUsize) -> ort::Result<SessionBuilder> {
+    Ok(Session::builder(runtime.environment())?
+        .with_intra_threads(threads.get())?
+        .with_inter_threads(1)?
+        .with_intra_op_spinning(false)?
+        .with_inter_op_spinning(false)?
+        .with_optimization_level(GraphOptimizationLevel::All)?)
+}
+
+/// ONNX Runtime says in words alone that a graph needs an operator that this build does not have; it is the one complaint about a sound
+/// file, and what a person does about it is another runtime, not another copy.
+fn refused(path: &Path, source: ort::Error) -> LoadError {
+    let message = source.message();
+    let operator = message
+        .split_once("No Op registered for ")
+        .or_else(|| message.split_once("Could not find an implementation for "))
+        .or_else(|| message.split_once("Fatal error: "))
+        .and_then(|(_, rest)| rest.split([' ', '(']).next())
+        .map(str::to_owned);
+    let path = path.to_owned();
+    match operator.filter(|name| !name.is_empty()) {
+        Some(operator) => LoadError::Operator {
+            path,
+            operator,
+            source,
+        },
+        None => LoadError::Graph { path, source },
+    }
+}
+
 /// Names with the placeholder `{layer}` stand for one tensor in each layer.
 fn per_layer<'a>(
     declared: &'a BTreeMap<String, TensorFacts>,
@@ -89,31 +128,45 @@ fn per_layer<'a>(
 }
 
 fn require(
-    path: &std::path::Path,
+    path: &Path,
     what: &'static str,
     name: &str,
     facts: &TensorFacts,
     outlets: &[Outlet],
 ) -> Result<(), LoadError> {
-    let actual = match outlets
-        .iter()
-        .find(|outlet| outlet.name() == name)
-        .map(Outlet::dtype)
-    {
-        Some(ValueType::Tensor { ty, .. }) => element_name(*ty).to_owned(),
-        Some(other) => other.to_string(),
-        None => "absent".to_owned(),
+    let outlet = outlets.iter().find(|outlet| outlet.name() == name);
+    let (actual, shape) = match outlet.map(Outlet::dtype) {
+        Some(ValueType::Tensor { ty, shape, .. }) => (element_name(*ty).to_owned(), &shape[..]),
+        Some(other) => (other.to_string(), &[][..]),
+        None => ("absent".to_owned(), &[][..]),
     };
-    if actual == facts.element_type {
-        return Ok(());
+    if actual != facts.element_type {
+        return Err(LoadError::Signature {
+            path: path.into(),
+            what,
+            name: name.into(),
+            expected: facts.element_type.clone(),
+            actual,
+        });
     }
-    Err(LoadError::Signature {
-        path: path.into(),
-        what,
-        name: name.into(),
-        expected: facts.element_type.clone(),
-        actual,
-    })
+    let is_same = |(declared, &actual): (&Dimension, &i64)| match declared {
+        // A graph may leave open what the bundle fixes, and fix what it leaves open, so long as no two numbers differ.
+        Dimension::Fixed(extent) => actual < 0 || u64::try_from(actual) == Ok(*extent),
+        Dimension::Free(_) => true,
+    };
+    // ONNX Runtime gives no dimensions for a scalar and for a shape that the graph does not state.
+    let is_known = !shape.is_empty();
+    if is_known && (shape.len() != facts.shape.len() || !facts.shape.iter().zip(shape).all(is_same))
+    {
+        return Err(LoadError::Shape {
+            path: path.into(),
+            what,
+            name: name.into(),
+            expected: format!("{:?}", facts.shape),
+            actual: format!("{shape:?}"),
+        });
+    }
+    Ok(())
 }
 
 fn element_name(ty: TensorElementType) -> &'static str {

@@ -29,10 +29,13 @@ use super::{
     error::{InferenceError, LoadError},
     interrupts::Interrupts,
     manifest::Task,
+    memory,
+    providers::{Providers, desk::Memory},
     recheck::Recheck,
     runtime::{self, Runtime, RuntimeError},
     search::{Fingerprint, locate},
-    status::{LoadStage, ModelState, Provider, StatusBoard},
+    status::{LoadStage, ModelState, StatusBoard},
+    vocabulary,
 };
 
 /// Jobs that may wait for one model. Chosen because a sentence takes some 5 ms to embed and a chat answer about a second: a
@@ -82,10 +85,14 @@ pub(super) struct Slot {
     pub(super) runtime_path: Option<PathBuf>,
     pub(super) model_dirs: Vec<PathBuf>,
     pub(super) setup: Setup,
+    pub(super) providers: Arc<Providers>,
     pub(super) board: StatusBoard,
     pub(super) stop: CancellationToken,
     pub(super) wake: Receiver<()>,
 }
+
+/// What a bundle, and what could run it, looked like when the bundle was refused.
+type Refused = (Fingerprint, Fingerprint, u64);
 
 enum Attempt<M> {
     Serving(M),
@@ -131,8 +138,8 @@ impl Slot {
         }
     }
 
-    /// `refused` holds what the bundle looked like when it was last refused.
-    fn attempt<M: Model>(&self, refused: &mut Option<Fingerprint>) -> Attempt<M> {
+    /// `refused` holds what things looked like when the bundle was last refused.
+    fn attempt<M: Model>(&self, refused: &mut Option<Refused>) -> Attempt<M> {
         let note = |state| self.board.note_model(M::TASK, state);
         let dir = match locate(&self.name, &self.model_dirs) {
             Ok(dir) => dir,
@@ -154,7 +161,11 @@ impl Slot {
                 return Attempt::Waiting;
             }
         };
-        let fingerprint = Fingerprint::of(&dir);
+        let fingerprint = (
+            Fingerprint::of(&dir),
+            self.providers.dir_fingerprint(),
+            self.providers.round(),
+        );
         if refused.as_ref() == Some(&fingerprint) {
             return Attempt::Waiting;
         }
@@ -171,14 +182,25 @@ impl Slot {
                     actual,
                 });
             }
+            // Before anything is read: what does not fit is not even hashed.
+            memory::check(&bundle, self.setup.context_tokens)?;
             bundle.verify()?;
-            M::load(&bundle, &runtime, &self.setup, &on_stage)
+            vocabulary::check(&bundle)?;
+            on_stage(LoadStage::Provider);
+            let threads = self.setup.threads;
+            let choice = self
+                .providers
+                .choose(&bundle, &runtime, threads, Memory::Use)?;
+            self.board.note_providers(self.providers.found());
+            let runtime = runtime.placed(choice.placement.clone());
+            let model = M::load(&bundle, &runtime, &self.setup, &on_stage)?;
+            Ok((model, Arc::new(choice)))
         };
         match load() {
-            Ok(model) => {
+            Ok((model, choice)) => {
                 note(ModelState::Ready {
                     load_time: since.elapsed(),
-                    provider: Provider::Cpu,
+                    choice,
                 });
                 Attempt::Serving(model)
             }

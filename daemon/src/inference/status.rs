@@ -15,6 +15,7 @@ use tokio::sync::watch;
 use super::{
     error::{LoadError, chain},
     manifest::Task,
+    providers::{Choice, Found},
     runtime::{self, Runtime, RuntimeError},
 };
 
@@ -25,6 +26,10 @@ pub struct InferenceStatus {
     pub runtime: RuntimeState,
     /// One entry per configured model.
     pub models: Vec<ModelStatus>,
+    /// Who could run models; empty until a model's policy asks for anybody but the CPU.
+    pub providers: Arc<[Found]>,
+    /// How often since the start a model came to run on the CPU although another provider was wanted.
+    pub fallbacks: u64,
 }
 
 impl InferenceStatus {
@@ -99,8 +104,8 @@ pub enum ModelState {
     Ready {
         /// How long loading took, from the first byte to the passed probe.
         load_time: Duration,
-        /// What it runs on.
-        provider: Provider,
+        /// What it runs on, and who else was wanted.
+        choice: Arc<Choice>,
     },
     /// It is there and cannot be used; tried again when its files change.
     Disabled {
@@ -134,10 +139,18 @@ impl fmt::Display for ModelState {
                 write!(f, "{}; {remedy}", if looked.is_empty() { "" } else { ")" })
             }
             Self::Loading { stage, .. } => write!(f, "loading ({stage})"),
-            Self::Ready {
-                load_time,
-                provider,
-            } => write!(f, "ready on {provider} after {} ms", load_time.as_millis()),
+            Self::Ready { load_time, choice } => {
+                write!(
+                    f,
+                    "ready on {} after {} ms",
+                    choice.placement.candidate,
+                    load_time.as_millis()
+                )?;
+                for tried in &choice.refused {
+                    write!(f, "; not on {tried}")?;
+                }
+                Ok(())
+            }
             Self::Disabled { error } => write!(f, "disabled: {}", chain(error.as_ref())),
             Self::Stopped => f.write_str("stopped"),
         }
@@ -151,6 +164,8 @@ pub enum LoadStage {
     Find,
     /// Comparing the files' digests.
     Verify,
+    /// Finding out who can run it.
+    Provider,
     /// ONNX Runtime reads and optimises the graph.
     Graph,
     /// The probe runs.
@@ -162,23 +177,9 @@ impl fmt::Display for LoadStage {
         f.write_str(match self {
             Self::Find => "looking for files",
             Self::Verify => "checking files",
+            Self::Provider => "trying providers",
             Self::Graph => "loading the graph",
             Self::Probe => "running the probe",
-        })
-    }
-}
-
-/// What a model runs on.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Provider {
-    /// ONNX Runtime's own CPU provider.
-    Cpu,
-}
-
-impl fmt::Display for Provider {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Cpu => "CPU",
         })
     }
 }
@@ -192,6 +193,8 @@ impl StatusBoard {
         Self(Arc::new(watch::Sender::new(InferenceStatus {
             runtime: RuntimeState::Unloaded,
             models,
+            providers: Arc::default(),
+            fallbacks: 0,
         })))
     }
 
@@ -238,6 +241,17 @@ impl StatusBoard {
         });
     }
 
+    /// Notes who could run models.
+    pub(super) fn note_providers(&self, providers: Vec<Found>) {
+        self.0.send_if_modified(|status| {
+            let is_new = *status.providers != *providers;
+            if is_new {
+                status.providers = providers.into();
+            }
+            is_new
+        });
+    }
+
     /// Notes a model's state; logs when that differs from the last one.
     pub(super) fn note_model(&self, task: Task, state: ModelState) {
         self.0.send_if_modified(|status| {
@@ -255,7 +269,16 @@ impl StatusBoard {
                 ModelState::Loading { .. } => {
                     tracing::debug!(model = %name, %task, %from, to = %state, "model")
                 }
+                ModelState::Ready { choice, .. } if choice.is_fallback() => {
+                    tracing::warn!(model = %name, %task, %from, to = %state, "model on another provider than the one wanted first");
+                }
                 _ => tracing::info!(model = %name, %task, %from, to = %state, "model"),
+            }
+            if let ModelState::Ready { choice, .. } = &state
+                && choice.is_fallback()
+                && choice.placement.candidate.is_cpu()
+            {
+                status.fallbacks += 1;
             }
             model.state = state;
             true

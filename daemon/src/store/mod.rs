@@ -12,7 +12,7 @@
 //!
 //! Reading order: [`schema`] (what is stored), [`batch`] (what is asked), [`queue`] (how it waits), [`commit`] (the owner), [`disk`] and [`engine`] (sled), [`durable`] (the
 //! syncs), [`recovery`] (opening whatever is found), [`export`] (JSON lines), [`ledger`] (commands executed at most once), [`outbox`] (what must
-//! reach the broker).
+//! reach the broker), [`verdicts`] (what is known of execution providers).
 
 mod batch;
 mod commit;
@@ -27,6 +27,7 @@ pub mod outbox;
 mod queue;
 mod recovery;
 mod schema;
+pub mod verdicts;
 
 use std::{
     io,
@@ -271,6 +272,38 @@ impl StoreHandle {
             syncs: counters.syncs.load(Ordering::Relaxed),
             telemetry_dropped: counters.telemetry_dropped.load(Ordering::Relaxed),
         }
+    }
+
+    /// [`read`](Self::read) for a thread that may block.
+    ///
+    /// # Errors
+    /// As there.
+    fn read_blocking(&self, tree: Tree, key: Key) -> Result<Option<Versioned>, StoreError> {
+        self.ask_blocking(|reply| Request::Read { tree, key, reply })
+    }
+
+    /// [`scan`](Self::scan) for a thread that may block.
+    ///
+    /// # Errors
+    /// As there.
+    fn scan_blocking(&self, scan: Scan) -> Result<Vec<(Key, Versioned)>, StoreError> {
+        self.ask_blocking(|reply| Request::Scan { scan, reply })
+    }
+
+    /// [`commit`](Self::commit) for a thread that may block.
+    ///
+    /// # Errors
+    /// As there.
+    fn commit_blocking(&self, batch: Batch) -> Result<Committed, StoreError> {
+        self.ask_blocking(|reply| Request::Commit { batch, reply })
+    }
+
+    fn ask_blocking<T>(&self, request: impl FnOnce(Reply<T>) -> Request) -> Result<T, StoreError> {
+        let (reply, answer) = oneshot::channel();
+        self.queue
+            .blocking_send(request(reply))
+            .map_err(|_| StoreError::Closed)?;
+        answer.blocking_recv().map_err(|_| StoreError::Closed)?
     }
 
     async fn ask<T>(&self, request: impl FnOnce(Reply<T>) -> Request) -> Result<T, StoreError> {

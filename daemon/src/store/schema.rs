@@ -10,7 +10,8 @@ use serde::{Serialize, de::DeserializeOwned};
 use super::error::StoreError;
 
 /// The schema written by this version; a store with a newer one is left alone and reported.
-/// 2 has the outbox: a version that does not know it must not go on as if nothing waited there.
+/// 2 has the outbox: a version that does not know it must not go on as if nothing waited there. `providers` came without a new number: a
+/// version that does not know it only measures again.
 pub(super) const SCHEMA: u32 = 2;
 
 /// Largest value, format byte included. sled 0.34.7 splits a leaf above 16 entries, and writes a page larger than a quarter of its
@@ -22,7 +23,7 @@ pub const VALUE_BYTES_MAX: usize = 6 * 1024;
 pub const KEY_BYTES_MAX: usize = 128;
 
 /// Names that later trees will have; listed so that nothing else takes them.
-pub const RESERVED_TREES: [&str; 3] = ["providers", "pairings", "grants"];
+pub const RESERVED_TREES: [&str; 2] = ["pairings", "grants"];
 
 /// A table of the store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -40,6 +41,8 @@ pub enum Tree {
     /// Which parts of conversations' key-value caches lie in files, keyed by a digest of their tokens. Only a cache: a version that does
     /// not know it reads conversations anew.
     Snapshots,
+    /// What was measured of models on execution providers, keyed by a digest of what that depends on.
+    Providers,
 }
 
 /// How much a tree may hold; a batch that would exceed it is refused whole.
@@ -56,13 +59,14 @@ pub struct Quota {
 
 impl Tree {
     /// Every tree, in the order of export.
-    pub const ALL: [Tree; 6] = [
+    pub const ALL: [Tree; 7] = [
         Tree::Sessions,
         Tree::Turns,
         Tree::Twin,
         Tree::Ledger,
         Tree::Outbox,
         Tree::Snapshots,
+        Tree::Providers,
     ];
 
     /// The tree's name on disk and in exports; never changed.
@@ -74,6 +78,7 @@ impl Tree {
             Tree::Ledger => "ledger",
             Tree::Outbox => "outbox",
             Tree::Snapshots => "snapshots",
+            Tree::Providers => "providers",
         }
     }
 
@@ -82,7 +87,7 @@ impl Tree {
         Tree::ALL.into_iter().find(|tree| tree.name() == name)
     }
 
-    /// The tree's quota: together 74 MiB, chosen so that the store stays below some 200 MB on an SD card.
+    /// The tree's quota: together 75 MiB, chosen so that the store stays below some 200 MB on an SD card.
     pub const fn quota(self) -> Quota {
         let (entries_max, bytes_max_mib) = match self {
             Tree::Sessions => (1_000, 4),
@@ -92,6 +97,7 @@ impl Tree {
             // The outbox keeps the quotas of its lanes; this is their sum with some room.
             Tree::Outbox => (40_000, 16),
             Tree::Snapshots => (4_096, 2),
+            Tree::Providers => (1_000, 1),
         };
         Quota {
             entries_max,

@@ -12,7 +12,7 @@ use std::{
     time::Duration,
 };
 
-use autoglm_edge::inference::{InferenceConfig, runtime};
+use autoglm_edge::inference::{InferenceConfig, providers::ProvidersConfig, runtime};
 
 /// Long enough for the slowest model on a busy machine; a test that needs it has failed.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
@@ -78,6 +78,8 @@ pub(crate) fn config() -> InferenceConfig {
         chat_sessions: NonZeroUsize::new(CHAT_SESSIONS).expect("it is not zero"),
         threads: NonZeroUsize::MIN,
         snapshots: None,
+        // Nothing is written there unless a policy asks for providers.
+        providers: ProvidersConfig::cpu(std::env::temp_dir().join("autoglm-edge-unused")),
     }
 }
 

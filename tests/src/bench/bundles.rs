@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Context as _;
 use autoglm_edge::inference::InferenceConfig;
 use autoglm_edge::inference::chat::ChatMessage;
+use autoglm_edge::inference::providers::ProvidersConfig;
 use tokenizers::Tokenizer;
 
 use crate::edge_box;
@@ -74,6 +75,8 @@ impl Bundles {
             chat_sessions: NonZeroUsize::new(8).expect("eight is not zero"),
             threads: NonZeroUsize::MIN,
             snapshots: None,
+            // Nothing is written there: no policy asks for providers.
+            providers: ProvidersConfig::cpu(std::env::temp_dir().join("autoglm-edge-unused")),
         }
     }
 

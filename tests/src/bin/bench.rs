@@ -11,7 +11,7 @@ use autoglm_tests::process::program;
 use clap::Parser;
 
 /// A program, what it measures, and its arguments in a short run.
-const BENCHES: [(&str, &str, &[&str]); 6] = [
+const BENCHES: [(&str, &str, &[&str]); 7] = [
     (
         "bench-road",
         "From words to a device",

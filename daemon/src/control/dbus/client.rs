@@ -56,6 +56,9 @@ pub trait Manager {
     /// How everything stands.
     fn status(&self) -> zbus::Result<Dictionary>;
 
+    /// Tries again all providers that the configuration wants for a model; takes as long as that.
+    fn probe_model(&self, model: &str) -> zbus::Result<Dictionary>;
+
     /// All conversations, the one that was active last first.
     fn list_sessions(&self) -> zbus::Result<Vec<Dictionary>>;
 
@@ -173,4 +176,22 @@ pub trait Model {
     /// The state in words, with its reason.
     #[zbus(property)]
     fn detail(&self) -> zbus::Result<String>;
+    /// The execution provider that runs it.
+    #[zbus(property)]
+    fn provider(&self) -> zbus::Result<String>;
+    /// The kind of device that runs it.
+    #[zbus(property)]
+    fn device(&self) -> zbus::Result<String>;
+    /// Nodes of the graph on the provider.
+    #[zbus(property)]
+    fn nodes_placed(&self) -> zbus::Result<u32>;
+    /// Nodes of the graph on the CPU beside it.
+    #[zbus(property)]
+    fn nodes_left(&self) -> zbus::Result<u32>;
+    /// Time as a multiple of the CPU's.
+    #[zbus(property)]
+    fn time_ratio(&self) -> zbus::Result<f64>;
+    /// Who was wanted before it: provider, device, verdict, words.
+    #[zbus(property)]
+    fn refused(&self) -> zbus::Result<Vec<(String, String, String, String)>>;
 }

@@ -2,6 +2,7 @@
 
 use zbus::DBusError;
 
+use crate::inference::error::{ProveError, chain};
 use crate::router::conversation::SayError;
 use crate::router::outcome::CommandError;
 use crate::session::SessionError;
@@ -81,6 +82,12 @@ impl From<CommandError> for Error {
 impl From<SayError> for Error {
     fn from(error: SayError) -> Self {
         named(error.name(), error.to_string())
+    }
+}
+
+impl From<ProveError> for Error {
+    fn from(error: ProveError) -> Self {
+        Self::ModelUnavailable(chain(&error))
     }
 }
 

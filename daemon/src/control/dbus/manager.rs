@@ -14,10 +14,11 @@ use super::access::{Access, Verb};
 use super::error::Error;
 use super::value;
 use crate::control::json as form;
+use crate::inference::InferenceHandle;
 use crate::router::command::{Command, Commands};
 use crate::router::conversation::{Conversations, SayEvent, Utterance};
 use crate::session::{SessionId, Sessions};
-use crate::status::StatusSource;
+use crate::status::{self, StatusSource};
 use crate::things::description::ThingId;
 use crate::understanding::{Call, Operation};
 
@@ -37,6 +38,8 @@ pub struct Manager {
     pub sessions: Sessions,
     /// Tells how things stand.
     pub status: StatusSource,
+    /// Tries providers.
+    pub inference: InferenceHandle,
 }
 
 type Dictionary = HashMap<String, OwnedVariant>;
@@ -159,6 +162,23 @@ impl Manager {
             .authorise(connection, &header, Verb::Observe)
             .await?;
         Ok(owned(self.status.snapshot()))
+    }
+
+    /// Tries again all execution providers that the configuration wants for a model, forgetting what was measured of them. Returns
+    /// `provider` and `device` on which it would run, `is_fallback`, `measured`, and `refused`: who else was wanted, and why not. A model that was
+    /// disabled for its providers is looked at again; one that serves moves when the daemon is started again. Takes as long as the
+    /// trials, minutes where a provider compiles.
+    async fn probe_model(
+        &self,
+        #[zbus(header)] header: Header<'_>,
+        #[zbus(connection)] connection: &Connection,
+        model: &str,
+    ) -> Result<Dictionary, Error> {
+        self.access
+            .authorise(connection, &header, Verb::Control)
+            .await?;
+        let choice = self.inference.prove(model).await?;
+        Ok(owned(status::choice(&choice)))
     }
 
     /// All conversations, the one that was active last first.

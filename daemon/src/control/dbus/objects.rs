@@ -13,7 +13,9 @@ use zbus::{Connection, OwnedObjectPath, OwnedVariant, Variant, interface};
 use super::names::path;
 use super::value;
 use crate::inference::InferenceHandle;
-use crate::inference::status::InferenceStatus;
+use crate::inference::error::LoadError;
+use crate::inference::providers::{Choice, Measured, Tried, candidate};
+use crate::inference::status::{InferenceStatus, ModelState, ModelStatus};
 use crate::link::board::{LinkSnapshot, Links};
 use crate::status::model_state;
 use crate::things::description::ThingId;
@@ -189,7 +191,7 @@ pub struct Model {
 }
 
 impl Model {
-    fn look(&self, part: impl FnOnce(&crate::inference::status::ModelStatus) -> String) -> String {
+    fn look<T: Default>(&self, part: impl FnOnce(&ModelStatus) -> T) -> T {
         let status = self.inference.status();
         let status = status.borrow();
         status
@@ -225,6 +227,86 @@ impl Model {
     #[zbus(property)]
     fn detail(&self) -> String {
         self.look(|model| model.state.to_string())
+    }
+
+    /// The execution provider that runs it, `CPU` for ONNX Runtime's own; empty while it is not ready.
+    #[zbus(property)]
+    fn provider(&self) -> String {
+        self.look(|model| match choice(model) {
+            Some(choice) => candidate::short(&choice.placement.candidate.provider).to_owned(),
+            None => String::new(),
+        })
+    }
+
+    /// The kind of device that runs it: `cpu`, `gpu` or `npu`; empty while it is not ready.
+    #[zbus(property)]
+    fn device(&self) -> String {
+        self.look(|model| match choice(model) {
+            Some(choice) => choice.placement.candidate.kind.as_str().to_owned(),
+            None => String::new(),
+        })
+    }
+
+    /// Nodes of the graph on the provider, as ONNX Runtime cut it; 0 on the CPU and while it is not ready.
+    #[zbus(property)]
+    fn nodes_placed(&self) -> u32 {
+        self.look(|model| measured(model).map_or(0, |measured| measured.nodes_placed))
+    }
+
+    /// Nodes of the graph that the CPU runs beside the provider; 0 where nothing was measured.
+    #[zbus(property)]
+    fn nodes_left(&self) -> u32 {
+        self.look(|model| measured(model).map_or(0, |measured| measured.nodes_left))
+    }
+
+    /// The provider's time for the bundle's probe as a multiple of the CPU's; 0 where nothing was measured.
+    #[zbus(property)]
+    fn time_ratio(&self) -> f64 {
+        self.look(|model| measured(model).map_or(0.0, Measured::time_ratio))
+    }
+
+    /// Who was wanted before what runs it, and why not: provider, kind of device, verdict (`partial`, `wrong`, `failed`, `elsewhere`,
+    /// `slower`, `absent`, `not-allowed`), the verdict in words.
+    #[zbus(property)]
+    fn refused(&self) -> Vec<(String, String, String, String)> {
+        self.look(|model| {
+            let told = |tried: &Tried| {
+                let provider = match tried.provider.is_empty() {
+                    true => tried.who.clone(),
+                    false => candidate::short(&tried.provider).to_owned(),
+                };
+                let verdict = &tried.verdict;
+                (
+                    provider,
+                    tried.device.to_owned(),
+                    verdict.name().to_owned(),
+                    verdict.to_string(),
+                )
+            };
+            refused(model).iter().map(told).collect()
+        })
+    }
+}
+
+fn choice(model: &ModelStatus) -> Option<&Choice> {
+    match &model.state {
+        ModelState::Ready { choice, .. } => Some(choice),
+        _ => None,
+    }
+}
+
+fn measured(model: &ModelStatus) -> Option<&Measured> {
+    choice(model)?.measured.as_ref()
+}
+
+fn refused(model: &ModelStatus) -> &[Tried] {
+    match &model.state {
+        ModelState::Ready { choice, .. } => &choice.refused,
+        ModelState::Disabled { error } => match error.as_ref() {
+            LoadError::NoProvider { tried, .. } => tried,
+            _ => &[],
+        },
+        _ => &[],
     }
 }
 
@@ -372,6 +454,12 @@ impl Tree {
                     let state = object.get().await;
                     state.state_changed(object.signal_emitter()).await?;
                     state.detail_changed(object.signal_emitter()).await?;
+                    state.provider_changed(object.signal_emitter()).await?;
+                    state.device_changed(object.signal_emitter()).await?;
+                    state.nodes_placed_changed(object.signal_emitter()).await?;
+                    state.nodes_left_changed(object.signal_emitter()).await?;
+                    state.time_ratio_changed(object.signal_emitter()).await?;
+                    state.refused_changed(object.signal_emitter()).await?;
                 }
                 Some(_) => {}
             }

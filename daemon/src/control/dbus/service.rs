@@ -128,6 +128,7 @@ impl Door {
             conversations: self.conversations.clone(),
             sessions: self.sessions.clone(),
             status: self.status.clone(),
+            inference: self.inference.clone(),
         };
         let builder = match self.bus {
             Bus::Session => connection::Builder::session(),

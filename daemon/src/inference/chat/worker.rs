@@ -16,7 +16,7 @@ use super::{
         runtime::Runtime,
         session,
         slot::{Model, QUEUE, Setup},
-        status::{LoadStage, Provider},
+        status::LoadStage,
     },
     ChatJob,
     batch::Step,
@@ -475,11 +475,13 @@ fn check_logits(logits: &[f32], expected: usize) -> Result<(), Fault> {
 fn shelf(bundle: &Bundle, runtime: &Runtime, setup: &Setup) -> Option<Shelf> {
     let config = setup.snapshots.clone()?;
     let directory = config.directory.clone();
-    // The manifest has the digests of all files, and the layout and type of the cache.
+    // The manifest has the digests of all files, and the layout and type of the cache. A candidate's and its options' debug text says
+    // all of them; if a release writes it otherwise, conversations are read anew once.
     let fingerprint = fs::read(bundle.path(MANIFEST_FILE)).map(|manifest| {
         let manifest = hex::encode(Sha256::digest(manifest));
-        let (provider, build) = (Provider::Cpu, runtime.build());
-        format!("1|{manifest}|{provider}|{build}")
+        let (placement, build) = (runtime.placement(), runtime.build());
+        let (provider, options) = (&placement.candidate, &placement.options);
+        format!("1|{manifest}|{provider:?}|{options:?}|{build}")
     });
     match fingerprint.and_then(|fingerprint| Shelf::open(config, fingerprint)) {
         Ok(shelf) => Some(shelf),

@@ -1,0 +1,492 @@
+//! The desk where a model's thread asks on what to run: finds candidates, tries them or remembers, judges, and lets the chosen one in.
+//!
+//! One lock is held over a whole choice, so that trials never run side by side and spoil each other's times.
+
+use std::{
+    collections::BTreeMap,
+    num::NonZeroUsize,
+    path::{Path, PathBuf},
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    super::{
+        bundle::Bundle,
+        error::{LoadError, chain},
+        runtime::Runtime,
+        search::Fingerprint,
+    },
+    builtin,
+    candidate::{Candidate, Origin},
+    compiled::Cache,
+    fingerprint, inspect, library,
+    placement::{Choice, Placement, Tried},
+    policy::{Compiled, Outcome, Policy, Verdict},
+    trial::{self, COMPILED, Proof, Request, TrialError},
+};
+use crate::store::verdicts::Verdicts;
+
+/// A library gets so long to be loaded and to list its devices.
+const LISTING_MAX: Duration = Duration::from_secs(30);
+
+/// What the desk works with.
+#[derive(Debug, Clone)]
+pub struct ProvidersConfig {
+    /// Directory of plugin libraries, absolute.
+    pub dir: PathBuf,
+    /// Directory for compiled graphs and trials; the daemon writes it, and loads no code from it.
+    pub cache_dir: PathBuf,
+    /// Most bytes of compiled graphs.
+    pub cache_bytes_max: u64,
+    /// Longest that a proof may take. Compilers for NPUs take minutes.
+    pub trial_time_max: Duration,
+    /// Most private memory that a trial may have, in bytes.
+    pub trial_memory_bytes: u64,
+    /// The daemon's program, for trials; `None` is the one that runs.
+    pub program: Option<PathBuf>,
+    /// What holds for each model that has no policy of its own.
+    pub policy: Policy,
+    /// Policies by bundle.
+    pub policies: BTreeMap<String, Policy>,
+    /// What remembers; without it everything is tried at each start.
+    pub verdicts: Option<Verdicts>,
+}
+
+impl ProvidersConfig {
+    /// The CPU for every model. `cache_dir` is written only when that changes.
+    pub fn cpu(cache_dir: PathBuf) -> Self {
+        Self {
+            dir: library::STANDARD_DIR.into(),
+            cache_dir,
+            cache_bytes_max: 512 << 20,
+            trial_time_max: Duration::from_secs(300),
+            trial_memory_bytes: 4 << 30,
+            program: None,
+            policy: Policy::default(),
+            policies: BTreeMap::new(),
+            verdicts: None,
+        }
+    }
+
+    /// The policy of a bundle.
+    pub fn policy_of(&self, bundle: &str) -> &Policy {
+        self.policies.get(bundle).unwrap_or(&self.policy)
+    }
+}
+
+/// What one library (or ONNX Runtime itself) offers.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Found {
+    /// The plugin library; `None` is ONNX Runtime itself.
+    pub library: Option<PathBuf>,
+    /// What it offers.
+    pub candidates: Vec<Candidate>,
+    /// Why it offers nothing.
+    pub problem: Option<String>,
+}
+
+/// The desk.
+#[derive(Debug)]
+pub struct Providers {
+    config: ProvidersConfig,
+    cache: Cache,
+    stop: CancellationToken,
+    state: Mutex<State>,
+    /// Rises when models that were refused for their providers should be looked at again.
+    round: AtomicU64,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// What the plugin directory looked like, and what was found in it.
+    found: Option<(Fingerprint, Vec<Found>)>,
+}
+
+/// Whether what was remembered may be used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Memory {
+    /// Yes.
+    Use,
+    /// Everything is tried again.
+    Renew,
+}
+
+impl Providers {
+    /// A desk that gives up when `stop` is cancelled.
+    pub fn new(config: ProvidersConfig, stop: CancellationToken) -> Self {
+        let cache = Cache::new(config.cache_dir.clone(), config.cache_bytes_max);
+        cache.clear_work();
+        Self {
+            config,
+            cache,
+            stop,
+            state: Mutex::default(),
+            round: AtomicU64::new(0),
+        }
+    }
+
+    /// Rises when models that were refused for their providers should be looked at again.
+    pub fn round(&self) -> u64 {
+        self.round.load(Ordering::Relaxed)
+    }
+
+    /// What the directory of plugins looks like now.
+    pub(in super::super) fn dir_fingerprint(&self) -> Fingerprint {
+        Fingerprint::of(&self.config.dir)
+    }
+
+    /// Chooses where `bundle` runs. Blocks, for minutes when a provider is to be proved: for threads of their own.
+    ///
+    /// # Errors
+    /// [`LoadError::NoProvider`] when one is required and none is good enough, [`LoadError::Trial`] when none could be tried.
+    pub fn choose(
+        &self,
+        bundle: &Bundle,
+        runtime: &Runtime,
+        threads: NonZeroUsize,
+        memory: Memory,
+    ) -> Result<Choice, LoadError> {
+        let name = &bundle.manifest().name;
+        let policy = self.config.policy_of(name);
+        if !policy.wants_others() {
+            return Ok(Choice::cpu());
+        }
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        if memory == Memory::Renew {
+            state.found = None;
+        }
+        let candidates: Vec<Candidate> = self
+            .find(&mut state, runtime)?
+            .iter()
+            .flat_map(|found| found.candidates.clone())
+            .collect();
+        let mut refused = Vec::new();
+        for selector in &policy.wanted {
+            if selector.is_cpu() {
+                return Ok(Choice {
+                    refused,
+                    ..Choice::cpu()
+                });
+            }
+            let matching: Vec<&Candidate> = candidates
+                .iter()
+                .filter(|candidate| selector.matches(candidate))
+                .collect();
+            if matching.is_empty() {
+                refused.push(Tried {
+                    who: selector.to_string(),
+                    provider: String::new(),
+                    device: "",
+                    verdict: Verdict::Absent,
+                    measured: None,
+                    is_remembered: false,
+                });
+            }
+            for candidate in matching {
+                let attempt = Attempt {
+                    desk: self,
+                    bundle,
+                    runtime,
+                    threads,
+                    policy,
+                    memory,
+                };
+                match attempt.on(candidate)? {
+                    (tried, Some(placement)) => {
+                        return Ok(Choice {
+                            placement,
+                            measured: tried.measured,
+                            refused,
+                        });
+                    }
+                    (tried, None) => refused.push(tried),
+                }
+            }
+        }
+        if policy.is_required {
+            return Err(LoadError::NoProvider {
+                name: name.clone(),
+                tried: refused,
+            });
+        }
+        Ok(Choice {
+            refused,
+            ..Choice::cpu()
+        })
+    }
+
+    /// Has models that were refused for their providers looked at again.
+    pub fn begin_round(&self) {
+        self.round.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// What there is, each library tried in a process of its own.
+    ///
+    /// # Errors
+    /// [`LoadError::Trial`] when none could be tried.
+    pub fn inventory(&self, runtime: &Runtime) -> Result<Vec<Found>, LoadError> {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        self.find(&mut state, runtime).cloned()
+    }
+
+    /// What was found when somebody last had to look.
+    pub(in super::super) fn found(&self) -> Vec<Found> {
+        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let found = state.found.as_ref();
+        found.map(|(_, found)| found.clone()).unwrap_or_default()
+    }
+
+    fn find<'s>(
+        &self,
+        state: &'s mut State,
+        runtime: &Runtime,
+    ) -> Result<&'s Vec<Found>, LoadError> {
+        let now = self.dir_fingerprint();
+        let is_current = matches!(&state.found, Some((before, _)) if *before == now);
+        if !is_current {
+            let mut found = vec![match builtin::available() {
+                Ok(candidates) => Found {
+                    library: None,
+                    candidates,
+                    problem: None,
+                },
+                Err(error) => Found {
+                    library: None,
+                    candidates: Vec::new(),
+                    problem: Some(error.to_string()),
+                },
+            }];
+            for path in library::list(&self.config.dir) {
+                found.push(self.look_into(path, runtime)?);
+            }
+            state.found = Some((now, found));
+        }
+        let (_, found) = state
+            .found
+            .as_ref()
+            .expect("it was there, or has just been put there");
+        Ok(found)
+    }
+
+    fn look_into(&self, path: PathBuf, runtime: &Runtime) -> Result<Found, LoadError> {
+        let report = self.trial(runtime, Some(&path), None, LISTING_MAX)?.1;
+        let problem = report
+            .failure
+            .map(|failure| format!("{}: {}", failure.stage, failure.message))
+            .or_else(|| {
+                let is_empty = report.devices.is_empty();
+                is_empty.then(|| "it lists no device here".to_owned())
+            });
+        match &problem {
+            Some(problem) => {
+                tracing::warn!(library = %path.display(), problem, "provider library")
+            }
+            None => {
+                for device in &report.devices {
+                    tracing::info!(library = %path.display(), candidate = %device, vendor = device.vendor, facts = ?device.facts, "provider library");
+                }
+            }
+        }
+        Ok(Found {
+            library: Some(path),
+            candidates: report.devices,
+            problem,
+        })
+    }
+
+    /// Runs a child; its directory is returned with the report, and is the caller's to delete.
+    fn trial(
+        &self,
+        runtime: &Runtime,
+        library: Option<&Path>,
+        proof: Option<Proof>,
+        time_max: Duration,
+    ) -> Result<(PathBuf, trial::Report), LoadError> {
+        let failed = |source| LoadError::Trial { source };
+        let work = self
+            .cache
+            .work("now")
+            .map_err(TrialError::start(
+                self.config.cache_dir.display().to_string(),
+            ))
+            .map_err(failed)?;
+        let request = Request {
+            runtime: runtime.path().into(),
+            library: library.map(Path::to_owned),
+            memory_bytes: self.config.trial_memory_bytes,
+            work: work.clone(),
+            proof,
+        };
+        let program = self.config.program.as_deref();
+        let is_stopped = || self.stop.is_cancelled();
+        let report = trial::run(program, &request, time_max, &is_stopped).map_err(failed)?;
+        Ok((work, report))
+    }
+}
+
+/// One candidate for one model.
+struct Attempt<'a> {
+    desk: &'a Providers,
+    bundle: &'a Bundle,
+    runtime: &'a Runtime,
+    threads: NonZeroUsize,
+    policy: &'a Policy,
+    memory: Memory,
+}
+
+impl Attempt<'_> {
+    /// What becomes of `candidate`, and the placement if it is good enough.
+    fn on(&self, candidate: &Candidate) -> Result<(Tried, Option<Placement>), LoadError> {
+        let mut tried = Tried {
+            who: candidate.to_string(),
+            provider: candidate.provider.clone(),
+            device: candidate.kind.as_str(),
+            verdict: Verdict::NotAllowed,
+            measured: None,
+            is_remembered: false,
+        };
+        if !self.policy.allows(candidate) {
+            return Ok((tried, None));
+        }
+        let options = self.policy.options_for(candidate);
+        let key = fingerprint::key(self.bundle, self.runtime, candidate, &options, self.threads);
+        let key = key.map_err(|source| LoadError::Trial {
+            source: TrialError::start("reading what it depends on")(source),
+        })?;
+        let remembered = match self.memory {
+            Memory::Use => self.recall(&key),
+            Memory::Renew => None,
+        };
+        tried.is_remembered = remembered.is_some();
+        let outcome = match remembered {
+            Some(outcome) => outcome,
+            None => self.prove(candidate, &options, &key)?,
+        };
+        tried.verdict = self.policy.judge(&outcome);
+        tracing::info!(model = %self.bundle.manifest().name, %candidate, verdict = %tried.verdict, remembered = tried.is_remembered,
+            "provider");
+        let Outcome::Measured(measured) = outcome else {
+            return Ok((tried, None));
+        };
+        let compiled = measured.compiled.clone();
+        tried.measured = Some(measured);
+        if tried.verdict != Verdict::Accepted {
+            return Ok((tried, None));
+        }
+        if let Origin::Library(path) = &candidate.origin {
+            let name = inspect::registration_name(path);
+            let registered = library::digest(path)
+                .map_err(|error| ort::Error::new(error.to_string()))
+                .and_then(|digest| self.runtime.register(path, name, &digest));
+            if let Err(error) = registered {
+                tried.verdict = Verdict::Failed {
+                    stage: "registering the library in the daemon".into(),
+                    message: chain(&error),
+                };
+                return Ok((tried, None));
+            }
+        }
+        let mut placement = Placement {
+            candidate: candidate.clone(),
+            options,
+            lets_cpu_help: self.policy.lets_cpu_help(),
+            compiled: None,
+        };
+        match compiled {
+            Compiled::Kept { .. } => placement.compiled = self.desk.cache.graph(&key),
+            Compiled::ByProvider { .. } => {
+                let dir = self.desk.cache.own_dir(&key).ok();
+                let own = dir.and_then(|dir| trial::own_cache(candidate, &dir));
+                placement.options.extend(own.into_iter().flatten());
+            }
+            Compiled::None | Compiled::Unusable { .. } => {}
+        }
+        Ok((tried, Some(placement)))
+    }
+
+    fn recall(&self, key: &str) -> Option<Outcome> {
+        match self.desk.config.verdicts.as_ref()?.recall(key) {
+            Ok(outcome) => outcome,
+            Err(error) => {
+                tracing::warn!(%error, "what was measured before cannot be read; it is measured again");
+                None
+            }
+        }
+    }
+
+    fn prove(
+        &self,
+        candidate: &Candidate,
+        options: &builtin::Options,
+        key: &str,
+    ) -> Result<Outcome, LoadError> {
+        let library = match &candidate.origin {
+            Origin::Builtin => None,
+            Origin::Library(path) => Some(path.as_path()),
+        };
+        let proof = Proof {
+            bundle: self.bundle.dir().to_owned(),
+            candidate: candidate.clone(),
+            options: options.clone(),
+            threads: self.threads,
+            compile: self.desk.config.cache_bytes_max > 0,
+        };
+        let time_max = self.desk.config.trial_time_max;
+        let (work, report) = self
+            .desk
+            .trial(self.runtime, library, Some(proof), time_max)?;
+        let outcome = match (report.measured, report.failure) {
+            (Some(mut measured), _) => {
+                self.keep(&work, key, &mut measured.compiled);
+                Outcome::Measured(measured)
+            }
+            (None, failure) => {
+                let failure = failure.unwrap_or_else(|| trial::Failure {
+                    stage: "the end".into(),
+                    message: "it measured nothing".into(),
+                });
+                Outcome::Failed {
+                    stage: failure.stage,
+                    message: failure.message.chars().take(2000).collect(),
+                }
+            }
+        };
+        let _ = std::fs::remove_dir_all(&work);
+        if let Some(verdicts) = &self.desk.config.verdicts
+            && let Err(error) = verdicts.remember(key, &outcome)
+        {
+            tracing::warn!(%error, "what was measured cannot be remembered; it is measured again at the next start");
+        }
+        Ok(outcome)
+    }
+
+    /// Moves what was compiled out of the child's directory. The provider's word is not enough: only what lies there counts.
+    fn keep(&self, work: &Path, key: &str, compiled: &mut Compiled) {
+        let is_made = matches!(
+            compiled,
+            Compiled::Kept { .. } | Compiled::ByProvider { .. }
+        );
+        if !is_made {
+            return self.desk.cache.forget(key);
+        }
+        match self.desk.cache.keep(key, &work.join(COMPILED)) {
+            Ok(true) => {}
+            Ok(false) => {
+                *compiled = Compiled::Unusable {
+                    message: "it is larger than all compiled graphs together may be".into(),
+                };
+            }
+            Err(error) => {
+                *compiled = Compiled::Unusable {
+                    message: format!("it cannot be kept: {error}"),
+                };
+            }
+        }
+    }
+}
