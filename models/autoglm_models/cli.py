@@ -2,12 +2,13 @@
 
 import argparse
 import json
+import os
 import signal
 from dataclasses import dataclass
 
-from .bundles import DEFAULT_BUNDLES, FURTHER_BUNDLES, BundleSpec, ensure_bundle
+from .bundles import DEFAULT_BUNDLES, FURTHER_BUNDLES, PEER_BUNDLE, BundleSpec, ensure_bundle
 from .cachedir import CacheDir
-from .environment import MODELS_DIR, ensure_test_tools
+from .environment import MODELS_DIR, ensure_build_tools, ensure_lab_tools, ensure_peer_tools, ensure_test_tools
 from .errors import (
     EXIT_INTERRUPTED,
     EXIT_OK,
@@ -95,6 +96,12 @@ def _parser() -> argparse.ArgumentParser:
     bundles.set_defaults(run=_bundles)
     test_tools = commands.add_parser("test-tools", parents=[shared], help="foreign devices for the tests (pymodbus)")
     test_tools.set_defaults(run=_test_tools)
+    peers = commands.add_parser(
+        "peers", parents=[shared], help="other engines, and the chat model for them, for `make bench-llm`"
+    )
+    peers.set_defaults(run=_peers)
+    lab_tools = commands.add_parser("lab-tools", parents=[shared], help="Bluetooth devices for the lab (bumble)")
+    lab_tools.set_defaults(run=_lab_tools)
     everything = commands.add_parser(
         "all", parents=[shared, grouped], help="system, runtime and bundles; mends what is damaged"
     )
@@ -141,6 +148,24 @@ def _test_tools(_options: argparse.Namespace, reporter: Reporter) -> Outcome:
     with cache.exclusively(reporter):
         place = ensure_test_tools(cache, reporter)
     return Outcome({"test-tools": str(place)})
+
+
+def _peers(_options: argparse.Namespace, reporter: Reporter) -> Outcome:
+    cache, lock = CacheDir.of_this_user(), _lock()
+    (model,) = _chosen([PEER_BUNDLE])
+    with cache.exclusively(reporter):
+        tools = [ensure_peer_tools(cache, reporter), ensure_build_tools(cache, reporter)]
+        place = ensure_bundle(model, lock, cache, reporter)
+    # Where the bench looks.
+    (cache.peer_tools / "python-path").write_text(os.pathsep.join(map(str, tools)), "utf-8")
+    return Outcome({"peers": {"python_path": [str(path) for path in tools], "model": str(place)}})
+
+
+def _lab_tools(_options: argparse.Namespace, reporter: Reporter) -> Outcome:
+    cache = CacheDir.of_this_user()
+    with cache.exclusively(reporter):
+        place = ensure_lab_tools(cache, reporter)
+    return Outcome({"lab-tools": str(place)})
 
 
 def _all(options: argparse.Namespace, reporter: Reporter) -> Outcome:

@@ -16,6 +16,8 @@ from .progress import Reporter, megabytes
 MODELS_DIR = Path(__file__).resolve().parent.parent
 REQUIREMENTS = MODELS_DIR / "build-requirements.txt"
 TEST_REQUIREMENTS = MODELS_DIR / "test-requirements.txt"
+PEER_REQUIREMENTS = MODELS_DIR / "peer-requirements.txt"
+LAB_REQUIREMENTS = MODELS_DIR / "lab-requirements.txt"
 # The wheels for CPython 3.11 on x86_64; others differ by little, and only the bar depends on it.
 TOOLS_BYTES = 55_200_000
 # Official builds of ONNX Runtime 1.31 report to their maker from Linux too, and write a device id below ~/.cache, as
@@ -46,16 +48,30 @@ def ensure_build_tools(cache: CacheDir, reporter: Reporter) -> Path:
 
 def ensure_test_tools(cache: CacheDir, reporter: Reporter) -> Path:
     """Foreign devices that nobody here wrote, for the tests: a directory to put on PYTHONPATH, pure Python."""
-    place = cache.test_tools / sha256_of(TEST_REQUIREMENTS)[:16]
+    return _ensure_tools("test tools", TEST_REQUIREMENTS, cache.test_tools, cache, reporter)
+
+
+def ensure_peer_tools(cache: CacheDir, reporter: Reporter) -> Path:
+    """Other engines, to be measured beside ours: a directory to put on PYTHONPATH, after the build tools, which they need."""
+    return _ensure_tools("peer tools", PEER_REQUIREMENTS, cache.peer_tools, cache, reporter)
+
+
+def ensure_lab_tools(cache: CacheDir, reporter: Reporter) -> Path:
+    """Bluetooth devices that nobody here wrote, for the lab: a directory to put on PYTHONPATH."""
+    return _ensure_tools("lab tools", LAB_REQUIREMENTS, cache.lab_tools, cache, reporter)
+
+
+def _ensure_tools(name: str, requirements: Path, shelf: Path, cache: CacheDir, reporter: Reporter) -> Path:
+    key = f"python{sys.version_info[0]}.{sys.version_info[1]}-{sha256_of(requirements)[:16]}"
+    place = shelf / key
     if place.exists():
         return place
-    reporter.say("  test tools: pymodbus, into a private directory")
-    temporary = cache.scratch / "test-tools"
+    temporary = cache.scratch / name.replace(" ", "-")
     temporary.mkdir()
     unfinished = temporary / "finished"
-    arguments = ["install", *COMMON, "--target", str(unfinished), "--requirement", str(TEST_REQUIREMENTS)]
-    with reporter.stage("installing the test tools"):
-        run_pip(arguments, "the test tools", temporary)
+    arguments = ["install", *COMMON, "--target", str(unfinished), "--requirement", str(requirements)]
+    with reporter.stage(f"installing the {name} into a private directory"):
+        run_pip(arguments, f"the {name}", temporary)
         publish(unfinished, place, cache.scratch)
     return place
 

@@ -15,3 +15,4 @@ pub mod power_cut;
 pub mod process;
 pub mod sentences;
 pub mod stored_records;
+pub mod stream;

@@ -39,7 +39,9 @@ async fn model() -> (Inference, Embeddings) {
         chat: "none".into(),
         vad: "none".into(),
         context_tokens: 128,
+        chat_sessions: NonZeroUsize::new(8).expect("eight is not zero"),
         threads: NonZeroUsize::MIN,
+        snapshots: None,
     });
     let handle = inference.handle();
     handle

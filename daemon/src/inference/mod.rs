@@ -23,12 +23,13 @@ use tokio::{
     sync::{mpsc, oneshot, watch},
     time::timeout,
 };
-use tokio_util::sync::{CancellationToken, DropGuard};
+use tokio_util::sync::CancellationToken;
 
 use self::{
-    chat::{Chat, ChatHandle, ChatJob},
+    chat::{Chat, ChatHandle, ChatJob, SnapshotConfig},
     embedder::{EmbedJob, Embedder, EmbedderHandle},
     error::{InferenceError, LoadError},
+    interrupts::Interrupts,
     manifest::Task,
     slot::{Door, Model, QUEUE, Setup, Slot},
     status::{InferenceStatus, LoadStage, ModelState, ModelStatus, StatusBoard},
@@ -39,6 +40,7 @@ pub mod bundle;
 pub mod chat;
 pub mod embedder;
 pub mod error;
+mod interrupts;
 pub mod manifest;
 pub mod probe;
 mod recheck;
@@ -63,10 +65,14 @@ pub struct InferenceConfig {
     /// Name of the voice activity bundle.
     pub vad: String,
     /// Longest chat context in tokens; a model's own limit holds, too. The key-value cache of the default model takes 46 kB
-    /// per token.
+    /// per token, as the conversation grows.
     pub context_tokens: usize,
+    /// Conversations that are answered at a time.
+    pub chat_sessions: NonZeroUsize,
     /// Threads inside an operator, for each model.
     pub threads: NonZeroUsize,
+    /// Where conversations' caches outlive the process; `None` keeps them in memory alone.
+    pub snapshots: Option<SnapshotConfig>,
 }
 
 /// The running engine. [`stop`](Self::stop) ends it with a grace period. Dropping it ends it, too, and blocks until the threads
@@ -95,7 +101,16 @@ struct Owner {
         mpsc::Sender<VadJob>,
     ),
     wakes: Vec<SyncSender<()>>,
-    _stop: DropGuard,
+    interrupts: Interrupts,
+    stop: CancellationToken,
+}
+
+impl Drop for Owner {
+    /// Ends the runs that are under way. The token is cancelled first, so that a thread whose run is ended knows why.
+    fn drop(&mut self) {
+        self.stop.cancel();
+        self.interrupts.terminate_all();
+    }
 }
 
 /// A cheap, clonable way to everything the engine does. It does not keep the engine alive.
@@ -130,8 +145,10 @@ impl Inference {
                 })
                 .collect(),
         );
+        let interrupts = Interrupts::default();
         let mut launch = Launch {
             config: &config,
+            interrupts: &interrupts,
             board: &board,
             stop: &stop,
             wakes: Vec::new(),
@@ -142,12 +159,14 @@ impl Inference {
         let vad = launch.spawn::<Vad>(&config.vad);
         let Launch { wakes, threads, .. } = launch;
         let embedder_handle = EmbedderHandle::new(Door::new(Task::Embedding, &embedder, &board));
-        let chat_handle = ChatHandle::new(Door::new(Task::Chat, &chat, &board));
+        let chat_handle =
+            ChatHandle::new(Door::new(Task::Chat, &chat, &board), config.chat_sessions);
         let vad_handle = VadHandle::new(Door::new(Task::Vad, &vad, &board));
         let owner = Arc::new(Owner {
             _jobs: (embedder, chat, vad),
             wakes,
-            _stop: stop.drop_guard(),
+            interrupts,
+            stop,
         });
         let handle = InferenceHandle {
             embedder: embedder_handle,
@@ -168,7 +187,7 @@ impl Inference {
         self.handle.clone()
     }
 
-    /// Stops taking requests, ends a running answer at its next token, and waits up to `grace` for the threads.
+    /// Stops taking requests, ends running answers at once, and waits up to `grace` for the threads.
     ///
     /// # Errors
     /// The names of the models whose threads had not ended in time (a graph that is being loaded cannot be interrupted);
@@ -262,6 +281,7 @@ impl InferenceHandle {
 /// Collects what the threads leave behind while they are started.
 struct Launch<'a> {
     config: &'a InferenceConfig,
+    interrupts: &'a Interrupts,
     board: &'a StatusBoard,
     stop: &'a CancellationToken,
     wakes: Vec<SyncSender<()>>,
@@ -281,6 +301,9 @@ impl Launch<'_> {
             setup: Setup {
                 threads: self.config.threads,
                 context_tokens: self.config.context_tokens,
+                chat_sessions: self.config.chat_sessions,
+                interrupts: self.interrupts.clone(),
+                snapshots: self.config.snapshots.clone(),
             },
             board: self.board.clone(),
             stop: self.stop.clone(),

@@ -37,6 +37,9 @@ pub enum Tree {
     Ledger,
     /// What the fleet's broker has not acknowledged yet, keyed by urgency and age.
     Outbox,
+    /// Which parts of conversations' key-value caches lie in files, keyed by a digest of their tokens. Only a cache: a version that does
+    /// not know it reads conversations anew.
+    Snapshots,
 }
 
 /// How much a tree may hold; a batch that would exceed it is refused whole.
@@ -53,12 +56,13 @@ pub struct Quota {
 
 impl Tree {
     /// Every tree, in the order of export.
-    pub const ALL: [Tree; 5] = [
+    pub const ALL: [Tree; 6] = [
         Tree::Sessions,
         Tree::Turns,
         Tree::Twin,
         Tree::Ledger,
         Tree::Outbox,
+        Tree::Snapshots,
     ];
 
     /// The tree's name on disk and in exports; never changed.
@@ -69,6 +73,7 @@ impl Tree {
             Tree::Twin => "twin",
             Tree::Ledger => "ledger",
             Tree::Outbox => "outbox",
+            Tree::Snapshots => "snapshots",
         }
     }
 
@@ -77,7 +82,7 @@ impl Tree {
         Tree::ALL.into_iter().find(|tree| tree.name() == name)
     }
 
-    /// The tree's quota: together 72 MiB, chosen so that the store stays below some 200 MB on an SD card.
+    /// The tree's quota: together 74 MiB, chosen so that the store stays below some 200 MB on an SD card.
     pub const fn quota(self) -> Quota {
         let (entries_max, bytes_max_mib) = match self {
             Tree::Sessions => (1_000, 4),
@@ -86,6 +91,7 @@ impl Tree {
             Tree::Ledger => (20_000, 12),
             // The outbox keeps the quotas of its lanes; this is their sum with some room.
             Tree::Outbox => (40_000, 16),
+            Tree::Snapshots => (4_096, 2),
         };
         Quota {
             entries_max,

@@ -71,7 +71,9 @@ impl Bundles {
             chat: "none".into(),
             vad: "none".into(),
             context_tokens: 128,
+            chat_sessions: NonZeroUsize::new(8).expect("eight is not zero"),
             threads: NonZeroUsize::MIN,
+            snapshots: None,
         }
     }
 

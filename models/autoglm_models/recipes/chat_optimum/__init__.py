@@ -155,3 +155,5 @@ def _write_genai_config(out: Path, shape: Shape, weights: GgufWeights) -> None:
     }
     search = {"max_length": shape.context_tokens, "past_present_share_buffer": shape.attention == "fused"}
     (out / "genai_config.json").write_text(json.dumps({"model": model, "search": search}, indent=1))
+    words = {"bos_token": "<|im_start|>", "eos_token": "<|im_end|>", "unk_token": "<|endoftext|>"}
+    (out / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "GPT2Tokenizer", **words}))

@@ -1,11 +1,13 @@
 //! What a link costs: round trips and messages a second beside a bare echo on the same kind of line, and memory and processor with 1, 64 and 512 links.
 //!
 //! Every line is a real pseudo-terminal. The far ends live in processes of their own, and so do the boxes whose memory is read, so that each starts
-//! clean. Echo and protocol take turns in blocks, and the ratio is that of the blocks. Read `host` for what a box does, `peer` for the devices.
+//! clean. Echo and protocol take turns in blocks, and the ratio is that of the blocks. Read `host` for what a box does, `peer` for the devices,
+//! `sustained` for a line at full speed.
 
 mod host;
 mod peer;
 mod speed;
+mod sustained;
 
 use std::path::PathBuf;
 use std::process::Command;
@@ -30,6 +32,9 @@ struct Options {
     /// Seconds in which all links are closed and opened again and again.
     #[arg(long, default_value_t = 20)]
     churn: u64,
+    /// Seconds of a stream at full speed, each way.
+    #[arg(long, default_value_t = 60)]
+    stream: u64,
     /// Used by the bench itself: what this process is.
     #[arg(long, hide = true)]
     role: Option<Role>,
@@ -70,6 +75,7 @@ fn measure(options: &Options) -> anyhow::Result<()> {
     let device = peer::start(directory.path(), 1, 1, "devices")?;
     println!("{}", speed::measure(directory.path(), options.blocks)?);
     drop((echo, device));
+    println!("{}", sustained::measure(directory.path(), options.stream)?);
 
     let mut table = Table::new(&[
         "links",

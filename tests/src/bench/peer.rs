@@ -1,0 +1,148 @@
+//! Other engines beside ours: programs that answer a line of JSON with a line of times (`tests/peers`).
+//!
+//! Each runs in a process of its own and only computes while it is asked, so that rounds of ours and theirs take turns.
+
+use std::io::{BufRead, BufReader, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+
+use anyhow::{Context, Result, ensure};
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use crate::edge_box::cache;
+
+/// A running peer.
+#[derive(Debug)]
+pub struct Peer {
+    process: Child,
+    questions: ChildStdin,
+    answers: BufReader<ChildStdout>,
+    /// What it calls itself, with its version.
+    pub name: String,
+    /// Loading the model.
+    pub load_ms: f64,
+    /// The most memory that it took, as of the last answer, in kB.
+    pub peak_kb: u64,
+}
+
+#[derive(Deserialize)]
+struct Hello {
+    name: String,
+    load_ms: f64,
+}
+
+/// A measured answer.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+pub struct Timed {
+    /// How long it took.
+    pub ms: f64,
+    /// Tokens of the answer, where they were counted.
+    #[serde(default)]
+    pub tokens: usize,
+    /// The answer, where it was asked for.
+    #[serde(default)]
+    pub text: String,
+    peak_kb: u64,
+}
+
+impl Peer {
+    /// onnxruntime-genai with the chat model's weights in its layout; `None` where `models/setup.py peers` was not run.
+    ///
+    /// # Errors
+    /// It is installed and does not start.
+    pub fn genai(threads: usize, context_tokens: usize) -> Result<Option<Self>> {
+        let cache = cache()?;
+        let model = cache.join("test-models/optimum-int4");
+        let Ok(python_path) = std::fs::read_to_string(cache.join("peer-tools/python-path")) else {
+            return Ok(None);
+        };
+        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("peers/genai.py");
+        Self::start(
+            &script,
+            &python_path,
+            &model,
+            &[threads.to_string(), context_tokens.to_string()],
+        )
+        .map(Some)
+    }
+
+    fn start(script: &PathBuf, python_path: &str, model: &Path, more: &[String]) -> Result<Self> {
+        let mut process = Command::new("python3")
+            .arg(script)
+            .arg(model)
+            .args(more)
+            .env("PYTHONPATH", python_path)
+            .env("ORT_DISABLE_TELEMETRY", "1")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .context("python3 does not start")?;
+        let questions = process.stdin.take().context("it has no stdin")?;
+        let mut answers = BufReader::new(process.stdout.take().context("it has no stdout")?);
+        let mut line = String::new();
+        answers.read_line(&mut line)?;
+        let hello: Hello = serde_json::from_str(&line)
+            .with_context(|| format!("{} said {line:?} first", script.display()))?;
+        Ok(Self {
+            process,
+            questions,
+            answers,
+            name: hello.name,
+            load_ms: hello.load_ms,
+            peak_kb: 0,
+        })
+    }
+
+    fn ask(&mut self, question: &Value) -> Result<Timed> {
+        writeln!(self.questions, "{question}")?;
+        self.questions.flush()?;
+        let mut line = String::new();
+        self.answers.read_line(&mut line)?;
+        ensure!(!line.is_empty(), "{} ended", self.name);
+        let timed: Timed = serde_json::from_str(&line)
+            .with_context(|| format!("{} answered {line:?}", self.name))?;
+        self.peak_kb = timed.peak_kb;
+        Ok(timed)
+    }
+
+    /// From an empty cache to the first token.
+    ///
+    /// # Errors
+    /// The peer broke down.
+    pub fn prefill(&mut self, ids: &[i64]) -> Result<Timed> {
+        self.ask(&json!({ "op": "prefill", "ids": ids }))
+    }
+
+    /// So many tokens after the first one.
+    ///
+    /// # Errors
+    /// The peer broke down.
+    pub fn decode(&mut self, ids: &[i64], tokens: usize) -> Result<Timed> {
+        self.ask(&json!({ "op": "decode", "ids": ids, "tokens": tokens }))
+    }
+
+    /// To the first token after `more`, with `ids` in the cache.
+    ///
+    /// # Errors
+    /// The peer broke down.
+    pub fn second(&mut self, ids: &[i64], more: &[i64]) -> Result<Timed> {
+        self.ask(&json!({ "op": "second", "ids": ids, "more": more }))
+    }
+
+    /// A whole answer under a JSON Schema.
+    ///
+    /// # Errors
+    /// The peer broke down.
+    pub fn form(&mut self, ids: &[i64], schema: &Value, tokens: usize) -> Result<Timed> {
+        self.ask(&json!({ "op": "form", "ids": ids, "schema": schema, "tokens": tokens }))
+    }
+}
+
+impl Drop for Peer {
+    fn drop(&mut self) {
+        // It only computes for us; whatever it says to its end is of no use.
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
