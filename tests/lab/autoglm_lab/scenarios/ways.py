@@ -27,7 +27,7 @@ def _two_ways(box: Box) -> Iterator[None]:
     """The lamp and the box share a key, and both know the broker."""
     key = box.directory / KEY
     made = [str(program("autoglmctl")), "key", "new", str(key)]
-    subprocess.run(made, check=True, stdout=subprocess.DEVNULL)
+    subprocess.run(made, check=True, capture_output=True)
     box.push([key], KEYS)
     box.device.options = ["--mqtt", f"mqtt://127.0.0.1:{box.broker_port}/{TOPIC}", "--key", str(key)]
     box.device.power_off()
