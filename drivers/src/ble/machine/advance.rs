@@ -68,7 +68,12 @@ impl Machine {
     fn device_for(&self, now: Instant, job: &Job) -> Option<DeviceAddress> {
         match job {
             Job::Forget(device) => Some(*device),
-            Job::Connect(Target::Address(device)) if self.is_held(*device) => Some(*device),
+            // Connected, it does not advertise.
+            Job::Connect(Target::Address(device)) | Job::Pair(Target::Address(device))
+                if self.is_held(*device) =>
+            {
+                Some(*device)
+            }
             Job::Connect(target) | Job::Pair(target) => {
                 self.sightings
                     .find(now, target, |device| self.is_held(device))

@@ -217,6 +217,30 @@ fn a_device_is_disconnected_when_its_last_holder_gives_it_back() {
 }
 
 #[test]
+fn a_device_that_is_connected_is_paired_where_it_is_and_stays_connected() {
+    let mut bench = Bench::scanning();
+    bench.connect(1, 1);
+    // It does not advertise, and was heard too long ago to count.
+    bench.wait(SECOND * 16);
+    bench.hear(2);
+    bench.wait(SECOND * 16);
+    let job = Job::Pair(Target::Address(device(1)));
+    let ticket = Ticket(2);
+    assert_eq!(bench.tell(Input::Ask { ticket, job }), [Action::StopScan]);
+    let pairing = Action::Pair {
+        ticket,
+        device: device(1),
+        within: PAIR,
+    };
+    assert_eq!(bench.tell(Input::ScanChanged(Ok(()))), [pairing]);
+    assert_eq!(
+        bench.tell(Input::Done(Ok(()))),
+        [granted(2, 1), Action::StartScan]
+    );
+    assert_eq!(bench.machine.connected(), 1);
+}
+
+#[test]
 fn whoever_gave_up_while_connecting_holds_nothing() {
     let mut bench = Bench::scanning();
     bench.hear(1);
