@@ -388,12 +388,14 @@ async fn a_system_prompt_is_read_once_for_all_conversations() {
     let handle = inference.handle();
     let system = say(Role::System, &"The lamp in the hall is on. ".repeat(20));
     let of = |question: &str| ask(vec![system.clone(), say(Role::User, question)], 4);
-    let first = answer(&handle, of("Is it dark?")).await;
+    // Longer than what a slot gives up for another conversation.
+    let long = "Is it dark in the house when nobody is at home, all the blinds are closed, and the sun has not risen yet?";
+    let first = answer(&handle, of(long)).await;
     assert_eq!(first.reused_tokens, 0);
     let second = answer(&handle, of("Where is the lamp?")).await;
     assert!(second.reused_tokens > 120, "{second:?}");
     // The first conversation is still there, whole.
-    let again = answer(&handle, of("Is it dark?")).await;
+    let again = answer(&handle, of(long)).await;
     assert_eq!(again.reused_tokens, again.prompt_tokens - 2);
     assert_eq!(again.text, first.text);
 }

@@ -84,12 +84,12 @@ impl Edge {
         (text, prompt, reused)
     }
 
-    /// Waits until the index holds a segment.
-    async fn kept(&self) {
+    /// Waits until the index holds so many segments.
+    async fn kept(&self, count: usize) {
         let wait = async {
             loop {
                 let scan = Scan::first(Tree::Snapshots, "", 10);
-                if !self.store.handle().scan(scan).await.unwrap().is_empty() {
+                if self.store.handle().scan(scan).await.unwrap().len() >= count {
                     break;
                 }
                 tokio::time::sleep(Duration::from_millis(50)).await;
@@ -142,7 +142,8 @@ async fn the_process_that_is_killed() {
     };
     let edge = start(Path::new(&state), models(), 1 << 30).await;
     let (answer, ..) = edge.ask(first_turn()).await;
-    edge.kept().await;
+    // The prompt's two; of the answer there is more or nothing.
+    edge.kept(2).await;
     println!("\nanswer {answer:?}");
     // Until it is killed.
     std::future::pending::<()>().await;
@@ -196,7 +197,7 @@ async fn what_is_damaged_or_of_another_model_is_read_anew() {
     let edge = start(state.path(), models(), 1 << 30).await;
     let (answer, prompt, reused) = edge.ask(first_turn()).await;
     assert_eq!(reused, 0);
-    edge.kept().await;
+    edge.kept(1).await;
     edge.stop().await;
 
     // Nothing is wrong with it yet.
@@ -255,7 +256,7 @@ async fn files_beyond_the_limit_go_and_strangers_without_a_record_too() {
         messages[0].content.insert_str(0, &format!("{number} "));
         edge.ask(messages).await;
     }
-    edge.kept().await;
+    edge.kept(1).await;
     // What was offered is written before the engine has stopped.
     edge.stop().await;
     assert!(!stranger.exists());

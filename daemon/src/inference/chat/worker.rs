@@ -37,7 +37,7 @@ use super::{
     prompt::PromptMaker,
     sampler::Sampler,
     sequence::{Account, Chooser, Ended, Limits, Sequence, refuse},
-    snapshot::{SEGMENT_TOKENS_MIN, Shelf},
+    snapshot::{Shelf, index::cuts},
     stop::StopStrings,
     text::TextStream,
 };
@@ -326,16 +326,19 @@ impl Chat {
         let prompt = sequence.known();
         let usable = prompt.len().saturating_sub(ALWAYS_COMPUTED);
         let mut held = reused;
-        for (name, segment) in shelf.chain(&prompt[..usable]) {
+        for (name, segment) in shelf.chain(prompt) {
             if segment.to <= held {
                 continue;
+            }
+            if held == usable {
+                break;
             }
             let Some(bytes) = shelf.read(name, &segment) else {
                 break;
             };
             // The segments follow one another without a gap, so the slot holds all that is before this one.
             match self.graph.import(slot, segment.from..segment.to, &bytes) {
-                Ok(true) => held = segment.to,
+                Ok(true) => held = segment.to.min(usable),
                 Ok(false) => {
                     tracing::warn!(
                         bytes = bytes.len(),
@@ -356,16 +359,12 @@ impl Chat {
         held
     }
 
-    /// Offers what a finished sequence left in its slot to the disk: its prompt and its answer apart, since the next turn may
-    /// write the answer in other tokens.
+    /// Offers what a finished sequence left in its slot to the disk.
     fn keep(&mut self, finished: &Finished) {
         let Some(shelf) = &self.shelf else { return };
         let tokens = self.desk.slots.tokens(finished.slot);
         let mut from = shelf.kept(tokens);
-        for to in [finished.prompt_tokens, tokens.len()] {
-            if to > tokens.len() || to < from + SEGMENT_TOKENS_MIN {
-                continue;
-            }
+        for to in cuts(from, finished.prompt_tokens, tokens.len()) {
             match self.graph.export(finished.slot, from..to) {
                 Ok(bytes) => shelf.offer(&tokens[..to], from, bytes),
                 Err(error) => {

@@ -25,15 +25,12 @@ use crate::store::StoreHandle;
 pub(super) mod index;
 mod keeper;
 
-/// Segments that may wait for the disk. Each is held in memory meanwhile: some 46 kB a token.
-const OFFERS: usize = 8;
+/// Segments that may wait for the disk, 4 MB each with the default model. A prompt that has more is kept to its end with a later turn.
+const OFFERS: usize = 32;
 
 /// How long a model waits for the index: some thousand records take milliseconds, and a store that is being rebuilt is not worth
 /// waiting for.
 const LOAD_PATIENCE: Duration = Duration::from_secs(2);
-
-/// Shorter beginnings are computed faster than they are worth a file.
-pub(super) const SEGMENT_TOKENS_MIN: usize = 32;
 
 /// Where conversations' caches are kept.
 #[derive(Debug, Clone)]
