@@ -57,6 +57,7 @@ fuzz: ## fuzz the protocol, SECONDS_EACH=20 for each target (FUZZ=pair for one o
 
 lab: ## run the box in an emulator, pull its plugs, and print what became of it (LAB=--short, LAB='replug reboot')
 	@$(SETUP) system --groups build demo lab
+	@$(SETUP) lab-tools
 	@$(CARGO) build --workspace --bins
 	@tests/lab/lab scenarios $(LAB)
 

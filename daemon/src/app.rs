@@ -18,12 +18,14 @@ use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::bluetooth::Bluetooth;
 use crate::config::providers::PolicySettings;
 use crate::config::{Bus, Class, Config, OutboxConfig};
 use crate::control::dbus::service::{Door, DoorState};
 use crate::control::fleet::reporter::REPORTS;
 use crate::control::fleet::service::{FleetDoor, FleetParts};
 use crate::foreign;
+use crate::inference::chat::SnapshotConfig;
 use crate::inference::providers::{Policy, ProvidersConfig, Selector, candidate};
 use crate::inference::{Inference, InferenceConfig};
 use crate::link::adapters::Adapters;
@@ -86,8 +88,14 @@ pub async fn run(config: Config, own_uid: u32, stop: CancellationToken) -> anyho
         chat: config.inference.chat.clone(),
         vad: config.inference.vad.clone(),
         context_tokens: config.inference.context_tokens,
+        chat_sessions: config.inference.chat_sessions,
         threads: config.inference.threads,
         providers: providers(&config, &store),
+        snapshots: (config.inference.context_cache_bytes > 0).then(|| SnapshotConfig {
+            directory: config.state_dir.join("contexts"),
+            bytes_max: config.inference.context_cache_bytes,
+            store: store.handle(),
+        }),
     });
 
     // Two trees of tasks: sources and doors stop first, what they started drains, then the owners stop.
@@ -213,6 +221,12 @@ pub async fn run(config: Config, own_uid: u32, stop: CancellationToken) -> anyho
             registry: registry.clone(),
             links: board.subscribe(),
             inference: inference.handle(),
+            bluetooth: Bluetooth::new(
+                radio.clone(),
+                foreign.counters,
+                broker_tasks.clone(),
+                brokers.clone(),
+            ),
         };
         source_tasks.spawn(door.run(door_state, sources.clone()));
     }

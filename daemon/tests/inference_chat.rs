@@ -2,7 +2,7 @@
 
 mod bundles;
 
-use std::time::Duration;
+use std::{num::NonZeroUsize, time::Duration};
 
 use autoglm_edge::inference::{
     Inference, InferenceConfig, InferenceHandle,
@@ -24,8 +24,17 @@ async fn started(config: InferenceConfig) -> Inference {
 
 /// A directory with the chat bundle alone, so that a test does not pay for loading the others.
 async fn chat_only() -> (tempfile::TempDir, Inference) {
+    chat_with(bundles::CHAT_SESSIONS).await
+}
+
+/// The same, with so many conversations at a time.
+async fn chat_with(sessions: usize) -> (tempfile::TempDir, Inference) {
     let dir = tempfile::tempdir().unwrap();
-    let inference = started(bundles::config_of(dir.path(), &[bundles::CHAT])).await;
+    let config = InferenceConfig {
+        chat_sessions: NonZeroUsize::new(sessions).unwrap(),
+        ..bundles::config_of(dir.path(), &[bundles::CHAT])
+    };
+    let inference = started(config).await;
     (dir, inference)
 }
 
@@ -37,12 +46,7 @@ fn say(role: Role, content: &str) -> ChatMessage {
 }
 
 fn ask(messages: Vec<ChatMessage>, max_tokens: usize) -> ChatRequest {
-    ChatRequest {
-        messages,
-        max_tokens,
-        sampling: Sampling::default(),
-        begin_within: None,
-    }
+    ChatRequest::new(messages, max_tokens)
 }
 
 #[derive(Debug)]
@@ -87,6 +91,7 @@ async fn read(mut events: Receiver<ChatEvent>) -> Result<Answer, InferenceError>
                 });
             }
             ChatEvent::Failed(error) => return Err(error),
+            ChatEvent::Choices(_) => panic!("nobody asked for probabilities"),
             ChatEvent::Started { .. } => panic!("started twice"),
         }
     }
@@ -279,7 +284,7 @@ async fn control_tokens_in_a_message_stay_text() {
 
 #[tokio::test]
 async fn what_cannot_begin_in_time_is_refused_at_once() {
-    let (_dir, inference) = chat_only().await;
+    let (_dir, inference) = chat_with(1).await;
     let handle = inference.handle();
     answer(
         &handle,
@@ -309,7 +314,7 @@ async fn what_cannot_begin_in_time_is_refused_at_once() {
 
 #[tokio::test]
 async fn a_full_queue_refuses_at_once() {
-    let (_dir, inference) = chat_only().await;
+    let (_dir, inference) = chat_with(1).await;
     let handle = inference.handle();
     let mut streams = Vec::new();
     let error = loop {
@@ -336,6 +341,112 @@ async fn a_full_queue_refuses_at_once() {
         (32..=33).contains(&streams.len()),
         "{} accepted",
         streams.len()
+    );
+}
+
+#[tokio::test]
+async fn answers_are_the_same_alone_and_side_by_side() {
+    let (_dir, inference) = chat_only().await;
+    let handle = inference.handle();
+    let questions: Vec<String> = [
+        "What is the capital of France?",
+        "Write a haiku about the sea.",
+        "Explain in two sentences what a Linux systemd service is.",
+        "List three uses of a Raspberry Pi.",
+        "Translate 'good morning' to Spanish.",
+        "What is 12 plus 30?",
+        "Give me a short recipe for pancakes.",
+        "Why is the sky blue?",
+    ]
+    .map(str::to_owned)
+    .into();
+    let of = |question: &String| ask(vec![say(Role::User, question)], 32);
+    let mut alone = Vec::new();
+    for question in &questions {
+        alone.push(answer(&handle, of(question)).await);
+    }
+    // All at once, in the other order, so that each gets another slot than before.
+    let streams: Vec<_> = questions
+        .iter()
+        .rev()
+        .map(|question| handle.chat().generate(of(question)).unwrap())
+        .collect();
+    let mut together = Vec::new();
+    for stream in streams {
+        together.push(read(stream).await.unwrap());
+    }
+    together.reverse();
+    for (alone, together) in alone.iter().zip(&together) {
+        assert_eq!(together.text, alone.text);
+        assert!(together.reused_tokens > 0, "{together:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_system_prompt_is_read_once_for_all_conversations() {
+    let (_dir, inference) = chat_only().await;
+    let handle = inference.handle();
+    let system = say(Role::System, &"The lamp in the hall is on. ".repeat(20));
+    let of = |question: &str| ask(vec![system.clone(), say(Role::User, question)], 4);
+    let first = answer(&handle, of("Is it dark?")).await;
+    assert_eq!(first.reused_tokens, 0);
+    let second = answer(&handle, of("Where is the lamp?")).await;
+    assert!(second.reused_tokens > 120, "{second:?}");
+    // The first conversation is still there, whole.
+    let again = answer(&handle, of("Is it dark?")).await;
+    assert_eq!(again.reused_tokens, again.prompt_tokens - 2);
+    assert_eq!(again.text, first.text);
+}
+
+#[tokio::test]
+async fn a_running_answer_goes_on_while_a_long_prompt_is_read() {
+    let (_dir, inference) = chat_only().await;
+    let handle = inference.handle();
+    let mut story = handle
+        .chat()
+        .generate(ask(
+            vec![say(Role::User, "Tell me a very long story.")],
+            300,
+        ))
+        .unwrap();
+    while !matches!(story.recv().await.unwrap(), ChatEvent::Delta(_)) {}
+    while story.try_recv().is_ok() {}
+    let long = "The lamp in the hall is on. ".repeat(60);
+    let mut second = handle
+        .chat()
+        .generate(ask(vec![say(Role::User, &long)], 1))
+        .unwrap();
+    let mut deltas = 0;
+    let prompt_tokens = loop {
+        tokio::select! {
+            biased;
+            event = story.recv() => match event.unwrap() {
+                ChatEvent::Delta(_) => deltas += 1,
+                other => panic!("the story ended: {other:?}"),
+            },
+            event = second.recv() => match event.unwrap() {
+                ChatEvent::Started { prompt_tokens, reused_tokens, .. } => break prompt_tokens - reused_tokens,
+                other => panic!("{other:?}"),
+            },
+        }
+    };
+    let started_at = deltas;
+    loop {
+        tokio::select! {
+            biased;
+            event = story.recv() => match event.unwrap() {
+                ChatEvent::Delta(_) => deltas += 1,
+                other => panic!("the story ended: {other:?}"),
+            },
+            event = second.recv() => if matches!(event.unwrap(), ChatEvent::Done { .. }) { break },
+        }
+    }
+    let pieces = prompt_tokens / 64;
+    assert!(pieces > 5, "a long prompt: {prompt_tokens} tokens");
+    let told = deltas - started_at;
+    assert!(
+        told + 3 >= pieces,
+        "{told} tokens of the story during {pieces} pieces of the prompt"
     );
 }
 

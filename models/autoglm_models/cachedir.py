@@ -59,6 +59,10 @@ class CacheDir:
         return self.root / "peer-tools"
 
     @property
+    def lab_tools(self) -> Path:
+        return self.root / "lab-tools"
+
+    @property
     def scratch(self) -> Path:
         """Everything unfinished. On the cache's own file system, so that publishing is one rename."""
         return self.root / "scratch"

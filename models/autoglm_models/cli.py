@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from .bundles import DEFAULT_BUNDLES, FURTHER_BUNDLES, PEER_BUNDLE, BundleSpec, ensure_bundle
 from .cachedir import CacheDir
-from .environment import MODELS_DIR, ensure_build_tools, ensure_peer_tools, ensure_test_tools
+from .environment import MODELS_DIR, ensure_build_tools, ensure_lab_tools, ensure_peer_tools, ensure_test_tools
 from .errors import (
     EXIT_INTERRUPTED,
     EXIT_OK,
@@ -103,6 +103,8 @@ def _parser() -> argparse.ArgumentParser:
         "peers", parents=[shared], help="other engines, and the chat model for them, for `make bench-llm`"
     )
     peers.set_defaults(run=_peers)
+    lab_tools = commands.add_parser("lab-tools", parents=[shared], help="Bluetooth devices for the lab (bumble)")
+    lab_tools.set_defaults(run=_lab_tools)
     everything = commands.add_parser(
         "all", parents=[shared, grouped], help="system, runtime and bundles; mends what is damaged"
     )
@@ -163,6 +165,13 @@ def _peers(_options: argparse.Namespace, reporter: Reporter) -> Outcome:
     # Where the bench looks.
     (cache.peer_tools / "python-path").write_text(os.pathsep.join(map(str, tools)), "utf-8")
     return Outcome({"peers": {"python_path": [str(path) for path in tools], "model": str(place)}})
+
+
+def _lab_tools(_options: argparse.Namespace, reporter: Reporter) -> Outcome:
+    cache = CacheDir.of_this_user()
+    with cache.exclusively(reporter):
+        place = ensure_lab_tools(cache, reporter)
+    return Outcome({"lab-tools": str(place)})
 
 
 def _all(options: argparse.Namespace, reporter: Reporter) -> Outcome:

@@ -17,6 +17,7 @@ MODELS_DIR = Path(__file__).resolve().parent.parent
 REQUIREMENTS = MODELS_DIR / "build-requirements.txt"
 TEST_REQUIREMENTS = MODELS_DIR / "test-requirements.txt"
 PEER_REQUIREMENTS = MODELS_DIR / "peer-requirements.txt"
+LAB_REQUIREMENTS = MODELS_DIR / "lab-requirements.txt"
 # The wheels for CPython 3.11 on x86_64; others differ by little, and only the bar depends on it.
 TOOLS_BYTES = 55_200_000
 # Official builds of ONNX Runtime 1.31 report to their maker from Linux too, and write a device id below ~/.cache, as
@@ -53,6 +54,11 @@ def ensure_test_tools(cache: CacheDir, reporter: Reporter) -> Path:
 def ensure_peer_tools(cache: CacheDir, reporter: Reporter) -> Path:
     """Other engines, to be measured beside ours: a directory to put on PYTHONPATH, after the build tools, which they need."""
     return _ensure_tools("peer tools", PEER_REQUIREMENTS, cache.peer_tools, cache, reporter)
+
+
+def ensure_lab_tools(cache: CacheDir, reporter: Reporter) -> Path:
+    """Bluetooth devices that nobody here wrote, for the lab: a directory to put on PYTHONPATH."""
+    return _ensure_tools("lab tools", LAB_REQUIREMENTS, cache.lab_tools, cache, reporter)
 
 
 def _ensure_tools(name: str, requirements: Path, shelf: Path, cache: CacheDir, reporter: Reporter) -> Path:

@@ -19,9 +19,9 @@ const END: Duration = Duration::from_secs(5);
 pub struct Received {
     /// Whole blocks.
     pub blocks: u64,
-    /// Blocks whose numbers are missing before the last that came.
+    /// Blocks whose numbers are missing between the first and the last that came: what was sent before we listened is not lost.
     pub lost: u64,
-    /// Bytes that were part of no block.
+    /// Bytes after the first whole block that were part of none.
     pub garbled_bytes: u64,
     /// From the first byte to the last.
     pub lasted: Duration,
@@ -107,7 +107,7 @@ pub async fn receive<R: AsyncRead + Unpin>(
     let mut received = Received::default();
     let (mut begun, mut last) = (None, Instant::now());
     let (mut waiting, mut input) = (Vec::new(), [0; 16 * 1024]);
-    let mut expected = 0;
+    let mut expected = None;
     loop {
         let wait = begun.map_or(patience, |_: Instant| END);
         let count = match tokio::time::timeout(wait, line.read(&mut input)).await {
@@ -122,13 +122,14 @@ pub async fn receive<R: AsyncRead + Unpin>(
         while waiting.len() - at >= BLOCK_BYTES {
             match number(&waiting[at..at + BLOCK_BYTES]) {
                 Some(number) => {
-                    received.lost += u64::from(number.wrapping_sub(expected));
-                    expected = number.wrapping_add(1);
+                    let missing = expected.map_or(0, |expected| number.wrapping_sub(expected));
+                    received.lost += u64::from(missing);
+                    expected = Some(number.wrapping_add(1));
                     received.blocks += 1;
                     at += BLOCK_BYTES;
                 }
                 None => {
-                    received.garbled_bytes += 1;
+                    received.garbled_bytes += u64::from(expected.is_some());
                     at += 1;
                 }
             }
@@ -170,5 +171,7 @@ mod tests {
         assert_eq!((seen.blocks, seen.lost, seen.garbled_bytes), (99, 1, 256));
         let gap = of([stream(0..50), stream(60..100)].concat()).await;
         assert_eq!((gap.blocks, gap.lost, gap.garbled_bytes), (90, 10, 0));
+        let late = of(stream(0..100).split_off(77)).await;
+        assert_eq!((late.blocks, late.lost, late.garbled_bytes), (99, 0, 0));
     }
 }

@@ -160,6 +160,13 @@ pub enum Command {
     /// Wait until the daemon answers and its models are ready; for scripts
     Wait(WaitArgs),
 
+    /// Look for Bluetooth devices, pair and forget them
+    Bluetooth {
+        /// What to do
+        #[command(subcommand)]
+        command: BluetoothCommand,
+    },
+
     /// Make and show the keys that devices and this box share; needs no daemon
     Key {
         /// What to do
@@ -233,6 +240,44 @@ pub enum ModelsCommand {
     Probe {
         /// The bundle's name
         model: String,
+    },
+}
+
+/// `bluetooth`.
+#[derive(Debug, Subcommand)]
+pub enum BluetoothCommand {
+    /// Listen for a while and list who was heard, the nearest first
+    Scan {
+        /// How long: seconds, or 500ms, 1m; 8 s when left out
+        #[arg(long = "for", value_name = "TIME", value_parser = duration)]
+        time: Option<Duration>,
+        /// The adapter, by its name (hci0) or its address; any when left out
+        #[arg(long)]
+        adapter: Option<String>,
+    },
+    /// Pair with a device, and trust it from then on; what it asks is asked here
+    ///
+    /// Without a terminal, and without --passkey or --pin, only devices are paired that compare nothing.
+    Pair {
+        /// Its address, as `scan` shows it
+        address: String,
+        /// The six digits that the device shows, or has on its label
+        #[arg(long, value_parser = clap::value_parser!(u32).range(..=999_999), conflicts_with = "pin")]
+        passkey: Option<u32>,
+        /// The PIN of an old device, 1 to 16 characters
+        #[arg(long)]
+        pin: Option<String>,
+        /// The adapter, by its name (hci0) or its address; any when left out
+        #[arg(long)]
+        adapter: Option<String>,
+    },
+    /// Forget a device: its pairing, its cached services, and where the counter of a sensor stood (after a new battery)
+    Forget {
+        /// Its address
+        address: String,
+        /// The adapter, by its name (hci0) or its address; any when left out
+        #[arg(long)]
+        adapter: Option<String>,
     },
 }
 

@@ -14,7 +14,9 @@ use zbus::{OwnedFd, OwnedVariant, Variant};
 
 use super::exit::Exit;
 use super::failure::Failure;
-use crate::control::dbus::client::{Dictionary, LinkProxy, ManagerProxy, ModelProxy, ThingProxy};
+use crate::control::dbus::client::{
+    BluetoothProxy, Dictionary, LinkProxy, ManagerProxy, ModelProxy, ThingProxy,
+};
 use crate::control::dbus::{names, value};
 
 /// Longest wait for a reply unless told otherwise. Chosen because polkit may ask the person for a password meanwhile, and
@@ -67,6 +69,19 @@ pub enum Request<'a> {
     Write(&'a str, Json),
 }
 
+/// How a device is paired.
+#[derive(Debug, Clone, Copy)]
+pub struct Pairing<'a> {
+    /// By which adapter; any when left out.
+    pub adapter: Option<&'a str>,
+    /// The six digits, where they are known.
+    pub passkey: Option<u32>,
+    /// The PIN of an old device.
+    pub pin: Option<&'a str>,
+    /// A person is there to be asked.
+    pub ask: bool,
+}
+
 /// A thing, as its object shows it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ThingObject {
@@ -90,6 +105,7 @@ pub struct Daemon {
     bus: Bus,
     timeout: Option<Duration>,
     manager: ManagerProxy<'static>,
+    bluetooth: BluetoothProxy<'static>,
     objects: ObjectManagerProxy<'static>,
 }
 
@@ -113,6 +129,11 @@ impl Daemon {
             .build()
             .await
             .map_err(failure)?;
+        let bluetooth = BluetoothProxy::builder(&connection)
+            .cache_properties(CacheProperties::No)
+            .build()
+            .await
+            .map_err(failure)?;
         let objects = ObjectManagerProxy::builder(&connection)
             .destination(names::SERVICE)
             .path(names::ROOT)
@@ -124,6 +145,7 @@ impl Daemon {
             bus,
             timeout,
             manager,
+            bluetooth,
             objects,
         })
     }
@@ -237,6 +259,63 @@ impl Daemon {
             .map_err(|error| self.failure(&error))
     }
 
+    /// Who is heard by Bluetooth: `address`, `adapter`, `services`, `manufacturers`, and where they are known `name` and `rssi-dbm`.
+    ///
+    /// # Errors
+    /// What the daemon said.
+    pub async fn bluetooth_scan(
+        &self,
+        adapter: Option<&str>,
+        time: Option<Duration>,
+    ) -> Result<Vec<Map<String, Json>>, Failure> {
+        let mut options = adapter_option(adapter);
+        if let Some(time) = time {
+            let millis = u32::try_from(time.as_millis()).unwrap_or(u32::MAX);
+            options.insert("duration-ms", Variant::from(millis));
+        }
+        let heard = self.bluetooth.scan(options).await;
+        objects(&heard.map_err(|error| self.failure(&error))?)
+    }
+
+    /// Pairs with a device; what is asked and told comes on the socket.
+    ///
+    /// # Errors
+    /// What the daemon said.
+    pub async fn bluetooth_pair(
+        &self,
+        address: &str,
+        pairing: Pairing<'_>,
+    ) -> Result<OwnedFd, Failure> {
+        let mut options = adapter_option(pairing.adapter);
+        if let Some(passkey) = pairing.passkey {
+            options.insert("passkey", Variant::from(passkey));
+        }
+        if let Some(pin) = pairing.pin {
+            options.insert("pin", Variant::from(pin));
+        }
+        if pairing.ask {
+            options.insert("ask", Variant::from(true));
+        }
+        let socket = self.bluetooth.pair(address, options).await;
+        socket.map_err(|error| self.failure(&error))
+    }
+
+    /// Forgets a device.
+    ///
+    /// # Errors
+    /// What the daemon said.
+    pub async fn bluetooth_forget(
+        &self,
+        address: &str,
+        adapter: Option<&str>,
+    ) -> Result<(), Failure> {
+        let forgotten = self
+            .bluetooth
+            .forget(address, adapter_option(adapter))
+            .await;
+        forgotten.map_err(|error| self.failure(&error))
+    }
+
     /// All things, by title.
     ///
     /// # Errors
@@ -291,6 +370,13 @@ impl Daemon {
     fn failure(&self, error: &zbus::Error) -> Failure {
         Failure::call(&self.bus, error)
     }
+}
+
+fn adapter_option(adapter: Option<&str>) -> HashMap<&'static str, Variant<'_>> {
+    adapter
+        .map(|adapter| ("adapter", Variant::from(adapter)))
+        .into_iter()
+        .collect()
 }
 
 /// `BytesSent` as `bytes_sent`.

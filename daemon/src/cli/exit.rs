@@ -22,7 +22,7 @@ pub enum Exit {
     Device = 6,
     /// The caller may not do this.
     Denied = 7,
-    /// Busy, or a model or the store is not available (yet).
+    /// Busy, or a model, the store or Bluetooth is not available (yet).
     Unavailable = 8,
     /// `chat TEXT` only: a question came back.
     Asked = 9,
@@ -63,7 +63,7 @@ impl Exit {
             Self::InvalidValue => "a value that the thing does not take",
             Self::Device => "the device is not connected, refused, failed or did not answer",
             Self::Denied => "you may not do this",
-            Self::Unavailable => "busy, or a model or the store is not available (yet)",
+            Self::Unavailable => "busy, or a model, the store or Bluetooth is not available (yet)",
             Self::Asked => "chat TEXT: a question came back",
             Self::Refused => "chat TEXT: understood, but must not or cannot be carried out",
             Self::Interrupted => "interrupted by Ctrl-C",
@@ -79,7 +79,11 @@ impl Exit {
             "InvalidValue" | "InvalidSentence" => Self::InvalidValue,
             "NotConnected" | "DeviceFault" | "NoAnswer" | "Interrupted" => Self::Device,
             "AccessDenied" => Self::Denied,
-            "Busy" | "Running" | "StoreUnavailable" | "ModelUnavailable" => Self::Unavailable,
+            "Busy"
+            | "Running"
+            | "StoreUnavailable"
+            | "ModelUnavailable"
+            | "BluetoothUnavailable" => Self::Unavailable,
             _ => Self::Internal,
         }
     }

@@ -181,6 +181,9 @@ fn hint_for(name: &str) -> Option<&'static str> {
         "NoAnswer" | "Interrupted" => "`autoglmctl read` asks the device how it stands",
         "Busy" | "Running" => "try again in a moment",
         "ModelUnavailable" => "`autoglmctl models` shows why; `autoglmctl wait` waits for them",
+        "BluetoothUnavailable" => {
+            "`systemctl status bluetooth`, and `bluetoothctl list`, show how it is"
+        }
         "StoreUnavailable" => "`autoglmctl status` shows why",
         _ => return None,
     })

@@ -7,10 +7,11 @@
 //! - [`exit`] and [`failure`]: the numbers that a run ends with, and what is told about it;
 //! - [`bus`]: the daemon as calls and snapshots; [`target`]: names to things; [`input`]: typed text to JSON;
 //! - [`output`], [`table`], [`text`]: standard output for data, standard error for the rest;
-//! - one file for each family of commands: [`state`], [`models`], [`things`], [`command`], [`chat`], [`sessions`], [`key`], [`ports`],
-//!   [`generate`].
+//! - one file for each family of commands: [`state`], [`models`], [`things`], [`command`], [`chat`], [`sessions`], [`bluetooth`], [`key`],
+//!   [`ports`], [`generate`].
 
 pub mod args;
+pub mod bluetooth;
 pub mod bus;
 pub mod chat;
 pub mod command;
@@ -120,6 +121,7 @@ async fn dispatch(global: &Global, command: Command, output: &mut Output) -> Res
             value,
             id,
         } => command::write(&daemon, &thing, &property, &value, id.as_deref(), output).await,
+        Command::Bluetooth { command } => bluetooth::run(&daemon, command, output).await,
         Command::Sessions { command } => sessions::run(&daemon, command, output).await,
         Command::Chat(_)
         | Command::Wait(_)

@@ -61,19 +61,11 @@ pub(super) fn devices(
             }
             let links = links(reject, &device, &raw.links, brokers, &mut addresses)?;
             let protection = protection(reject, &device, &raw)?;
-            if protection == Protection::Clear
-                && let Some(link) = links
-                    .iter()
-                    .find(|link| link.address.class() == LinkClass::Mqtt)
-            {
-                return Err(reject.value(
-                    format!("device.{device}.links"),
-                    &link.address,
-                    format!(
-                        "a broker is somebody else's computer, so this device needs a key: `autoglmctl key new FILE`, \
-                         key = {{ file = \"FILE\" }} under [[device]] {device}, and the same key in the device"
-                    ),
-                ));
+            if protection == Protection::Clear {
+                check_clear(reject, &device, &links, raw.allow_clear)?;
+            } else if raw.allow_clear {
+                let allowed = "says nothing for a device with a key, which is never spoken to in the clear: remove it";
+                return Err(reject.value(format!("device.{device}.allow_clear"), true, allowed));
             }
             let resume = reject.within(
                 &format!("device.{device}.resume_s"),
@@ -89,6 +81,35 @@ pub(super) fn devices(
             })
         })
         .collect()
+}
+
+/// Whether a device without a key may be reached so.
+fn check_clear(
+    reject: &Reject<'_>,
+    device: &str,
+    links: &[LinkConfig],
+    allow_clear: bool,
+) -> Result<(), ConfigError> {
+    for link in links {
+        let (why, exception) = match link.address.class() {
+            LinkClass::Serial => continue,
+            LinkClass::Ble if allow_clear => continue,
+            LinkClass::Ble => (
+                "by radio everybody near can listen, and answer in the device's name",
+                "; for a device that can have none, allow_clear = true",
+            ),
+            LinkClass::Mqtt => ("a broker is somebody else's computer", ""),
+        };
+        return Err(reject.value(
+            format!("device.{device}.links"),
+            &link.address,
+            format!(
+                "{why}, so this device needs a key: `autoglmctl key new FILE`, key = {{ file = \"FILE\" }} under [[device]] {device}, and \
+                 the same key in the device{exception}"
+            ),
+        ));
+    }
+    Ok(())
 }
 
 fn links(
@@ -276,6 +297,34 @@ mod tests {
         assert!(
             refused.contains("broker.address") && refused.contains("allow_clear"),
             "{refused}"
+        );
+    }
+
+    #[test]
+    fn a_device_by_radio_needs_a_key_or_a_word_that_it_has_none() {
+        let device = |more: &str| {
+            read(&format!(
+                "[[device]]\nname = \"desk\"\nlinks = [\"serial:///dev/a\", \"ble:///name/Lamp\"]\n{more}"
+            ))
+        };
+        let error = device("").unwrap_err();
+        for part in [
+            "device.desk.links",
+            "ble:///name/Lamp",
+            "autoglmctl key new",
+            "allow_clear",
+        ] {
+            assert!(error.contains(part), "{part}: {error}");
+        }
+        device("allow_clear = true").unwrap();
+        device("key = { file = \"/k\" }").unwrap();
+        let error = device("allow_clear = true\nkey = { file = \"/k\" }").unwrap_err();
+        assert!(error.contains("device.desk.allow_clear"), "{error}");
+        let broker = "[[device]]\nname = \"desk\"\nallow_clear = true\nlinks = [\"mqtt://b/desk\"]";
+        assert!(
+            read(broker)
+                .unwrap_err()
+                .contains("somebody else's computer")
         );
     }
 

@@ -126,6 +126,10 @@ pub struct InferenceSettings {
     pub vad: String,
     /// Longest conversation that the model sees, in tokens.
     pub context_tokens: usize,
+    /// Conversations that are answered at a time.
+    pub chat_sessions: NonZeroUsize,
+    /// Disk space for the key-value caches of conversations; 0 for none.
+    pub context_cache_bytes: u64,
     /// Threads that one model may use.
     pub threads: NonZeroUsize,
     /// Longest answer in tokens.

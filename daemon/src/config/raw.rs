@@ -140,8 +140,13 @@ pub struct RawInference {
     pub chat: String,
     /// Bundle that notices speech.
     pub vad: String,
-    /// Longest conversation that the model sees, in tokens. Default 2048: some 95 MB of key-value cache with the default model.
+    /// Longest conversation that the model sees, in tokens. Default 2048: up to 95 MB of key-value cache for each conversation with
+    /// the default model, taken as it grows.
     pub context_tokens: usize,
+    /// Conversations that are answered at a time. Default 8: batching gains little beyond it.
+    pub chat_sessions: usize,
+    /// Disk space in MiB for the key-value caches of conversations, 0 for none. Default 256: some 5,700 tokens with the default model.
+    pub context_cache_mib: u64,
     /// Threads per model, 0 for half of the cores (at least one): the links need the rest.
     pub threads: usize,
     /// Longest answer in tokens. Default 96: a few sentences; a small model's longer answers get worse, not better.
@@ -170,6 +175,8 @@ impl Default for RawInference {
             chat: "smollm2-135m-instruct-int4".to_owned(),
             vad: "silero-vad".to_owned(),
             context_tokens: 2048,
+            chat_sessions: 8,
+            context_cache_mib: 256,
             threads: 0,
             answer_tokens_max: 96,
             provider_dir: crate::config::providers::STANDARD_DIR.to_owned(),
@@ -342,7 +349,7 @@ pub struct RawBroker {
 pub struct RawDevice {
     /// Short unique name.
     pub name: String,
-    /// `serial:///dev/…?baud=…`, `ble:///…` or `mqtts://BROKER/TOPIC`, the preferred one first.
+    /// `serial:///dev/…?baud=…`, `ble://ADAPTER/DEVICE` or `mqtts://BROKER/TOPIC`, the preferred one first.
     pub links: Vec<String>,
     /// The key that box and device share.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -353,6 +360,9 @@ pub struct RawDevice {
     /// The device's public key, 64 hexadecimal digits.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub peer: Option<String>,
+    /// Whether a device without a key may be reached by radio, where everybody near can listen and answer in its name. Default: no.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub allow_clear: bool,
     /// Seconds that the connection is kept while no link reaches the device. Default 30: longer than it takes to walk to a cable,
     /// shorter than anybody believes that a command still waits.
     #[serde(default = "resume_s")]

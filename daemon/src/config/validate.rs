@@ -144,6 +144,14 @@ pub(super) fn validate(raw: RawConfig, path: &Path) -> Result<Config, ConfigErro
             86_400,
         )?),
     };
+    let chat_sessions = reject.count(
+        "inference.chat_sessions",
+        raw.inference.chat_sessions,
+        1,
+        64,
+    )?;
+    let chat_sessions =
+        NonZeroUsize::new(chat_sessions).expect("the range that was just checked begins at 1");
     let threads = reject.count("inference.threads", raw.inference.threads, 0, 256)?;
     let threads = NonZeroUsize::new(threads).unwrap_or_else(|| {
         let cores = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
@@ -191,6 +199,13 @@ pub(super) fn validate(raw: RawConfig, path: &Path) -> Result<Config, ConfigErro
                 256,
                 131_072,
             )?,
+            chat_sessions,
+            context_cache_bytes: reject.within(
+                "inference.context_cache_mib",
+                raw.inference.context_cache_mib,
+                0,
+                1 << 20,
+            )? << 20,
             threads,
             answer_tokens_max: reject.count(
                 "inference.answer_tokens_max",

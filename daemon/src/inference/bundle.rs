@@ -254,12 +254,12 @@ impl Bundle {
                 return Err(value(key, format!("1 to {COUNT_MAX}"), count.to_string()));
             }
         }
-        if let Graph::Chat(ChatGraph { kv_type, .. }) = &manifest.graph
-            && kv_type != "f32"
+        if let Some(ChatGraph { kv_type, .. }) = manifest.graph.chat()
+            && !["f32", "f16"].contains(&kv_type.as_str())
         {
             return Err(value(
                 "graph.kv_type",
-                "\"f32\"".into(),
+                "\"f32\" or \"f16\"".into(),
                 format!("{kv_type:?}"),
             ));
         }
@@ -304,7 +304,7 @@ impl Bundle {
 
 fn counts(graph: &Graph) -> Vec<(&'static str, usize)> {
     match graph {
-        Graph::Chat(graph) => vec![
+        Graph::Chat(graph) | Graph::Optimum(graph) => vec![
             ("graph.layers", graph.layers),
             ("graph.kv_heads", graph.kv_heads),
             ("graph.head_dim", graph.head_dim),

@@ -1,6 +1,6 @@
 //! What can go wrong, by who is to blame: [`LoadError`] for the bundle on disk, [`InferenceError`] for one request.
 
-use std::{error::Error as StdError, path::PathBuf, time::Duration};
+use std::{error::Error as StdError, path::PathBuf, sync::Arc, time::Duration};
 
 use thiserror::Error;
 
@@ -161,6 +161,17 @@ pub enum LoadError {
         /// Bytes allowed.
         limit: u128,
     },
+    /// The system reserved no address space for the caches.
+    #[error("no memory could be reserved for {slots} key-value caches of {tokens} tokens")]
+    CacheMemory {
+        /// Tokens of each.
+        tokens: usize,
+        /// Conversations at a time.
+        slots: usize,
+        /// What the system said.
+        #[source]
+        source: std::io::Error,
+    },
     /// The model does not compute what its bundle says it computes.
     #[error(transparent)]
     Probe(#[from] ProbeError),
@@ -292,9 +303,9 @@ pub enum InferenceError {
     /// ONNX Runtime failed while running the graph.
     #[error("ONNX Runtime failed")]
     Run {
-        /// What it said.
-        #[from]
-        source: ort::Error,
+        /// What it said; shared by all answers of one run.
+        #[source]
+        source: Arc<ort::Error>,
     },
     /// The graph ran, and what came out has the wrong shape.
     #[error("the graph's output {name:?} has {actual} values, expected {expected}")]
@@ -319,6 +330,14 @@ pub enum InferenceError {
     /// Inference is being stopped.
     #[error("inference is stopping")]
     Stopping,
+}
+
+impl From<ort::Error> for InferenceError {
+    fn from(source: ort::Error) -> Self {
+        Self::Run {
+            source: Arc::new(source),
+        }
+    }
 }
 
 impl InferenceError {

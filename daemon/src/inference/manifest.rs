@@ -142,6 +142,9 @@ pub enum Graph {
     /// Token ids to logits with the key-value cache bound in place (GroupQueryAttention).
     #[serde(rename = "gqa-in-place")]
     Chat(ChatGraph),
+    /// Token ids to logits as optimum and transformers.js export it: an attention mask, and past and present per layer.
+    #[serde(rename = "optimum")]
+    Optimum(ChatGraph),
     /// Token ids to one vector per token.
     #[serde(rename = "bert-last-hidden-state")]
     Embedding(EmbeddingGraph),
@@ -154,16 +157,24 @@ impl Graph {
     /// The task that this layout serves.
     pub fn task(&self) -> Task {
         match self {
-            Self::Chat(_) => Task::Chat,
+            Self::Chat(_) | Self::Optimum(_) => Task::Chat,
             Self::Embedding(_) => Task::Embedding,
             Self::Vad(_) => Task::Vad,
+        }
+    }
+
+    /// The decoder, if this is one of the layouts for chat.
+    pub fn chat(&self) -> Option<&ChatGraph> {
+        match self {
+            Self::Chat(graph) | Self::Optimum(graph) => Some(graph),
+            Self::Embedding(_) | Self::Vad(_) => None,
         }
     }
 
     /// The graph's file inside the bundle.
     pub fn file(&self) -> &str {
         match self {
-            Self::Chat(graph) => &graph.file,
+            Self::Chat(graph) | Self::Optimum(graph) => &graph.file,
             Self::Embedding(graph) => &graph.file,
             Self::Vad(graph) => &graph.file,
         }
@@ -172,7 +183,7 @@ impl Graph {
     /// The inputs that the file declares.
     pub fn inputs(&self) -> &BTreeMap<String, TensorFacts> {
         match self {
-            Self::Chat(graph) => &graph.inputs,
+            Self::Chat(graph) | Self::Optimum(graph) => &graph.inputs,
             Self::Embedding(graph) => &graph.inputs,
             Self::Vad(graph) => &graph.inputs,
         }
@@ -181,7 +192,7 @@ impl Graph {
     /// The outputs that the file declares.
     pub fn outputs(&self) -> &BTreeMap<String, TensorFacts> {
         match self {
-            Self::Chat(graph) => &graph.outputs,
+            Self::Chat(graph) | Self::Optimum(graph) => &graph.outputs,
             Self::Embedding(graph) => &graph.outputs,
             Self::Vad(graph) => &graph.outputs,
         }
@@ -191,6 +202,9 @@ impl Graph {
 /// Layout `gqa-in-place`. Inputs `input_ids[B,S] i64`, `seqlens_k[B] i32` (total length - 1), `total_sequence_length i32`,
 /// `logits_pos[n] i64`, `past_key_values.{layer}.{key,value}[B,kv_heads,max,head_dim]`; outputs `logits[n,vocab_size]` and
 /// `present.{layer}.{key,value}`, bound to the same buffers as the past.
+///
+/// Layout `optimum`. Inputs `input_ids[B,S] i64`, `attention_mask[B,past+S] i64`, perhaps `position_ids[B,S] i64`, and
+/// `past_key_values.{layer}.{key,value}[B,kv_heads,past,head_dim]`; outputs `logits[B,S,vocab_size]` and `present.{layer}.{key,value}`.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ChatGraph {
@@ -206,12 +220,27 @@ pub struct ChatGraph {
     pub vocab_size: usize,
     /// The longest context that the model was made for, in tokens.
     pub context_tokens: usize,
-    /// Element type of the cache; `f32` is the one that this daemon serves.
+    /// Element type of the cache; `f32` or `f16`.
     pub kv_type: String,
+    /// Layout `optimum` alone: how the graph treats its cache. Such graphs are taken for appending ones if it is not said.
+    #[serde(default)]
+    pub cache: CacheForm,
     /// Declared inputs.
     pub inputs: BTreeMap<String, TensorFacts>,
     /// Declared outputs.
     pub outputs: BTreeMap<String, TensorFacts>,
+}
+
+/// How a graph of the layout `optimum` treats its key-value cache.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum CacheForm {
+    /// It joins past and new into new tensors. Every graph can be run so.
+    #[default]
+    Appended,
+    /// Past and present may be one buffer, of which the attention mask says how much counts (GroupQueryAttention). Several
+    /// sequences run together.
+    InPlace,
 }
 
 /// Layout `bert-last-hidden-state`. Inputs `input_ids`, `attention_mask` and perhaps `token_type_ids`, all `[B,S] i64`; output

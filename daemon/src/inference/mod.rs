@@ -23,13 +23,14 @@ use tokio::{
     sync::{mpsc, oneshot, watch},
     time::timeout,
 };
-use tokio_util::sync::{CancellationToken, DropGuard};
+use tokio_util::sync::CancellationToken;
 
 use self::{
     bundle::Bundle,
-    chat::{Chat, ChatHandle, ChatJob},
+    chat::{Chat, ChatHandle, ChatJob, SnapshotConfig},
     embedder::{EmbedJob, Embedder, EmbedderHandle},
     error::{InferenceError, LoadError, ProveError},
+    interrupts::Interrupts,
     manifest::Task,
     providers::{Choice, Providers, ProvidersConfig, desk::Memory},
     slot::{Door, Model, QUEUE, Setup, Slot},
@@ -41,6 +42,7 @@ pub mod bundle;
 pub mod chat;
 pub mod embedder;
 pub mod error;
+mod interrupts;
 pub mod manifest;
 mod memory;
 pub mod probe;
@@ -68,12 +70,16 @@ pub struct InferenceConfig {
     /// Name of the voice activity bundle.
     pub vad: String,
     /// Longest chat context in tokens; a model's own limit holds, too. The key-value cache of the default model takes 46 kB
-    /// per token.
+    /// per token, as the conversation grows.
     pub context_tokens: usize,
+    /// Conversations that are answered at a time.
+    pub chat_sessions: NonZeroUsize,
     /// Threads inside an operator, for each model.
     pub threads: NonZeroUsize,
     /// What models run on.
     pub providers: ProvidersConfig,
+    /// Where conversations' caches outlive the process; `None` keeps them in memory alone.
+    pub snapshots: Option<SnapshotConfig>,
 }
 
 /// The running engine. [`stop`](Self::stop) ends it with a grace period. Dropping it ends it, too, and blocks until the threads
@@ -102,7 +108,16 @@ struct Owner {
         mpsc::Sender<VadJob>,
     ),
     wakes: Vec<SyncSender<()>>,
-    _stop: DropGuard,
+    interrupts: Interrupts,
+    stop: CancellationToken,
+}
+
+impl Drop for Owner {
+    /// Ends the runs that are under way. The token is cancelled first, so that a thread whose run is ended knows why.
+    fn drop(&mut self) {
+        self.stop.cancel();
+        self.interrupts.terminate_all();
+    }
 }
 
 /// A cheap, clonable way to everything the engine does. It does not keep the engine alive.
@@ -139,9 +154,11 @@ impl Inference {
                 })
                 .collect(),
         );
+        let interrupts = Interrupts::default();
         let mut launch = Launch {
             config: &config,
             providers: &providers,
+            interrupts: &interrupts,
             board: &board,
             stop: &stop,
             wakes: Vec::new(),
@@ -152,12 +169,14 @@ impl Inference {
         let vad = launch.spawn::<Vad>(&config.vad);
         let Launch { wakes, threads, .. } = launch;
         let embedder_handle = EmbedderHandle::new(Door::new(Task::Embedding, &embedder, &board));
-        let chat_handle = ChatHandle::new(Door::new(Task::Chat, &chat, &board));
+        let chat_handle =
+            ChatHandle::new(Door::new(Task::Chat, &chat, &board), config.chat_sessions);
         let vad_handle = VadHandle::new(Door::new(Task::Vad, &vad, &board));
         let owner = Arc::new(Owner {
             _jobs: (embedder, chat, vad),
             wakes,
-            _stop: stop.drop_guard(),
+            interrupts,
+            stop,
         });
         let handle = InferenceHandle {
             embedder: embedder_handle,
@@ -184,7 +203,7 @@ impl Inference {
         self.handle.clone()
     }
 
-    /// Stops taking requests, ends a running answer at its next token, and waits up to `grace` for the threads.
+    /// Stops taking requests, ends running answers at once, and waits up to `grace` for the threads.
     ///
     /// # Errors
     /// The names of the models whose threads had not ended in time (a graph that is being loaded cannot be interrupted);
@@ -319,6 +338,7 @@ impl Prover {
 struct Launch<'a> {
     config: &'a InferenceConfig,
     providers: &'a Arc<Providers>,
+    interrupts: &'a Interrupts,
     board: &'a StatusBoard,
     stop: &'a CancellationToken,
     wakes: Vec<SyncSender<()>>,
@@ -338,6 +358,9 @@ impl Launch<'_> {
             setup: Setup {
                 threads: self.config.threads,
                 context_tokens: self.config.context_tokens,
+                chat_sessions: self.config.chat_sessions,
+                interrupts: self.interrupts.clone(),
+                snapshots: self.config.snapshots.clone(),
             },
             providers: Arc::clone(self.providers),
             board: self.board.clone(),

@@ -115,11 +115,7 @@ fn per_layer<'a>(
     declared: &'a BTreeMap<String, TensorFacts>,
     graph: &Graph,
 ) -> BTreeMap<String, &'a TensorFacts> {
-    let layers = if let Graph::Chat(graph) = graph {
-        graph.layers
-    } else {
-        0
-    };
+    let layers = graph.chat().map_or(0, |graph| graph.layers);
     let mut all = BTreeMap::new();
     for (name, facts) in declared {
         if name.contains(LAYER) {

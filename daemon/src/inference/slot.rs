@@ -25,7 +25,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     bundle::Bundle,
+    chat::SnapshotConfig,
     error::{InferenceError, LoadError},
+    interrupts::Interrupts,
     manifest::Task,
     memory,
     providers::{Providers, desk::Memory},
@@ -69,6 +71,12 @@ pub(super) struct Setup {
     pub(super) threads: NonZeroUsize,
     /// Bound on the chat context in tokens, which bounds the key-value cache.
     pub(super) context_tokens: usize,
+    /// Conversations answered at a time.
+    pub(super) chat_sessions: NonZeroUsize,
+    /// Where long runs enter themselves, to be ended when the engine stops.
+    pub(super) interrupts: Interrupts,
+    /// Where conversations' caches are kept.
+    pub(super) snapshots: Option<SnapshotConfig>,
 }
 
 /// Everything that a model's thread needs to know.

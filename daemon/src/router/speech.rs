@@ -132,13 +132,11 @@ impl Speech {
         }
         push(&mut messages, Role::User, text);
         ChatRequest {
-            messages,
-            max_tokens: self.answer_tokens_max,
             sampling: Sampling {
                 repetition_penalty: REPETITION_PENALTY,
                 ..Sampling::default()
             },
-            begin_within: None,
+            ..ChatRequest::new(messages, self.answer_tokens_max)
         }
     }
 

@@ -40,6 +40,9 @@ pub enum Tree {
     Outbox,
     /// What was measured of models on execution providers, keyed by a digest of what that depends on.
     Providers,
+    /// Which parts of conversations' key-value caches lie in files, keyed by a digest of their tokens. Only a cache: a version that does
+    /// not know it reads conversations anew.
+    Snapshots,
 }
 
 /// How much a tree may hold; a batch that would exceed it is refused whole.
@@ -56,13 +59,14 @@ pub struct Quota {
 
 impl Tree {
     /// Every tree, in the order of export.
-    pub const ALL: [Tree; 6] = [
+    pub const ALL: [Tree; 7] = [
         Tree::Sessions,
         Tree::Turns,
         Tree::Twin,
         Tree::Ledger,
         Tree::Outbox,
         Tree::Providers,
+        Tree::Snapshots,
     ];
 
     /// The tree's name on disk and in exports; never changed.
@@ -74,6 +78,7 @@ impl Tree {
             Tree::Ledger => "ledger",
             Tree::Outbox => "outbox",
             Tree::Providers => "providers",
+            Tree::Snapshots => "snapshots",
         }
     }
 
@@ -82,7 +87,7 @@ impl Tree {
         Tree::ALL.into_iter().find(|tree| tree.name() == name)
     }
 
-    /// The tree's quota: together 73 MiB, chosen so that the store stays below some 200 MB on an SD card.
+    /// The tree's quota: together 75 MiB, chosen so that the store stays below some 200 MB on an SD card.
     pub const fn quota(self) -> Quota {
         let (entries_max, bytes_max_mib) = match self {
             Tree::Sessions => (1_000, 4),
@@ -92,6 +97,7 @@ impl Tree {
             // The outbox keeps the quotas of its lanes; this is their sum with some room.
             Tree::Outbox => (40_000, 16),
             Tree::Providers => (1_000, 1),
+            Tree::Snapshots => (4_096, 2),
         };
         Quota {
             entries_max,

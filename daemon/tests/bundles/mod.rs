@@ -61,6 +61,9 @@ pub(crate) fn bundle(name: &str) -> PathBuf {
     dir
 }
 
+/// Conversations at a time, unless a test says otherwise.
+pub(crate) const CHAT_SESSIONS: usize = 8;
+
 pub(crate) fn config() -> InferenceConfig {
     for name in [EMBEDDING, CHAT, VAD] {
         bundle(name);
@@ -72,9 +75,11 @@ pub(crate) fn config() -> InferenceConfig {
         chat: CHAT.into(),
         vad: VAD.into(),
         context_tokens: 1024,
+        chat_sessions: NonZeroUsize::new(CHAT_SESSIONS).expect("it is not zero"),
         threads: NonZeroUsize::MIN,
         // Nothing is written there unless a policy asks for providers.
         providers: ProvidersConfig::cpu(std::env::temp_dir().join("autoglm-edge-unused")),
+        snapshots: None,
     }
 }
 

@@ -6,13 +6,16 @@ use std::ffi::OsStr;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use udev::{Device, Enumerator};
+use udev::Device;
 
 use super::place::UsbId;
 use super::tty::{Tty, Ttys, UsbTty};
 
 /// The socket of udev's control protocol: it is there while udev is wanted, also over its restarts. libudev goes by it, too.
 const UDEV: &str = "/run/udev/control";
+
+/// All terminals that the kernel knows.
+const TTYS: &str = "/sys/class/tty";
 
 /// Whether udev runs here. In containers it does not.
 #[must_use]
@@ -23,11 +26,20 @@ pub fn has_udev() -> bool {
 /// The serial ports as they are now.
 ///
 /// # Errors
-/// When libudev cannot read sysfs.
+/// When sysfs cannot be read.
 pub fn ttys() -> io::Result<Ttys> {
-    let mut enumerator = Enumerator::new()?;
-    enumerator.match_subsystem("tty")?;
-    let mut ttys: Vec<Tty> = enumerator.scan_devices()?.filter_map(tty).collect();
+    let mut ttys = Vec::new();
+    for entry in std::fs::read_dir(TTYS)? {
+        let entry = entry?;
+        // Virtual consoles, of which there are some sixty, belong to no other device, and a look at each by libudev would take most of
+        // the time.
+        if !entry.path().join("device").exists() {
+            continue;
+        }
+        // One that went meanwhile is no port.
+        let device = Device::from_syspath(&entry.path());
+        ttys.extend(device.ok().and_then(tty));
+    }
     ttys.sort_by(|a, b| a.node.cmp(&b.node));
     Ok(Ttys {
         ttys,

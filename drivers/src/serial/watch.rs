@@ -248,3 +248,97 @@ async fn appears(path: Option<&std::path::Path>, was_absent: &mut bool) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Longer than any look takes on a loaded machine.
+    const PATIENCE: Duration = Duration::from_secs(30);
+
+    async fn arrives(arrivals: &mut Arrivals) {
+        tokio::time::timeout(PATIENCE, arrivals.next())
+            .await
+            .expect("nothing was announced");
+    }
+
+    #[tokio::test]
+    async fn a_path_that_udev_does_not_make_is_announced_each_time_it_appears() {
+        let path = std::env::temp_dir().join(format!("autoglm-arrival-{}", std::process::id()));
+        let _ = std::fs::remove_file(&path);
+        for watch in [None, Some(TtyWatch::start().unwrap())] {
+            let mut arrivals = Arrivals::new(SerialPlace::Path(path.clone()), watch);
+            for _ in 0..2 {
+                let look = tokio::time::timeout(LOOK_FOR_PATH * 2, arrivals.next());
+                assert!(look.await.is_err(), "announced although it is absent");
+                std::fs::write(&path, "").unwrap();
+                arrives(&mut arrivals).await;
+                std::fs::remove_file(&path).unwrap();
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_plugged_in_adapter_is_announced_once_udevs_rules_have_run_and_again_after_each_plugging()
+     {
+        let (publish, ttys) = watch::channel(None);
+        let (_stopped, stop) = pipe().unwrap();
+        let watch = TtyWatch {
+            ttys,
+            _stop: Arc::new(stop),
+        };
+        let place = SerialPlace::parse("usb/serial/A1").unwrap();
+        let mut arrivals = Arrivals::new(place, Some(watch));
+        let plug = |ready_us: Option<u64>| {
+            let tty = super::super::tty::Tty {
+                node: "/dev/ttyUSB0".into(),
+                names: Vec::new(),
+                driver: None,
+                usb: Some(super::super::tty::UsbTty {
+                    id: super::super::place::UsbId {
+                        vendor: 1,
+                        product: 2,
+                    },
+                    serial: Some("A1".to_owned()),
+                    product: None,
+                    interface: None,
+                    port: None,
+                }),
+                is_fitted: true,
+                ready_us,
+            };
+            let found = Ttys {
+                ttys: vec![tty],
+                has_udev: true,
+            };
+            publish.send_replace(Some(Arc::new(found)));
+        };
+        plug(None);
+        let early = tokio::time::timeout(LOOK_FOR_PATH * 2, arrivals.next());
+        assert!(
+            early.await.is_err(),
+            "announced before udev's rules had run"
+        );
+        plug(Some(7));
+        arrives(&mut arrivals).await;
+        // The same list again is no news, another plugging under the same node is.
+        plug(Some(7));
+        let again = tokio::time::timeout(LOOK_FOR_PATH * 2, arrivals.next());
+        assert!(again.await.is_err(), "announced twice");
+        plug(Some(9));
+        arrives(&mut arrivals).await;
+    }
+
+    #[tokio::test]
+    async fn the_thread_lists_what_there_is_and_ends_with_its_last_handle() {
+        let watch = TtyWatch::start().unwrap();
+        let seen = watch.now().await;
+        assert_eq!(seen.ttys, scan::ttys().unwrap().ttys);
+        let mut ttys = watch.ttys.clone();
+        drop(watch);
+        let ended = async { while ttys.changed().await.is_ok() {} };
+        tokio::time::timeout(PATIENCE, ended)
+            .await
+            .expect("the thread goes on");
+    }
+}

@@ -72,9 +72,11 @@ impl Bundles {
             chat: "none".into(),
             vad: "none".into(),
             context_tokens: 128,
+            chat_sessions: NonZeroUsize::new(8).expect("eight is not zero"),
             threads: NonZeroUsize::MIN,
             // Nothing is written there: no policy asks for providers.
             providers: ProvidersConfig::cpu(std::env::temp_dir().join("autoglm-edge-unused")),
+            snapshots: None,
         }
     }
 

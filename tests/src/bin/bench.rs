@@ -11,7 +11,7 @@ use autoglm_tests::process::program;
 use clap::Parser;
 
 /// A program, what it measures, and its arguments in a short run.
-const BENCHES: [(&str, &str, &[&str]); 5] = [
+const BENCHES: [(&str, &str, &[&str]); 6] = [
     (
         "bench-road",
         "From words to a device",
@@ -26,6 +26,11 @@ const BENCHES: [(&str, &str, &[&str]); 5] = [
         "bench-inference",
         "The inference engine above the bare graphs",
         &["--rounds", "2"],
+    ),
+    (
+        "bench-llm",
+        "The language model: tokens per second",
+        &["--rounds", "1", "--tokens", "16"],
     ),
     (
         "bench-links",
@@ -47,6 +52,11 @@ const BENCHES: [(&str, &str, &[&str]); 5] = [
         "bench-store",
         "What an acknowledgement costs",
         &["--rounds", "3", "--acknowledgements", "128"],
+    ),
+    (
+        "bench-courier",
+        "From the outbox to the broker",
+        &["--rounds", "2", "--messages", "400"],
     ),
 ];
 

@@ -6,10 +6,11 @@ use crate::installed::{Installed, can_install};
 use crate::tool::{Said, shipped};
 
 const NAME: &str = "org.openautoglm.Edge1";
-const ACTIONS: [&str; 3] = [
+const ACTIONS: [&str; 4] = [
     "org.openautoglm.edge1.observe",
     "org.openautoglm.edge1.control",
     "org.openautoglm.edge1.converse",
+    "org.openautoglm.edge1.pair",
 ];
 const REFUSED: &str = "org.freedesktop.DBus.Error.AccessDenied";
 

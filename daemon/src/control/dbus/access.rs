@@ -24,6 +24,8 @@ pub enum Verb {
     Control,
     /// Talk, and read or delete conversations.
     Converse,
+    /// Pair and forget Bluetooth devices.
+    Pair,
 }
 
 impl Verb {
@@ -34,6 +36,7 @@ impl Verb {
             Self::Observe => "org.openautoglm.edge1.observe",
             Self::Control => "org.openautoglm.edge1.control",
             Self::Converse => "org.openautoglm.edge1.converse",
+            Self::Pair => "org.openautoglm.edge1.pair",
         }
     }
 }

@@ -77,6 +77,23 @@ pub trait Manager {
     fn box_id(&self) -> zbus::Result<String>;
 }
 
+/// `org.openautoglm.Edge1.Bluetooth`: who is heard, pairing, forgetting.
+#[zbus::proxy(
+    interface = "org.openautoglm.Edge1.Bluetooth",
+    default_service = "org.openautoglm.Edge1",
+    default_path = "/org/openautoglm/Edge1"
+)]
+pub trait Bluetooth {
+    /// Listens and returns who was heard. Options: `adapter` (s), `duration-ms` (u).
+    fn scan(&self, options: HashMap<&str, Variant<'_>>) -> zbus::Result<Vec<Dictionary>>;
+
+    /// Pairs; the socket tells and asks by JSON lines. Options: `adapter` (s), `passkey` (u), `pin` (s), `ask` (b).
+    fn pair(&self, device: &str, options: HashMap<&str, Variant<'_>>) -> zbus::Result<OwnedFd>;
+
+    /// Forgets a device. Options: `adapter` (s).
+    fn forget(&self, device: &str, options: HashMap<&str, Variant<'_>>) -> zbus::Result<()>;
+}
+
 /// `org.openautoglm.Edge1.Thing`: a device, at `/org/openautoglm/Edge1/things/*`.
 #[zbus::proxy(
     interface = "org.openautoglm.Edge1.Thing",

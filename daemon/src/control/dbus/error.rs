@@ -44,6 +44,8 @@ pub enum Error {
     StoreUnavailable(String),
     /// A model is not there (yet).
     ModelUnavailable(String),
+    /// No bluetoothd, no adapter, or it is switched off.
+    BluetoothUnavailable(String),
     /// A sentence that is empty or too long.
     InvalidSentence(String),
     /// Anything else, with its words.

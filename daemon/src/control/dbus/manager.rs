@@ -317,7 +317,10 @@ fn session_id(text: &str) -> Result<SessionId, Error> {
 }
 
 /// Refuses an option that is not known, since a mistyped one would silently be without effect.
-fn known_options(options: &HashMap<String, OwnedVariant>, known: &[&str]) -> Result<(), Error> {
+pub(super) fn known_options(
+    options: &HashMap<String, OwnedVariant>,
+    known: &[&str],
+) -> Result<(), Error> {
     match options.keys().find(|key| !known.contains(&key.as_str())) {
         None => Ok(()),
         Some(key) => Err(Error::InvalidArgument(format!(
@@ -327,7 +330,7 @@ fn known_options(options: &HashMap<String, OwnedVariant>, known: &[&str]) -> Res
     }
 }
 
-fn owned(json: Json) -> Dictionary {
+pub(super) fn owned(json: Json) -> Dictionary {
     match json {
         Json::Object(members) => value::owned_dictionary(&members),
         _ => value::owned_dictionary(&Map::new()),

@@ -2,6 +2,7 @@
 //!
 //! - [`names`]: service, interfaces and paths, defined once for daemon and command line;
 //! - [`manager`]: the methods, at the root of our tree;
+//! - [`bluetooth`]: pairing and forgetting, beside it;
 //! - [`objects`]: things, links and models as objects with properties;
 //! - [`access`]: who may call what; [`error`] and [`value`]: the edges to our types;
 //! - [`service`]: the task that keeps the name on the bus and comes back when the bus does.
@@ -10,6 +11,7 @@
 //! task adds and removes objects. Everything is exported before the name is requested.
 
 pub mod access;
+pub mod bluetooth;
 pub mod client;
 pub mod error;
 pub mod manager;

@@ -11,9 +11,11 @@ use zbus::fdo::{ObjectManager, RequestNameFlags, RequestNameReply};
 use zbus::{Connection, MatchRule, MessageStream, connection};
 
 use super::access::Access;
+use super::bluetooth::BluetoothObject;
 use super::manager::Manager;
 use super::names::{ROOT, SERVICE};
 use super::objects::Tree;
+use crate::bluetooth::Bluetooth;
 use crate::config::Bus;
 use crate::inference::InferenceHandle;
 use crate::link::board::Links;
@@ -80,6 +82,8 @@ pub struct Door {
     pub links: Links,
     /// Models.
     pub inference: InferenceHandle,
+    /// Pairs and forgets.
+    pub bluetooth: Bluetooth,
 }
 
 impl Door {
@@ -113,8 +117,13 @@ impl Door {
     }
 
     async fn connect(&self) -> Result<Connection, DoorError> {
+        let access = Access::new(self.bus, self.own_uid);
+        let bluetooth = BluetoothObject {
+            access: access.clone(),
+            bluetooth: self.bluetooth.clone(),
+        };
         let manager = Manager {
-            access: Access::new(self.bus, self.own_uid),
+            access,
             commands: self.commands.clone(),
             conversations: self.conversations.clone(),
             sessions: self.sessions.clone(),
@@ -127,6 +136,7 @@ impl Door {
         };
         let building = builder
             .serve_at(ROOT, manager)
+            .serve_at(ROOT, bluetooth)
             .serve_at(ROOT, ObjectManager)
             .build();
         tokio::time::timeout(CONNECT, building)

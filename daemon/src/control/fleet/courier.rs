@@ -16,8 +16,9 @@ use tokio_util::sync::CancellationToken;
 
 use crate::store::outbox::{Lane, Outbox, Parcel, Place};
 
-/// Messages handed to the connection at a time: twice its own window, so that it never runs dry while a commit is under way.
-const IN_FLIGHT: usize = 16;
+/// Messages handed to the connection at a time: four times its own window, so that it does not run dry while the commit is under way that
+/// forgets what was acknowledged, and so that one commit forgets many. More would let a result wait behind more events.
+const IN_FLIGHT: usize = 32;
 /// Pace of looking for expired messages and for lanes that have rested.
 const PACE: Duration = Duration::from_secs(1);
 /// How long a lane rests after the broker has refused one of its messages.
@@ -50,7 +51,9 @@ async fn under_way(place: Place, receipt: Receipt) -> (Place, Result<(), Publish
 }
 
 impl Courier {
-    pub(super) fn new(outbox: Outbox, client: Client) -> Self {
+    /// A courier between these two.
+    #[must_use]
+    pub fn new(outbox: Outbox, client: Client) -> Self {
         Self {
             outbox,
             client,

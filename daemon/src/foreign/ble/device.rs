@@ -11,7 +11,6 @@ use std::time::{Duration, Instant};
 use autoglm_drivers::backoff::Backoff;
 use autoglm_drivers::ble::{BleAddress, BleError, GattClient, Radio};
 use autoglm_drivers::port::{Answer, Command, PortError};
-use autoglm_protocol::RequestFailure;
 use serde_json::Value;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
@@ -21,7 +20,7 @@ use uuid::Uuid;
 
 use super::super::roster::{Berth, Complaints};
 use super::super::{Board, SourceStatus, until};
-use super::exchange::{Refusal, carry_out};
+use super::exchange::{Failed, Refusal, carry_out};
 use super::{Around, SOURCE};
 use crate::things::binding::gatt::{Characteristic, GattThing};
 
@@ -147,7 +146,9 @@ impl Owner {
                 biased;
                 () = client.lost() => return "it is out of reach, or disconnected".to_owned(),
                 command = commands.recv() => match command {
-                    Some(command) => self.on_command(client, command).await,
+                    Some(command) => if let Some(cause) = self.on_command(client, command).await {
+                        return cause;
+                    },
                     None => return "its place in the registry is gone".to_owned(),
                 },
                 Some((place, notified)) = notifications.next(), if !notifications.is_empty() => {
@@ -158,6 +159,9 @@ impl Owner {
                 () = until(next.as_ref().map(|(at, _)| *at)) => if let Some((_, name)) = next {
                     if let Err(error) = self.read(client, &name).await {
                         self.complaints.say(&self.about(&name), &error);
+                        if error.is_end() {
+                            return error.to_string();
+                        }
                     }
                     match self.thing.properties.get(&name).and_then(|property| property.poll) {
                         Some(poll) => due.insert(name, Instant::now() + poll),
@@ -231,20 +235,24 @@ impl Owner {
         Ok(value)
     }
 
-    async fn on_command(&mut self, client: &GattClient, command: Command) {
+    /// Says why, when the device turned out to be gone.
+    async fn on_command(&mut self, client: &GattClient, command: Command) -> Option<String> {
         let began = Instant::now();
         let (request, deadline) = (command.request, command.deadline);
         let result = carry_out(self, client, request, deadline).await;
         let took = began.elapsed();
-        if let Err(PortError::Failed(RequestFailure::ConnectionLost { .. })) = &result {
-            tracing::debug!("the device left during a request");
-        }
+        let end = match &result {
+            Err(Failed { refusal, .. }) if refusal.is_end() => Some(refusal.to_string()),
+            _ => None,
+        };
+        let result = result.map_err(|failed| PortError::Failed(failed.into_failure()));
         // Whoever asked may have given up waiting; the device acted all the same.
         let _ = command.reply.send(result.map(|reply| Answer {
             reply,
             written_after: Duration::ZERO,
             answered_after: took,
         }));
+        end
     }
 }
 

@@ -7,7 +7,6 @@ use std::time::{Duration, Instant};
 
 use autoglm_drivers::ble::gatt::WriteMode;
 use autoglm_drivers::ble::{BleError, GattClient};
-use autoglm_drivers::port::PortError;
 use autoglm_protocol::{DeliveryState, Fault, FaultCode, Reply, Request, RequestFailure};
 use serde_json::Value;
 
@@ -33,13 +32,32 @@ pub(super) enum Refusal {
     Late,
 }
 
+impl Refusal {
+    /// Whether the connection is of no more use: the device left, or answers no more (ATT allows nothing after an answer that did not
+    /// come, Core 5.4 Vol 3 Part F §3.3.3). BlueZ may still call it connected.
+    pub(super) fn is_end(&self) -> bool {
+        matches!(
+            self,
+            Self::Radio(BleError::NotConnected { .. } | BleError::TimedOut { .. })
+        )
+    }
+}
+
+/// A request that was not carried out.
+#[derive(Debug)]
+pub(super) struct Failed {
+    pub(super) refusal: Refusal,
+    /// How far a write may have got.
+    delivered: DeliveryState,
+}
+
 /// Carries out one request of whoever asked.
 pub(super) async fn carry_out(
     owner: &mut Owner,
     client: &GattClient,
     request: Request,
     deadline: Duration,
-) -> Result<Reply, PortError> {
+) -> Result<Reply, Failed> {
     let is_write = matches!(request, Request::Write { .. } | Request::Invoke { .. });
     // Set as soon as the first byte of a write may have left.
     let mut delivered = DeliveryState::NotSent;
@@ -52,12 +70,19 @@ pub(super) async fn carry_out(
     if !is_write {
         delivered = DeliveryState::NotSent;
     }
-    result.map_err(|refusal| PortError::Failed(failure(refusal, delivered)))
+    result.map_err(|refusal| Failed { refusal, delivered })
 }
 
-fn failure(refusal: Refusal, delivered: DeliveryState) -> RequestFailure {
+impl Failed {
+    /// As whoever asked is told.
+    pub(super) fn into_failure(self) -> RequestFailure {
+        failure(&self.refusal, self.delivered)
+    }
+}
+
+fn failure(refusal: &Refusal, delivered: DeliveryState) -> RequestFailure {
     let fault = |code| RequestFailure::Fault(Fault::new(code, refusal.to_string()));
-    match &refusal {
+    match refusal {
         Refusal::Fault(fault) => RequestFailure::Fault(fault.clone()),
         Refusal::NotReadable => fault(FaultCode::WriteOnly),
         Refusal::Encode(_) => fault(FaultCode::OutOfRange),

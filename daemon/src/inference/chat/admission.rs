@@ -4,6 +4,7 @@
 //! clock.
 
 use std::{
+    num::NonZeroUsize,
     sync::{
         Arc,
         atomic::{AtomicU64, AtomicUsize, Ordering},
@@ -16,8 +17,10 @@ use std::{
 const NEWEST: u64 = 4;
 
 /// How busy the model is. The counters are only estimates for each other, so relaxed ordering is enough.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Load {
+    /// Answers that are under way at a time.
+    lanes: NonZeroUsize,
     in_flight: AtomicUsize,
     mean_us: AtomicU64,
 }
@@ -27,15 +30,21 @@ pub(super) struct Load {
 pub(super) struct Ticket(Arc<Load>);
 
 impl Load {
-    /// How long a new request would wait: everything in flight at the mean time. Zero before the first answer: nothing is
-    /// refused on a guess.
+    pub(super) fn new(lanes: NonZeroUsize) -> Self {
+        Self {
+            lanes,
+            in_flight: AtomicUsize::new(0),
+            mean_us: AtomicU64::new(0),
+        }
+    }
+
+    /// How long a new request would wait: until enough of those in flight have ended, at the mean time and side by side. Zero while a
+    /// lane is free, and before the first answer: nothing is refused on a guess.
     pub(super) fn estimated_wait(&self) -> Duration {
-        let in_flight = self.in_flight.load(Ordering::Relaxed) as u64;
-        Duration::from_micros(
-            self.mean_us
-                .load(Ordering::Relaxed)
-                .saturating_mul(in_flight),
-        )
+        let lanes = self.lanes.get();
+        let ahead = (self.in_flight.load(Ordering::Relaxed) + 1).saturating_sub(lanes) as u64;
+        let mean_us = self.mean_us.load(Ordering::Relaxed);
+        Duration::from_micros(mean_us.saturating_mul(ahead) / lanes as u64)
     }
 
     pub(super) fn in_flight(&self) -> usize {
@@ -72,7 +81,7 @@ mod tests {
 
     #[test]
     fn the_wait_grows_with_what_is_in_flight_and_falls_when_it_is_done() {
-        let load = Arc::new(Load::default());
+        let load = Arc::new(Load::new(NonZeroUsize::MIN));
         let first = load.enter();
         assert_eq!(
             load.estimated_wait(),
@@ -87,8 +96,19 @@ mod tests {
     }
 
     #[test]
+    fn nobody_waits_while_a_lane_is_free() {
+        let load = Arc::new(Load::new(NonZeroUsize::new(4).unwrap()));
+        load.report(Duration::from_millis(400));
+        let tickets: Vec<Ticket> = (0..3).map(|_| load.enter()).collect();
+        assert_eq!(load.estimated_wait(), Duration::ZERO);
+        let fourth = load.enter();
+        assert_eq!(load.estimated_wait(), Duration::from_millis(100));
+        drop((tickets, fourth));
+    }
+
+    #[test]
     fn the_mean_follows_a_change_within_a_few_answers() {
-        let load = Arc::new(Load::default());
+        let load = Arc::new(Load::new(NonZeroUsize::MIN));
         let _ticket = load.enter();
         load.report(Duration::from_millis(100));
         (0..8).for_each(|_| load.report(Duration::from_millis(500)));

@@ -5,11 +5,6 @@
 //! looks at a logit. Compiling a grammar takes 1 to some 100 ms and is done before a request comes to the model's thread; a mask takes
 //! some 50 µs.
 
-#![cfg_attr(
-    not(test),
-    expect(dead_code, reason = "the step loop that calls it comes with batching")
-)]
-
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use llguidance::{

@@ -3,21 +3,16 @@
 //! Pure. They are the model's own, before penalties, temperature, forms and whatever else shapes the choice, as OpenAI's API gives
 //! them: natural logarithms of the softmax over the whole vocabulary.
 
-#![cfg_attr(
-    not(test),
-    expect(dead_code, reason = "the step loop that calls it comes with batching")
-)]
-
 /// Most alternatives per token (OpenAI's `top_logprobs`).
 pub const TOP_LOGPROBS_MAX: usize = 20;
 
 /// One token and how likely it was.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct TokenLogprob {
+pub(super) struct TokenLogprob {
     /// The token.
-    pub id: u32,
+    pub(super) id: u32,
     /// Natural logarithm of its probability, at most 0; `-inf` for a token that the logits do not have.
-    pub logprob: f32,
+    pub(super) logprob: f32,
 }
 
 /// The log-probability of `chosen`, and the `top` likeliest tokens, likeliest first, the lower id first among equals.

@@ -4,11 +4,6 @@
 //! guess at what follows now (Saxena 2023, "Prompt Lookup Decoding"). Guesses are verified by the model in one run; a wrong guess
 //! costs that run some rows and never changes an answer.
 
-#![cfg_attr(
-    not(test),
-    expect(dead_code, reason = "the step loop that calls it comes with batching")
-)]
-
 /// Longest run of last tokens that is looked for; longer ones first, since they guess better.
 const LONGEST: usize = 4;
 

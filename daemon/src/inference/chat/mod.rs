@@ -1,21 +1,19 @@
-//! A conversation's next answer, streamed: template and tokenizer, prefill, decode, text.
+//! Conversations' next answers, streamed, several at a time: template and tokenizer, prefill, decode, text.
 //!
-//! [`ChatHandle`] is what the rest of the daemon holds; `worker` is the model on its thread. Around them stand the pure parts:
-//! `prompt` (what the model reads, and what is left out), `sampler` (which token), `text` (whole characters), `admission`
-//! (whether a request can begin in time). `decoder` is the graph with its key-value cache.
+//! [`ChatHandle`] is what the rest of the daemon holds, [`ChatRequest`] and [`ChatEvent`] what goes through it; `worker` is the model on
+//! its thread, `sequence` one answer under way. Around them stand the pure parts: `prompt` (what the model reads, and what is left
+//! out), `batch` (what runs next), `cache::slots` (which cache serves whom), `sampler` (which token), `text` (whole
+//! characters), `admission` (whether a request can begin in time). `graph` runs the model, one file per layout.
 //!
 //! | channel | from, to | capacity | when full |
 //! | --- | --- | --- | --- |
 //! | jobs | handles -> model thread | 32 | refused at once with `Overloaded` |
 //! | events | model thread -> one caller | [`EVENTS`] | texts are joined until there is room; the model never waits |
 //!
-//! Dropping the receiver of the events cancels: seen before every token, and between two pieces of a long prompt.
+//! Jobs are taken from their channel when a slot of the cache is free for them. Dropping the receiver of the events cancels: seen
+//! before every run of the model, which computes one token for each answer or one piece of a prompt.
 
-use std::{
-    ops::AddAssign,
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{num::NonZeroUsize, sync::Arc, time::Instant};
 
 use tokio::sync::{mpsc, watch};
 
@@ -26,14 +24,22 @@ use super::{
 };
 
 mod admission;
+mod batch;
 #[cfg(test)]
 mod byte_tokenizer;
+mod cache;
 mod constrain;
-mod decoder;
+mod desk;
+mod drafts;
+mod graph;
 mod logprobs;
 mod lookup;
+mod outlet;
 mod prompt;
+mod request;
 mod sampler;
+mod sequence;
+mod snapshot;
 mod stop;
 mod text;
 mod worker;
@@ -42,150 +48,18 @@ use self::admission::{Load, Ticket};
 pub(super) use self::worker::Chat;
 pub use self::{
     constrain::Form,
-    logprobs::{TOP_LOGPROBS_MAX, TokenLogprob},
+    logprobs::TOP_LOGPROBS_MAX,
+    request::{
+        ChatCounters, ChatEvent, ChatMessage, ChatRequest, ChatTimings, Finish, NamedToken, Role,
+        Speculation, TokenChoice, Usage,
+    },
     sampler::{Choice, Sampling},
+    snapshot::SnapshotConfig,
     stop::{STOP_BYTES_MAX, STOPS_MAX},
 };
 
 /// Events that may wait for a slow reader.
 pub const EVENTS: usize = 64;
-
-/// Most messages in one request.
-const MESSAGES_MAX: usize = 4096;
-
-/// Most bytes of all messages together: far more than any context holds, and some 0.1 s to tokenize.
-const TEXT_BYTES_MAX: usize = 1 << 20;
-
-/// Who said something.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Role {
-    /// The frame of the conversation.
-    System,
-    /// The person.
-    User,
-    /// The model.
-    Assistant,
-    /// The result of a tool.
-    Tool,
-}
-
-impl Role {
-    /// The word that chat templates use.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::System => "system",
-            Self::User => "user",
-            Self::Assistant => "assistant",
-            Self::Tool => "tool",
-        }
-    }
-}
-
-/// One message of a conversation.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ChatMessage {
-    /// Who said it.
-    pub role: Role,
-    /// What was said.
-    pub content: String,
-}
-
-/// What to answer, and how.
-#[derive(Debug, Clone, PartialEq)]
-pub struct ChatRequest {
-    /// The conversation, oldest first.
-    pub messages: Vec<ChatMessage>,
-    /// Longest answer in tokens. Up to a quarter of the context is kept free for it; the conversation may use the rest.
-    pub max_tokens: usize,
-    /// How tokens are drawn.
-    pub sampling: Sampling,
-    /// Refuse instead of waiting longer than this for the model. `None` waits as long as the queue takes.
-    pub begin_within: Option<Duration>,
-}
-
-/// What happens to a request, in order: `Started`, any number of `Delta`, then `Done` or `Failed`. `Failed` may come first. A
-/// stream that ends with neither means that the model's thread broke down under it.
-#[derive(Debug)]
-pub enum ChatEvent {
-    /// The prompt is made and the model begins to read it.
-    Started {
-        /// Tokens of the prompt.
-        prompt_tokens: usize,
-        /// Of these, tokens that the cache held already.
-        reused_tokens: usize,
-        /// Oldest messages that were left out because the conversation is longer than the context.
-        dropped_messages: usize,
-    },
-    /// The next piece of the answer: whole characters, never empty.
-    Delta(String),
-    /// The answer is complete.
-    Done {
-        /// Tokens of the answer.
-        tokens: usize,
-        /// Why it ended.
-        finish: Finish,
-        /// Where the time went.
-        timings: ChatTimings,
-    },
-    /// There is no (more) answer.
-    Failed(InferenceError),
-}
-
-/// Why an answer ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Finish {
-    /// The model ended its turn.
-    EndOfTurn,
-    /// It has [`ChatRequest::max_tokens`] tokens.
-    MaxTokens,
-    /// The context is full.
-    ContextFull,
-}
-
-/// Where the time of an answer went.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct ChatTimings {
-    /// Waiting for the model.
-    pub queue: Duration,
-    /// Template and tokenizer.
-    pub encode: Duration,
-    /// The prompt through the model, up to the first token.
-    pub prefill: Duration,
-    /// All further tokens, with their text.
-    pub decode: Duration,
-}
-
-/// What the model has done since the start, counted when a request ends.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct ChatCounters {
-    /// Prompt tokens that were computed; reused ones do not count.
-    pub prompt_tokens: u64,
-    /// Tokens that were drawn, without the one that ends a turn.
-    pub drawn_tokens: u64,
-    /// Answers that came to their end.
-    pub answered: u64,
-    /// Answers that nobody wanted any more.
-    pub cancelled: u64,
-    /// Requests that were accepted and then failed.
-    pub failed: u64,
-}
-
-impl AddAssign for ChatCounters {
-    fn add_assign(&mut self, more: Self) {
-        let Self {
-            prompt_tokens,
-            drawn_tokens,
-            answered,
-            cancelled,
-            failed,
-        } = more;
-        self.prompt_tokens += prompt_tokens;
-        self.drawn_tokens += drawn_tokens;
-        self.answered += answered;
-        self.cancelled += cancelled;
-        self.failed += failed;
-    }
-}
 
 /// A cheap, clonable way to the chat model.
 #[derive(Debug, Clone)]
@@ -196,10 +70,11 @@ pub struct ChatHandle {
 }
 
 impl ChatHandle {
-    pub(super) fn new(door: Door<ChatJob>) -> Self {
+    /// `lanes` answers are under way at a time.
+    pub(super) fn new(door: Door<ChatJob>, lanes: NonZeroUsize) -> Self {
         Self {
             door,
-            load: Arc::default(),
+            load: Arc::new(Load::new(lanes)),
             counters: Arc::default(),
         }
     }
@@ -237,44 +112,9 @@ impl ChatHandle {
             since: Instant::now(),
             load: Arc::clone(&self.load),
             counters: Arc::clone(&self.counters),
-            _ticket: ticket,
+            ticket,
         })?;
         Ok(stream)
-    }
-}
-
-impl ChatRequest {
-    fn check(&self) -> Result<(), InferenceError> {
-        let refuse = |what, actual: usize, allowed: String| {
-            Err(InferenceError::OutOfRange {
-                what,
-                actual: actual.to_string(),
-                allowed,
-            })
-        };
-        if !(1..=MESSAGES_MAX).contains(&self.messages.len()) {
-            return refuse(
-                "number of messages",
-                self.messages.len(),
-                format!("1 to {MESSAGES_MAX}"),
-            );
-        }
-        let bytes = self
-            .messages
-            .iter()
-            .map(|message| message.content.len())
-            .sum();
-        if bytes > TEXT_BYTES_MAX {
-            return refuse(
-                "bytes of all messages",
-                bytes,
-                format!("up to {TEXT_BYTES_MAX}"),
-            );
-        }
-        if self.max_tokens == 0 {
-            return refuse("max_tokens", 0, "1 or more".into());
-        }
-        self.sampling.check()
     }
 }
 
@@ -286,5 +126,5 @@ pub(super) struct ChatJob {
     since: Instant,
     load: Arc<Load>,
     counters: Arc<watch::Sender<ChatCounters>>,
-    _ticket: Ticket,
+    ticket: Ticket,
 }

@@ -3,9 +3,10 @@
 //! What a person writes can never become a control token: the texts of special tokens inside messages are broken up before the
 //! template sees them.
 
-use std::{fs, ops::Range, path::Path};
+use std::{fs, ops::Range, path::Path, sync::Arc};
 
 use minijinja::{Environment, ErrorKind, context};
+use serde_json::Value;
 use tokenizers::Tokenizer;
 
 use super::{
@@ -36,7 +37,7 @@ pub(super) struct Prompt {
 /// Template and tokenizer of one model.
 pub(super) struct PromptMaker {
     environment: Environment<'static>,
-    tokenizer: Tokenizer,
+    tokenizer: Arc<Tokenizer>,
     special: Vec<String>,
 }
 
@@ -82,13 +83,13 @@ impl PromptMaker {
         special.sort_unstable();
         Ok(Self {
             environment,
-            tokenizer,
+            tokenizer: Arc::new(tokenizer),
             special,
         })
     }
 
-    pub(super) fn tokenizer(&self) -> &Tokenizer {
-        &self.tokenizer
+    pub(super) fn tokenizer(&self) -> Arc<Tokenizer> {
+        Arc::clone(&self.tokenizer)
     }
 
     /// The prompt for an answer to `messages`, at most `limit` tokens long. Leading system messages and the last exchange always
@@ -96,6 +97,7 @@ impl PromptMaker {
     pub(super) fn make(
         &self,
         messages: &[ChatMessage],
+        tools: &[Value],
         limit: usize,
     ) -> Result<Prompt, InferenceError> {
         let messages: Vec<ChatMessage> = messages
@@ -118,7 +120,7 @@ impl PromptMaker {
                 continue;
             }
             let kept: Vec<&ChatMessage> = kept().map(|index| &messages[index]).collect();
-            let ids = self.encode(&self.render(&kept)?)?;
+            let ids = self.encode(&self.render(&kept, tools)?)?;
             if ids.len() <= limit {
                 return Ok(Prompt {
                     ids,
@@ -133,7 +135,9 @@ impl PromptMaker {
         })
     }
 
-    fn render(&self, messages: &[&ChatMessage]) -> Result<String, InferenceError> {
+    fn render(&self, messages: &[&ChatMessage], tools: &[Value]) -> Result<String, InferenceError> {
+        // Templates ask whether there are tools; an empty list is none.
+        let tools = (!tools.is_empty()).then_some(tools);
         let messages: Vec<_> = messages
             .iter()
             .map(|message| context! { role => message.role.as_str(), content => message.content.as_str() })
@@ -141,7 +145,7 @@ impl PromptMaker {
         self.environment
             .get_template(TEMPLATE)
             .and_then(|template| {
-                template.render(context! { messages, add_generation_prompt => true })
+                template.render(context! { messages, tools, add_generation_prompt => true })
             })
             .map_err(|source| InferenceError::Template { source })
     }

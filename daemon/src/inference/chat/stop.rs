@@ -3,11 +3,6 @@
 //! Pure. Text comes in pieces, a stop string may be spread over several; what could still become one is held back, everything else
 //! is handed on at once.
 
-#![cfg_attr(
-    not(test),
-    expect(dead_code, reason = "the step loop that calls it comes with batching")
-)]
-
 /// Most stop strings in one request (OpenAI's API takes 4).
 pub const STOPS_MAX: usize = 16;
 
@@ -24,7 +19,7 @@ pub(super) enum Passed {
 }
 
 /// Looks for the stop strings of one answer.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct StopStrings {
     stops: Vec<String>,
     held: String,

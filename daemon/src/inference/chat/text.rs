@@ -5,13 +5,15 @@
 //! as the end is an incomplete character (which decodes to U+FFFD). All pieces together are exactly what decoding all tokens at
 //! once gives, for any tokens whatever; a model that produces nothing but broken bytes is handed out at the end.
 
+use std::sync::Arc;
+
 use tokenizers::Tokenizer;
 
-use super::super::error::InferenceError;
+use super::{super::error::InferenceError, NamedToken, logprobs::TokenLogprob};
 
 /// One answer's text on its way.
-pub(super) struct TextStream<'t> {
-    tokenizer: &'t Tokenizer,
+pub(super) struct TextStream {
+    tokenizer: Arc<Tokenizer>,
     /// The tokens from the last but one safe point on.
     ids: Vec<u32>,
     /// How many of `ids` come before the last safe point; they are decoded along for the joint, and were handed out.
@@ -20,8 +22,8 @@ pub(super) struct TextStream<'t> {
     context_bytes: usize,
 }
 
-impl<'t> TextStream<'t> {
-    pub(super) fn new(tokenizer: &'t Tokenizer) -> Self {
+impl TextStream {
+    pub(super) fn new(tokenizer: Arc<Tokenizer>) -> Self {
         Self {
             tokenizer,
             ids: Vec::new(),
@@ -48,12 +50,25 @@ impl<'t> TextStream<'t> {
     }
 
     /// What was held back to the end.
-    pub(super) fn finish(self) -> Result<String, InferenceError> {
+    pub(super) fn finish(&self) -> Result<String, InferenceError> {
         let text = self.decode(&self.ids)?;
         Ok(text
             .get(self.context_bytes..)
             .unwrap_or_default()
             .to_owned())
+    }
+
+    /// A token by its own text, for those who want to know how likely it was.
+    pub(super) fn name(&self, token: TokenLogprob) -> Result<NamedToken, InferenceError> {
+        let text = self
+            .tokenizer
+            .decode(&[token.id], false)
+            .map_err(|source| InferenceError::Tokenize { source })?;
+        Ok(NamedToken {
+            id: token.id,
+            text,
+            logprob: token.logprob,
+        })
     }
 
     fn decode(&self, ids: &[u32]) -> Result<String, InferenceError> {
@@ -69,8 +84,8 @@ mod tests {
 
     use super::{super::byte_tokenizer::byte_tokenizer, *};
 
-    fn stream(tokenizer: &Tokenizer, ids: &[u32]) -> Vec<String> {
-        let mut stream = TextStream::new(tokenizer);
+    fn stream(tokenizer: &Arc<Tokenizer>, ids: &[u32]) -> Vec<String> {
+        let mut stream = TextStream::new(Arc::clone(tokenizer));
         let mut pieces: Vec<String> = ids.iter().map(|&id| stream.push(id).unwrap()).collect();
         pieces.push(stream.finish().unwrap());
         pieces
@@ -79,7 +94,7 @@ mod tests {
     proptest! {
         #[test]
         fn any_text_cut_into_single_bytes_comes_out_whole(text in "\\PC{0,40}") {
-            let tokenizer = byte_tokenizer();
+            let tokenizer = Arc::new(byte_tokenizer());
             let ids = tokenizer.encode_fast(text.as_str(), false).unwrap().get_ids().to_vec();
             prop_assert_eq!(ids.len(), text.len());
             let pieces = stream(&tokenizer, &ids);
@@ -92,7 +107,7 @@ mod tests {
 
         #[test]
         fn any_tokens_give_what_decoding_them_at_once_gives(ids in prop::collection::vec(0u32..256, 0..80)) {
-            let tokenizer = byte_tokenizer();
+            let tokenizer = Arc::new(byte_tokenizer());
             prop_assert_eq!(stream(&tokenizer, &ids).concat(), tokenizer.decode(&ids, true).unwrap());
         }
     }

@@ -225,6 +225,7 @@ impl Supervisor {
                     let (from, to) = (self.id(before), self.id(index));
                     tracing::info!(%from, %to, "trying a better link");
                 }
+                tracing::debug!(link = %self.id(index), "link open");
                 self.policy.on_opened(index, now);
                 control.use_link(index, link).await;
             }

@@ -236,7 +236,7 @@ impl Exchange {
         let mut text = String::new();
         while let Some(event) = stream.recv().await {
             match event {
-                ChatEvent::Started { .. } => {}
+                ChatEvent::Started { .. } | ChatEvent::Choices(_) => {}
                 ChatEvent::Delta(piece) => {
                     self.timings
                         .first_text

@@ -69,30 +69,33 @@ def the_power_is_cut(box: Box, notes: Notes) -> None:
     chance, sums = random.Random(box.seed), Sums()
     store_writer.put_into(box.machine)
     writer = Writer(box.machine, STORE)
-    with box.operator(pause_ms=10) as operator:
-        for number in range(box.cuts):
-            writer.start()
-            operator.wait_for_count(3, patience_s=240)
-            writer.wait_for_acknowledgement()
-            blocks = _cut(box, chance, notes, f"cut {number + 1} of {box.cuts}")
-            answered = [one for one in operator.commands() if one.status == "SUCCEEDED"][-ASKED_AGAIN:]
-            acknowledged = writer.ended()
-            began = time.monotonic()
-            notes.saw(f"the agent answers {box.boot():.1f} s after power-up")
-            # Beside the daemon's start, which is waited for anyhow.
-            found = writer.check()
-            sums.add(found, acknowledged, blocks)
-            if found.is_whole:
-                notes.saw(f"{acknowledged} records were acknowledged; {found}")
-            else:
-                notes.fault(f"the writer's store: {found}")
-            if not notes.obeys_again(operator, since=began, what="from power-up to the next command done"):
-                notes.saw(box.shell(f"journalctl -b -u {UNIT} -o cat | tail -20"))
-                break
-            _check_store(box, notes)
-            _ask_again(box, notes, answered)
-        notes.counted(operator.stop())
-    notes.found(str(sums))
+    try:
+        with box.operator(pause_ms=10) as operator:
+            for number in range(box.cuts):
+                writer.start()
+                operator.wait_for_count(3, patience_s=240)
+                writer.wait_for_acknowledgement()
+                blocks = _cut(box, chance, notes, f"cut {number + 1} of {box.cuts}")
+                answered = [one for one in operator.commands() if one.status == "SUCCEEDED"][-ASKED_AGAIN:]
+                acknowledged = writer.ended()
+                began = time.monotonic()
+                notes.saw(f"the agent answers {box.boot():.1f} s after power-up")
+                # Beside the daemon's start, which is waited for anyhow.
+                found = writer.check()
+                sums.add(found, acknowledged, blocks)
+                if found.is_whole:
+                    notes.saw(f"{acknowledged} records were acknowledged; {found}")
+                else:
+                    notes.fault(f"the writer's store: {found}")
+                if not notes.obeys_again(operator, since=began, what="from power-up to the next command done"):
+                    notes.saw(box.shell(f"journalctl -b -u {UNIT} -o cat | tail -20"))
+                    break
+                _check_store(box, notes)
+                _ask_again(box, notes, answered)
+            notes.counted(operator.stop())
+    finally:
+        # Interrupted, too: many cuts take their time.
+        notes.found(str(sums))
 
 
 @scenario(bound_s=BOOT_S, is_cut=True, is_on_demand=True)

@@ -17,6 +17,7 @@ from .report import Notes
 GREENHOUSE = """[[device]]
 name = "greenhouse"
 links = ["ble://hci0/name/Greenhouse"]
+allow_clear = true
 """
 PERIPHERAL = "/opt/lab/simulated-device"
 RADIO_UNIT = "lab-peripheral"

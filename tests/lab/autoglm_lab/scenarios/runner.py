@@ -13,12 +13,12 @@ from ..console import note, say
 from ..errors import EXIT_OK, EXIT_USAGE, EXIT_VERDICT, LabError
 from ..journal import entry_of
 from ..places import machines
-from . import ALL, Scenario, broker, models, power, radio, serial, service, ways
+from . import ALL, Scenario, bluetooth_things, broker, models, power, radio, serial, service, ways
 from .box import Box
 from .report import Notes, Row, table
 
 # Registered by being imported; this is the order of the table.
-KINDS = [kind.__name__ for kind in (service, serial, ways, radio, broker, models, power)]
+KINDS = [kind.__name__ for kind in (service, serial, ways, radio, bluetooth_things, broker, models, power)]
 WAYS = {True: "short form", False: "all"}
 
 
@@ -114,6 +114,10 @@ def _run_all(chosen: list[Scenario], seed: int, options: argparse.Namespace, row
                 one.act(box, notes)
             except LabError as error:
                 notes.fault(f"{error} ({error.hint})")
+            except KeyboardInterrupt:
+                notes.fault("interrupted")
+                rows.append(Row(one.name, one.claim, one.bound_s, notes, time.monotonic() - began))
+                raise
             row = Row(one.name, one.claim, one.bound_s, notes, time.monotonic() - began)
             rows.append(row)
             has_failed = bool(row.faults(options.allow))

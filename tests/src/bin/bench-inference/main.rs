@@ -12,7 +12,7 @@ use std::{
 use anyhow::{Context, Result, bail, ensure};
 use autoglm_edge::inference::{
     Inference, InferenceConfig, InferenceHandle,
-    chat::{ChatEvent, ChatMessage, ChatRequest, ChatTimings, Role, Sampling},
+    chat::{ChatEvent, ChatMessage, ChatRequest, ChatTimings, Role},
     manifest::Task,
     runtime::Runtime,
 };
@@ -274,12 +274,7 @@ async fn generate(
     messages: &[ChatMessage],
     max_tokens: usize,
 ) -> Result<Generated> {
-    let request = ChatRequest {
-        messages: messages.to_vec(),
-        max_tokens,
-        sampling: Sampling::default(),
-        begin_within: None,
-    };
+    let request = ChatRequest::new(messages.to_vec(), max_tokens);
     let begun = Instant::now();
     let mut events = handle.chat().generate(request)?;
     let (mut prompt, mut first_token_ms) = (None, None);
@@ -290,6 +285,7 @@ async fn generate(
                 reused_tokens,
                 ..
             } => prompt = Some((prompt_tokens, reused_tokens)),
+            ChatEvent::Choices(_) => {}
             ChatEvent::Delta(_) => {
                 first_token_ms = first_token_ms.or_else(|| Some(ms(begun.elapsed())))
             }

@@ -1,0 +1,288 @@
+//! Which sequences run next, and how many tokens of each: pure, no model, no clock.
+//!
+//! Every sequence has *outstanding* tokens: known, and not yet in the cache. One is the usual case of an answer under way: all
+//! such sequences go through the model together. Several are the rest of a prompt, tokens that a grammar forced, or drafts to be verified;
+//! ONNX Runtime takes those for one sequence at a time. A round is
+//!
+//! 1. one run for all answers with one outstanding token,
+//! 2. one run for each answer with several,
+//! 3. one piece of the oldest prompt.
+//!
+//! So an answer waits for at most one piece of a prompt between its own runs, and prompts get on in every round, first come,
+//! first served.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use super::cache::slots::SequenceId;
+
+/// Tokens of a prompt per run. Cancellation is seen between runs, and 64 tokens take some 0.2 s on one core.
+pub(super) const CHUNK: usize = 64;
+
+/// What to run now.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Step {
+    /// One token of each, together. Never empty; in the order of their ids.
+    Together(Vec<SequenceId>),
+    /// The next tokens of one.
+    Alone(SequenceId, usize),
+}
+
+/// The sequences in the engine.
+#[derive(Debug, Default)]
+pub(super) struct Batch {
+    sequences: BTreeMap<SequenceId, Sequence>,
+    round: VecDeque<Step>,
+    /// Whether rows may run together at all.
+    is_joint: bool,
+}
+
+#[derive(Debug)]
+struct Sequence {
+    outstanding: usize,
+    /// The prompt has been read, and its stream is running.
+    has_begun: bool,
+}
+
+impl Batch {
+    /// `is_joint`: the model takes several sequences in one run.
+    pub(super) fn new(is_joint: bool) -> Self {
+        Self {
+            is_joint,
+            ..Self::default()
+        }
+    }
+
+    /// A new sequence with a prompt of which `outstanding` tokens are to be computed. Ids grow with age.
+    pub(super) fn admit(&mut self, id: SequenceId, outstanding: usize) {
+        self.sequences.insert(
+            id,
+            Sequence {
+                outstanding,
+                has_begun: false,
+            },
+        );
+    }
+
+    /// The sequence ended, was cancelled or failed.
+    pub(super) fn remove(&mut self, id: SequenceId) {
+        self.sequences.remove(&id);
+    }
+
+    /// `count` outstanding tokens are in the cache now.
+    pub(super) fn note_run(&mut self, id: SequenceId, count: usize) {
+        if let Some(sequence) = self.sequences.get_mut(&id) {
+            sequence.outstanding = sequence.outstanding.saturating_sub(count);
+        }
+    }
+
+    /// The sequence has begun its answer, and has this many tokens outstanding.
+    pub(super) fn note_outstanding(&mut self, id: SequenceId, outstanding: usize) {
+        if let Some(sequence) = self.sequences.get_mut(&id) {
+            sequence.outstanding = outstanding;
+            sequence.has_begun = true;
+        }
+    }
+
+    /// What to run now; `None` when nothing is outstanding.
+    pub(super) fn next(&mut self) -> Option<Step> {
+        if let Some(step) = self.next_of_round() {
+            return Some(step);
+        }
+        self.plan();
+        self.next_of_round()
+    }
+
+    fn next_of_round(&mut self) -> Option<Step> {
+        while let Some(step) = self.round.pop_front() {
+            // The sequence may have gone since the round was planned, or need more or less than then.
+            match step {
+                Step::Alone(id, _) => {
+                    let left = self
+                        .sequences
+                        .get(&id)
+                        .map_or(0, |sequence| sequence.outstanding);
+                    if left > 0 {
+                        return Some(Step::Alone(id, piece(left)));
+                    }
+                }
+                Step::Together(mut ids) => {
+                    ids.retain(|id| {
+                        self.sequences
+                            .get(id)
+                            .is_some_and(|sequence| sequence.outstanding == 1)
+                    });
+                    if !ids.is_empty() {
+                        return Some(Step::Together(ids));
+                    }
+                }
+            }
+        }
+        None
+    }
+
+    fn plan(&mut self) {
+        let begun = |several: bool| {
+            self.sequences.iter().filter(move |(_, sequence)| {
+                sequence.has_begun
+                    && sequence.outstanding > 0
+                    && (sequence.outstanding > 1) == several
+            })
+        };
+        let single: Vec<SequenceId> = begun(false).map(|(&id, _)| id).collect();
+        if self.is_joint && !single.is_empty() {
+            self.round.push_back(Step::Together(single));
+        } else {
+            self.round
+                .extend(single.into_iter().map(|id| Step::Together(vec![id])));
+        }
+        self.round.extend(
+            begun(true).map(|(&id, sequence)| Step::Alone(id, piece(sequence.outstanding))),
+        );
+        let prompt = self
+            .sequences
+            .iter()
+            .find(|(_, sequence)| !sequence.has_begun && sequence.outstanding > 0);
+        self.round
+            .extend(prompt.map(|(&id, sequence)| Step::Alone(id, piece(sequence.outstanding))));
+    }
+}
+
+/// How many of `outstanding` tokens go into the next run: at most [`CHUNK`], and never so that a single one is left over (see
+/// [`in_place`](super::graph::in_place) for why).
+pub(super) fn piece(outstanding: usize) -> usize {
+    if outstanding == CHUNK + 1 {
+        CHUNK - 1
+    } else {
+        outstanding.min(CHUNK)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn pieces_cover_the_prompt_and_none_is_a_single_token() {
+        for to in 2..400 {
+            let (mut left, mut pieces) = (to, Vec::new());
+            while left > 0 {
+                pieces.push(piece(left));
+                left -= piece(left);
+            }
+            assert_eq!(pieces.iter().sum::<usize>(), to);
+            assert!(
+                pieces.iter().all(|length| (2..=CHUNK).contains(length)),
+                "{to}: {pieces:?}"
+            );
+        }
+        assert_eq!(piece(1), 1, "unless that is all");
+    }
+
+    #[test]
+    fn answers_run_together_and_a_prompt_gets_one_piece_between() {
+        let mut batch = Batch::new(true);
+        for id in [1, 2] {
+            batch.admit(id, 5);
+            batch.note_outstanding(id, 1);
+        }
+        batch.admit(3, 2 * CHUNK);
+        assert_eq!(batch.next(), Some(Step::Together(vec![1, 2])));
+        assert_eq!(batch.next(), Some(Step::Alone(3, CHUNK)));
+        batch.note_run(3, CHUNK);
+        assert_eq!(batch.next(), Some(Step::Together(vec![1, 2])));
+        batch.remove(1);
+        batch.note_outstanding(2, 3);
+        assert_eq!(
+            batch.next(),
+            Some(Step::Alone(3, CHUNK)),
+            "the round goes on"
+        );
+        batch.note_run(3, CHUNK);
+        assert_eq!(batch.next(), Some(Step::Alone(2, 3)));
+        batch.note_run(2, 3);
+        assert_eq!(batch.next(), None);
+    }
+
+    #[test]
+    fn a_model_that_takes_one_sequence_gets_one_at_a_time() {
+        let mut batch = Batch::new(false);
+        for id in [1, 2] {
+            batch.admit(id, 1);
+            batch.note_outstanding(id, 1);
+        }
+        assert_eq!(batch.next(), Some(Step::Together(vec![1])));
+        assert_eq!(batch.next(), Some(Step::Together(vec![2])));
+    }
+
+    proptest! {
+        /// Prompts arrive, answers of some length come, some with several tokens at once, some are cancelled.
+        #[test]
+        fn an_answer_waits_for_one_piece_of_a_prompt_at_most_and_all_come_to_their_end(
+            arrivals in prop::collection::vec((0usize..40, 1usize..300, 0usize..30, 0usize..200), 1..8),
+            burst in 1usize..5,
+        ) {
+            let mut batch = Batch::new(true);
+            let mut answers: BTreeMap<SequenceId, usize> = BTreeMap::new();
+            let mut begun: BTreeMap<SequenceId, usize> = BTreeMap::new();
+            let mut gone = 0;
+            for turn in 0usize.. {
+                for (id, (at, prompt, answer, _)) in (0u64..).zip(&arrivals) {
+                    if *at == turn {
+                        batch.admit(id, *prompt);
+                        answers.insert(id, *answer);
+                    }
+                }
+                for (id, (.., cancel)) in (0u64..).zip(&arrivals) {
+                    if *cancel == turn && answers.remove(&id).is_some() {
+                        batch.remove(id);
+                        begun.remove(&id);
+                        gone += 1;
+                    }
+                }
+                prop_assert!(turn < 5_000, "it does not end");
+                let Some(step) = batch.next() else {
+                    if turn > 40 { break }
+                    continue;
+                };
+                let mut ran = Vec::new();
+                match step {
+                    Step::Together(ids) => {
+                        prop_assert!(!ids.is_empty() && ids.iter().all(|id| begun.contains_key(id)));
+                        ran.extend(ids.into_iter().map(|id| (id, 1)));
+                    }
+                    Step::Alone(id, count) => {
+                        prop_assert!(count <= CHUNK && batch.sequences[&id].outstanding >= count);
+                        if !begun.contains_key(&id) {
+                            for pieces in begun.values_mut() {
+                                *pieces += 1;
+                                prop_assert!(*pieces <= 1, "a running answer waited for two pieces");
+                            }
+                        }
+                        ran.push((id, count));
+                    }
+                }
+                for (id, count) in ran {
+                    batch.note_run(id, count);
+                    begun.entry(id).and_modify(|pieces| *pieces = 0);
+                    if batch.sequences[&id].outstanding == 0 {
+                        let left = answers.get_mut(&id).unwrap();
+                        if *left == 0 {
+                            batch.remove(id);
+                            begun.remove(&id);
+                            answers.remove(&id);
+                            gone += 1;
+                        } else {
+                            begun.entry(id).or_insert(0);
+                            let next = burst.min(*left);
+                            *left -= next;
+                            batch.note_outstanding(id, next);
+                        }
+                    }
+                }
+            }
+            prop_assert_eq!(gone, arrivals.len());
+        }
+    }
+}

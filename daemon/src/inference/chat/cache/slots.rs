@@ -1,0 +1,398 @@
+//! Who uses which slot of the cache, and which tokens each slot holds: pure bookkeeping, no memory is touched.
+//!
+//! A slot belongs to one sequence while that is answered, and stays as a cached beginning afterwards. A new prompt gets the slot
+//! that already holds most of its beginning; where another prompt's beginning is shared (the same system prompt), it is copied. What is
+//! used least recently goes first. The caller carries out what a [`Claim`] and [`Slots::gather`] say.
+
+/// One request in the engine.
+pub(in super::super) type SequenceId = u64;
+
+/// A free slot that would lose more tokens than this to a new prompt keeps them: its own conversation may come back, and copying the
+/// shared beginning to another slot takes some 10 us a token, against 3 ms to compute one. The next turn of a conversation loses a few
+/// tokens around the end of the last answer.
+const LOST_MAX: usize = 16;
+
+/// The slots and what they hold.
+#[derive(Debug)]
+pub(in super::super) struct Slots {
+    slots: Vec<Slot>,
+    capacity: usize,
+    /// Tokens that all slots together may take from memory; at least `capacity`.
+    budget: usize,
+    clock: u64,
+}
+
+#[derive(Debug, Clone, Default)]
+struct Slot {
+    tokens: Vec<u32>,
+    owner: Option<SequenceId>,
+    /// Tokens that have been written since the memory was last given back: what it costs. `tokens.len() <= touched`.
+    touched: usize,
+    /// While owned: the most that the owner may come to hold.
+    reserved: usize,
+    used_at: u64,
+}
+
+impl Slot {
+    fn cost(&self) -> usize {
+        self.touched.max(self.reserved)
+    }
+}
+
+/// What a new sequence gets. The memory of `released` is given back first, then the copy is made.
+#[derive(Debug, PartialEq, Eq)]
+pub(in super::super) struct Claim {
+    pub(in super::super) slot: usize,
+    /// Tokens of the prompt that the slot holds now, or after the copy.
+    pub(in super::super) reused: usize,
+    /// The slot to copy the `reused` tokens from.
+    pub(in super::super) copy_from: Option<usize>,
+    /// Slots to give back.
+    pub(in super::super) released: Vec<usize>,
+}
+
+impl Slots {
+    /// `count` slots of `capacity` tokens, which may take the memory of `budget` tokens together, but always that of one slot.
+    pub(in super::super) fn new(count: usize, capacity: usize, budget: usize) -> Self {
+        Self {
+            slots: vec![Slot::default(); count],
+            capacity,
+            budget: budget.max(capacity),
+            clock: 0,
+        }
+    }
+
+    pub(in super::super) fn capacity(&self) -> usize {
+        self.capacity
+    }
+
+    pub(in super::super) fn has_free(&self) -> bool {
+        self.slots.iter().any(|slot| slot.owner.is_none())
+    }
+
+    pub(in super::super) fn tokens(&self, slot: usize) -> &[u32] {
+        &self.slots[slot].tokens
+    }
+
+    /// The slot that a running sequence owns.
+    pub(in super::super) fn slot_of(&self, id: SequenceId) -> Option<usize> {
+        self.slots.iter().position(|slot| slot.owner == Some(id))
+    }
+
+    #[cfg(test)]
+    fn longest(&self, ids: &[u32]) -> usize {
+        self.slots
+            .iter()
+            .map(|slot| common(&slot.tokens, ids))
+            .max()
+            .unwrap_or(0)
+    }
+
+    /// A slot for a sequence that begins with `ids` and will hold at most `need` tokens. `None` while no slot is free, or while the
+    /// running ones need the memory. At most `usable` tokens are reused.
+    pub(in super::super) fn claim(
+        &mut self,
+        id: SequenceId,
+        ids: &[u32],
+        usable: usize,
+        need: usize,
+    ) -> Option<Claim> {
+        let need = need.clamp(ids.len().min(self.capacity), self.capacity);
+        let free = || (0..self.slots.len()).filter(|&at| self.slots[at].owner.is_none());
+        let shared = |at: usize| common(&self.slots[at].tokens, ids).min(usable);
+        let best = (0..self.slots.len()).max_by_key(|&at| {
+            let slot = &self.slots[at];
+            (shared(at), slot.owner.is_none(), slot.used_at)
+        })?;
+        let oldest = free().min_by_key(|&at| {
+            let slot = &self.slots[at];
+            (!slot.tokens.is_empty(), slot.used_at)
+        })?;
+        let reused = shared(best);
+        let keeps_best = self.slots[best].owner.is_none()
+            && (self.slots[best].tokens.len() - reused <= LOST_MAX || best == oldest);
+        let slot = if keeps_best { best } else { oldest };
+        let copy_from = (slot != best && reused > 0).then_some(best);
+
+        let mut released = Vec::new();
+        let mut cost: usize = (0..self.slots.len())
+            .filter(|&at| at != slot)
+            .map(|at| self.slots[at].cost())
+            .sum();
+        cost += need.max(self.slots[slot].touched);
+        if cost > self.budget && self.slots[slot].touched > need && slot != best {
+            cost -= self.slots[slot].touched - need;
+            released.push(slot);
+        }
+        let mut idle: Vec<usize> = free()
+            .filter(|&at| at != slot && Some(at) != copy_from && self.slots[at].touched > 0)
+            .collect();
+        idle.sort_by_key(|&at| self.slots[at].used_at);
+        for at in idle {
+            if cost <= self.budget {
+                break;
+            }
+            cost -= self.slots[at].touched;
+            released.push(at);
+        }
+        // The last resort: not to copy, and to let the source go, too.
+        let (mut reused, mut copy_from) = (reused, copy_from);
+        if cost > self.budget
+            && let Some(source) = copy_from
+            && self.slots[source].owner.is_none()
+        {
+            cost -= self.slots[source].touched;
+            released.push(source);
+            (reused, copy_from) = (0, None);
+        }
+        if cost > self.budget {
+            return None;
+        }
+        for &at in &released {
+            self.note_released(at);
+        }
+        self.clock += 1;
+        let claimed = &mut self.slots[slot];
+        claimed.owner = Some(id);
+        claimed.reserved = need;
+        claimed.used_at = self.clock;
+        claimed.tokens.clear();
+        claimed.tokens.extend_from_slice(&ids[..reused]);
+        claimed.touched = claimed.touched.max(reused);
+        Some(Claim {
+            slot,
+            reused,
+            copy_from,
+            released,
+        })
+    }
+
+    /// Tokens were written behind those that the slot holds.
+    pub(in super::super) fn extend(&mut self, slot: usize, ids: &[u32]) {
+        let slot = &mut self.slots[slot];
+        slot.tokens.extend_from_slice(ids);
+        slot.touched = slot.touched.max(slot.tokens.len());
+    }
+
+    /// More was written than is kept (drafts that were not taken, padding): `tokens` of memory are in use.
+    pub(in super::super) fn touch(&mut self, slot: usize, tokens: usize) {
+        let slot = &mut self.slots[slot];
+        slot.touched = slot.touched.max(tokens);
+    }
+
+    /// Replaces what the slot holds, by a beginning that came from elsewhere.
+    pub(in super::super) fn set(&mut self, slot: usize, ids: &[u32]) {
+        self.slots[slot].tokens.clear();
+        self.extend(slot, ids);
+    }
+
+    /// The sequence is over; what it held stays as a cached beginning.
+    pub(in super::super) fn free(&mut self, slot: usize) {
+        self.clock += 1;
+        let slot = &mut self.slots[slot];
+        slot.owner = None;
+        slot.reserved = 0;
+        slot.used_at = self.clock;
+    }
+
+    /// What two slots hold was exchanged. Memory stays where it was taken, and both have now taken that of the longer one.
+    pub(in super::super) fn swap(&mut self, one: usize, other: usize) {
+        let touched = [one, other].map(|at| self.slots[at].touched);
+        self.slots.swap(one, other);
+        let moved = self.slots[one]
+            .tokens
+            .len()
+            .max(self.slots[other].tokens.len());
+        for (at, touched) in [one, other].into_iter().zip(touched) {
+            self.slots[at].touched = touched.max(moved);
+        }
+    }
+
+    /// The slot's memory was given back; it held nothing that is wanted.
+    pub(in super::super) fn note_released(&mut self, slot: usize) {
+        self.slots[slot].tokens.clear();
+        self.slots[slot].touched = 0;
+    }
+
+    /// Which slots to exchange so that `rows` become neighbours, and how many tokens each exchange moves; the cheapest way. `rows` are different
+    /// slots in any order.
+    pub(in super::super) fn gather(&self, rows: &[usize]) -> Vec<(usize, usize, usize)> {
+        let moved = |one: usize, other: usize| {
+            self.slots[one]
+                .tokens
+                .len()
+                .max(self.slots[other].tokens.len())
+        };
+        (0..=self.slots.len().saturating_sub(rows.len()))
+            .map(|first| {
+                let window = first..first + rows.len();
+                let outside = rows.iter().filter(|row| !window.contains(row));
+                let vacant = window.clone().filter(|at| !rows.contains(at));
+                outside
+                    .zip(vacant)
+                    .map(|(&row, at)| (row, at, moved(row, at)))
+                    .collect::<Vec<_>>()
+            })
+            .min_by_key(|swaps| {
+                let moved: usize = swaps.iter().map(|(_, _, tokens)| tokens).sum();
+                (moved, swaps.len())
+            })
+            .unwrap_or_default()
+    }
+
+    #[cfg(test)]
+    fn cost(&self) -> usize {
+        self.slots.iter().map(Slot::cost).sum()
+    }
+}
+
+fn common(held: &[u32], ids: &[u32]) -> usize {
+    held.iter().zip(ids).take_while(|(a, b)| a == b).count()
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn run(slots: &mut Slots, id: SequenceId, ids: &[u32]) -> Claim {
+        let claim = slots.claim(id, ids, ids.len(), ids.len() + 10).unwrap();
+        slots.extend(claim.slot, &ids[claim.reused..]);
+        claim
+    }
+
+    #[test]
+    fn the_next_turn_gets_its_own_slot_back_and_copies_nothing() {
+        let mut slots = Slots::new(3, 100, 300);
+        let first = run(&mut slots, 1, &[1, 2, 3, 4]);
+        slots.free(first.slot);
+        let second = run(&mut slots, 2, &[1, 2, 3, 4, 5, 6]);
+        assert_eq!(
+            (second.slot, second.reused, second.copy_from),
+            (first.slot, 4, None)
+        );
+    }
+
+    #[test]
+    fn a_shared_system_prompt_is_copied_and_both_conversations_stay() {
+        let mut slots = Slots::new(3, 100, 300);
+        let mut long = vec![1, 2];
+        long.extend(10..30);
+        let one = run(&mut slots, 1, &long);
+        slots.free(one.slot);
+        let other = run(&mut slots, 2, &[1, 2, 20, 21]);
+        assert_ne!(other.slot, one.slot);
+        assert_eq!((other.reused, other.copy_from), (2, Some(one.slot)));
+        assert_eq!(slots.tokens(one.slot), long);
+        // Also while the source is in use.
+        let third = run(&mut slots, 3, &[1, 2, 20, 30]);
+        assert_eq!((third.reused, third.copy_from), (3, Some(other.slot)));
+    }
+
+    #[test]
+    fn the_least_recently_used_beginning_goes_first() {
+        let mut slots = Slots::new(2, 100, 200);
+        for (id, ids) in [(1, [1; 40]), (2, [2; 40])] {
+            let claim = run(&mut slots, id, &ids);
+            slots.free(claim.slot);
+        }
+        let third = run(&mut slots, 3, &[3; 40]);
+        slots.free(third.slot);
+        assert_eq!(slots.longest(&[1; 40]), 0);
+        assert_eq!(slots.longest(&[2; 40]), 40);
+    }
+
+    #[test]
+    fn memory_beyond_the_budget_is_taken_from_idle_slots_and_else_waited_for() {
+        let mut slots = Slots::new(3, 100, 100);
+        let idle = run(&mut slots, 1, &[7; 60]);
+        slots.free(idle.slot);
+        let next = slots.claim(2, &[8; 30], 30, 80).unwrap();
+        assert_eq!(next.released, [idle.slot]);
+        assert!(
+            slots.claim(3, &[9; 30], 30, 60).is_none(),
+            "a running one needs it"
+        );
+        slots.free(next.slot);
+        assert!(slots.claim(3, &[9; 30], 30, 60).is_some());
+    }
+
+    #[test]
+    fn rows_become_neighbours_by_the_cheapest_exchange() {
+        let mut slots = Slots::new(4, 100, 400);
+        for (slot, length) in [(0, 50), (1, 0), (2, 3), (3, 0)] {
+            slots.extend(slot, &vec![1; length]);
+        }
+        assert_eq!(slots.gather(&[0, 2]), [(2, 1, 3)]);
+        assert!(slots.gather(&[2, 1]).is_empty());
+        assert!(slots.gather(&[3]).is_empty());
+    }
+
+    #[derive(Debug, Clone)]
+    enum Act {
+        Claim(Vec<u32>, usize),
+        Extend(usize, usize),
+        Free(usize),
+    }
+
+    fn acts() -> impl Strategy<Value = Vec<Act>> {
+        let ids = prop::collection::vec(0u32..3, 1..12);
+        prop::collection::vec(
+            prop_oneof![
+                (ids, 0usize..20).prop_map(|(ids, more)| Act::Claim(ids, more)),
+                (0usize..4, 1usize..4).prop_map(|(at, count)| Act::Extend(at, count)),
+                (0usize..4).prop_map(Act::Free),
+            ],
+            0..60,
+        )
+    }
+
+    proptest! {
+        #[test]
+        fn the_budget_holds_and_what_is_reused_is_what_was_asked(acts in acts(), budget in 20usize..90) {
+            let mut slots = Slots::new(4, 24, budget);
+            let mut running: Vec<(usize, usize)> = Vec::new();
+            for (id, act) in (0u64..).zip(acts) {
+                match act {
+                    Act::Claim(ids, more) => {
+                        let usable = ids.len().saturating_sub(1);
+                        let before: Vec<Vec<u32>> = slots.slots.iter().map(|slot| slot.tokens.clone()).collect();
+                        let Some(claim) = slots.claim(id, &ids, usable, ids.len() + more) else {
+                            prop_assert!(!running.is_empty(), "alone there is always room");
+                            continue;
+                        };
+                        prop_assert!(running.iter().all(|(slot, _)| *slot != claim.slot && !claim.released.contains(slot)));
+                        let source = claim.copy_from.unwrap_or(claim.slot);
+                        prop_assert!(claim.reused <= usable);
+                        prop_assert_eq!(&before[source][..claim.reused], &ids[..claim.reused]);
+                        prop_assert!(claim.reused == 0 || !claim.released.contains(&source));
+                        slots.extend(claim.slot, &ids[claim.reused..]);
+                        running.push((claim.slot, (ids.len() + more).min(24) - ids.len().min(24)));
+                    }
+                    Act::Extend(at, count) => if let Some((slot, room)) = running.get_mut(at) {
+                        let count = count.min(*room);
+                        *room -= count;
+                        slots.extend(*slot, &vec![9; count]);
+                    },
+                    Act::Free(at) => if at < running.len() {
+                        slots.free(running.remove(at).0);
+                    },
+                }
+                prop_assert!(slots.cost() <= budget.max(24), "{} of {}", slots.cost(), budget);
+            }
+        }
+
+        #[test]
+        fn gathered_rows_are_neighbours(rows in prop::sample::subsequence((0usize..8).collect::<Vec<_>>(), 1..8)) {
+            let slots = Slots::new(8, 10, 80);
+            let mut places = rows.clone();
+            for (row, at, _) in slots.gather(&rows) {
+                prop_assert!(!places.contains(&at));
+                places.iter_mut().filter(|place| **place == row).for_each(|place| *place = at);
+            }
+            places.sort_unstable();
+            prop_assert!(places.windows(2).all(|pair| pair[0] + 1 == pair[1]), "{:?}", places);
+        }
+    }
+}

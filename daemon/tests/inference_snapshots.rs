@@ -1,0 +1,267 @@
+//! Conversations' caches survive the process that computed them, on the real ONNX Runtime, sled and file system.
+
+mod bundles;
+
+use std::{
+    fs,
+    io::{BufRead, BufReader},
+    num::NonZeroUsize,
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+    time::{Duration, SystemTime},
+};
+
+use autoglm_edge::{
+    inference::{
+        Inference, InferenceConfig,
+        chat::{ChatEvent, ChatMessage, ChatRequest, Role, SnapshotConfig},
+        manifest::Task,
+    },
+    store::{ExportPolicy, Scan, Store, StoreConfig, Tree},
+};
+
+/// Where the killed process keeps its state; set for it alone.
+const STATE: &str = "AUTOGLM_TEST_SNAPSHOT_STATE";
+
+struct Edge {
+    inference: Inference,
+    store: Store,
+}
+
+fn snapshots(state: &Path) -> PathBuf {
+    state.join("contexts")
+}
+
+async fn start(state: &Path, model_dirs: Vec<PathBuf>, bytes_max: u64) -> Edge {
+    let directory = state.to_path_buf();
+    let store = tokio::task::spawn_blocking(move || {
+        let config = StoreConfig {
+            state_directory: directory,
+            export: ExportPolicy::default(),
+        };
+        Store::open(config, SystemTime::now()).expect("the store opens")
+    })
+    .await
+    .unwrap();
+    let inference = Inference::start(InferenceConfig {
+        model_dirs,
+        embedding: "none".into(),
+        vad: "none".into(),
+        chat_sessions: NonZeroUsize::new(2).unwrap(),
+        snapshots: Some(SnapshotConfig {
+            directory: snapshots(state),
+            bytes_max,
+            store: store.handle(),
+        }),
+        ..bundles::config()
+    });
+    inference
+        .handle()
+        .wait_ready(Task::Chat, bundles::PATIENCE)
+        .await
+        .expect("the chat model loads");
+    Edge { inference, store }
+}
+
+impl Edge {
+    /// The answer, the prompt's tokens, and how many of them were reused.
+    async fn ask(&self, messages: Vec<ChatMessage>) -> (String, usize, usize) {
+        let chat = self.inference.handle().chat().clone();
+        let mut stream = chat.generate(ChatRequest::new(messages, 48)).unwrap();
+        let (mut text, mut prompt, mut reused) = (String::new(), 0, 0);
+        while let Some(event) = stream.recv().await {
+            match event {
+                ChatEvent::Started {
+                    prompt_tokens,
+                    reused_tokens,
+                    ..
+                } => (prompt, reused) = (prompt_tokens, reused_tokens),
+                ChatEvent::Delta(piece) => text.push_str(&piece),
+                ChatEvent::Failed(error) => panic!("{error}"),
+                _ => {}
+            }
+        }
+        (text, prompt, reused)
+    }
+
+    /// Waits until the index holds a segment.
+    async fn kept(&self) {
+        let wait = async {
+            loop {
+                let scan = Scan::first(Tree::Snapshots, "", 10);
+                if !self.store.handle().scan(scan).await.unwrap().is_empty() {
+                    break;
+                }
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        };
+        tokio::time::timeout(bundles::PATIENCE, wait)
+            .await
+            .expect("the keeper writes");
+    }
+
+    async fn stop(self) {
+        self.inference.stop(bundles::PATIENCE).await.unwrap();
+        tokio::task::spawn_blocking(move || self.store.shutdown())
+            .await
+            .unwrap();
+    }
+}
+
+fn say(role: Role, content: &str) -> ChatMessage {
+    ChatMessage {
+        role,
+        content: content.into(),
+    }
+}
+
+fn first_turn() -> Vec<ChatMessage> {
+    vec![
+        say(Role::System, &"The lamp in the hall is on. ".repeat(12)),
+        say(Role::User, "Where is the lamp?"),
+    ]
+}
+
+fn second_turn(answer: &str) -> Vec<ChatMessage> {
+    let mut messages = first_turn();
+    messages.push(say(Role::Assistant, answer));
+    messages.push(say(Role::User, "And is it on?"));
+    messages
+}
+
+fn models() -> Vec<PathBuf> {
+    bundles::bundle(bundles::CHAT);
+    vec![bundles::cache().join("models")]
+}
+
+/// No test of its own: what [`a_killed_process_leaves_its_conversations`] runs and kills.
+#[tokio::test]
+async fn the_process_that_is_killed() {
+    let Some(state) = std::env::var_os(STATE) else {
+        return;
+    };
+    let edge = start(Path::new(&state), models(), 1 << 30).await;
+    let (answer, ..) = edge.ask(first_turn()).await;
+    edge.kept().await;
+    println!("\nanswer {answer:?}");
+    // Until it is killed.
+    std::future::pending::<()>().await;
+}
+
+#[tokio::test]
+async fn a_killed_process_leaves_its_conversations() {
+    let state = tempfile::tempdir().unwrap();
+    let mut child = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "the_process_that_is_killed", "--nocapture"])
+        .env(STATE, state.path())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    let answer = lines
+        .map_while(Result::ok)
+        .find_map(|line| {
+            line.strip_prefix("answer ")
+                .map(|text| serde_json::from_str::<String>(text).unwrap())
+        })
+        .expect("the process answers before it is killed");
+    child.kill().unwrap();
+    child.wait().unwrap();
+
+    let edge = start(state.path(), models(), 1 << 30).await;
+    let (second, prompt, reused) = edge.ask(second_turn(&answer)).await;
+    println!("{reused} of {prompt} tokens came from the disk");
+    let (_, first_prompt, again) = edge.ask(first_turn()).await;
+    assert!(
+        reused >= first_prompt,
+        "{reused} tokens of {first_prompt} and the answer were kept"
+    );
+    assert_eq!(again, first_prompt - 2, "and now they are in memory");
+    let counted = edge.inference.handle().chat().counters().prompt_tokens as usize;
+    assert_eq!(counted, prompt - reused + 2, "really computed");
+    edge.stop().await;
+
+    // The same conversation, never interrupted.
+    let fresh = tempfile::tempdir().unwrap();
+    let edge = start(fresh.path(), models(), 1 << 30).await;
+    let (first, ..) = edge.ask(first_turn()).await;
+    assert_eq!(first, answer);
+    assert_eq!(edge.ask(second_turn(&answer)).await.0, second);
+    edge.stop().await;
+}
+
+#[tokio::test]
+async fn what_is_damaged_or_of_another_model_is_read_anew() {
+    let state = tempfile::tempdir().unwrap();
+    let edge = start(state.path(), models(), 1 << 30).await;
+    let (answer, prompt, reused) = edge.ask(first_turn()).await;
+    assert_eq!(reused, 0);
+    edge.kept().await;
+    edge.stop().await;
+
+    // Nothing is wrong with it yet.
+    let edge = start(state.path(), models(), 1 << 30).await;
+    let (again, _, reused) = edge.ask(first_turn()).await;
+    assert!(reused > prompt / 2, "{reused} of {prompt}");
+    assert_eq!(again, answer);
+    edge.stop().await;
+
+    // Another model: the same weights under another manifest.
+    let other = tempfile::tempdir().unwrap();
+    let target = other.path().join(bundles::CHAT);
+    fs::create_dir(&target).unwrap();
+    for entry in fs::read_dir(bundles::bundle(bundles::CHAT)).unwrap() {
+        let entry = entry.unwrap();
+        fs::copy(entry.path(), target.join(entry.file_name())).unwrap();
+    }
+    let manifest = target.join("model.toml");
+    let text = fs::read_to_string(&manifest).unwrap();
+    fs::write(
+        &manifest,
+        text.replace("int4\"\nlicence", "int4, other\"\nlicence"),
+    )
+    .unwrap();
+    assert_ne!(fs::read_to_string(&manifest).unwrap(), text);
+    let edge = start(state.path(), vec![other.path().into()], 1 << 30).await;
+    assert_eq!(edge.ask(first_turn()).await, (answer.clone(), prompt, 0));
+    edge.stop().await;
+
+    // One bit of every file.
+    let mut damaged = 0;
+    for entry in fs::read_dir(snapshots(state.path())).unwrap() {
+        let path = entry.unwrap().path();
+        let mut bytes = fs::read(&path).unwrap();
+        let middle = bytes.len() / 2;
+        bytes[middle] ^= 1;
+        fs::write(&path, bytes).unwrap();
+        damaged += 1;
+    }
+    assert!(damaged > 0, "there were files");
+    let edge = start(state.path(), models(), 1 << 30).await;
+    assert_eq!(edge.ask(first_turn()).await, (answer, prompt, 0));
+    edge.stop().await;
+}
+
+#[tokio::test]
+async fn files_beyond_the_limit_go_and_strangers_without_a_record_too() {
+    let state = tempfile::tempdir().unwrap();
+    fs::create_dir(snapshots(state.path())).unwrap();
+    let stranger = snapshots(state.path()).join(format!("{}.kv", "ab".repeat(16)));
+    fs::write(&stranger, "left by a crash before its record").unwrap();
+    let limit = 8 << 20;
+    let edge = start(state.path(), models(), limit).await;
+    for number in 0..4 {
+        let mut messages = first_turn();
+        messages[0].content.insert_str(0, &format!("{number} "));
+        edge.ask(messages).await;
+    }
+    edge.kept().await;
+    // What was offered is written before the engine has stopped.
+    edge.stop().await;
+    assert!(!stranger.exists());
+    let bytes: u64 = fs::read_dir(snapshots(state.path()))
+        .unwrap()
+        .map(|entry| entry.unwrap().metadata().unwrap().len())
+        .sum();
+    assert!(bytes > 0 && bytes <= limit, "{bytes} of {limit} bytes");
+}
