@@ -10,7 +10,7 @@ use tokio::sync::watch;
 use crate::foreign::{SourceStatus, Sources};
 use crate::inference::InferenceHandle;
 use crate::inference::error::LoadError;
-use crate::inference::providers::policy::Compiled;
+use crate::inference::providers::outcome::Compiled;
 use crate::inference::providers::{Candidate, Choice, Found, Measured, Tried, candidate};
 use crate::inference::status::{ModelState, ModelStatus};
 use crate::link::board::{LinkSnapshot, Links};

@@ -9,7 +9,7 @@ use std::{path::PathBuf, sync::Arc};
 use autoglm_edge::inference::{
     Inference, InferenceConfig, InferenceHandle,
     manifest::Task,
-    providers::{Choice, Kind, Policy, ProvidersConfig, Verdict, policy::Compiled},
+    providers::{Choice, Kind, Policy, ProvidersConfig, Verdict, outcome::Compiled},
     status::{ModelState, RuntimeState},
     vad::VadState,
 };

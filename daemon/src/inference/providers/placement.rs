@@ -14,7 +14,7 @@ use super::{
     builtin::{self, Options},
     candidate::{Candidate, Origin},
     inspect,
-    policy::{Measured, Verdict},
+    outcome::{Measured, Verdict},
 };
 
 /// A chosen provider and how it is used.

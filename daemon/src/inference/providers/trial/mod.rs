@@ -27,7 +27,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     builtin::Options,
     candidate::Candidate,
-    policy::{Compiled, Measured},
+    outcome::{Compiled, Measured},
 };
 
 pub mod child;
