@@ -168,7 +168,7 @@ fn the_light_of_the_json_schema_dims_in_percent() {
         sent(&mut light, write("brightness", 40)),
         (
             "homeassistant/light/kitchen/set".into(),
-            r#"{"brightness":102,"state":"ON"}"#.into()
+            r#"{"state":"ON","brightness":102}"#.into()
         )
     );
 }
