@@ -19,7 +19,7 @@ ifdef CI
 export CARGO_TARGET_DIR ?= $(CACHE)/target
 endif
 
-.PHONY: help demo test bench fuzz lab models build deb lint man clean-cache
+.PHONY: help demo test bench bench-llm fuzz lab models build deb lint man clean-cache
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -50,6 +50,11 @@ bench: ## measure, with peers in the same run, and print the README's tables
 	@$(CARGO) build --workspace --bins --profile $(BENCH_PROFILE)
 	@$(CARGO) run --quiet --profile $(BENCH_PROFILE) --package autoglm-tests --bin bench -- $(BENCH)
 	@$(CARGO) bench --quiet --profile $(BENCH_PROFILE) --package autoglm-protocol --bench wire -- $(BENCH)
+
+bench-llm: ## measure the language model beside onnxruntime-genai on the same weights (BENCH='--rounds 5 --threads 1')
+	@$(SETUP) all
+	@$(SETUP) peers
+	@$(CARGO) run --quiet --profile $(BENCH_PROFILE) --package autoglm-tests --bin bench-llm -- $(BENCH)
 
 fuzz: ## fuzz the protocol, SECONDS_EACH=20 for each target (FUZZ=pair for one of them)
 	@$(SETUP) system --groups build

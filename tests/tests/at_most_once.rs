@@ -151,7 +151,7 @@ async fn a_finished_command_is_answered_from_memory_even_while_its_device_is_awa
     edge_box.pull_device("lamp");
     edge_box.daemon().unwrap().kill();
     edge_box.start_daemon().unwrap();
-    // This run of the daemon has never seen the lamp, but it knows what came of the command.
+    // This run of the daemon has not heard the lamp, but it knows what came of the command.
     let again = operator.command("once", &payload("toggle")).await.unwrap();
     assert_eq!(again, first, "{}", edge_box.log());
 }
@@ -164,11 +164,11 @@ async fn what_was_refused_is_not_carried_out_by_a_duplicate_that_comes_later() {
     edge_box.pull_device("lamp");
     edge_box.daemon().unwrap().kill();
     edge_box.start_daemon().unwrap();
-    // This run of the daemon has never seen the lamp. "Rejected" is a promise that nothing is done.
+    // This run of the daemon knows the lamp only from before. "Rejected" is a promise that nothing is done.
     let refused = operator.command("late", &payload("toggle")).await.unwrap();
     assert_eq!(
         (&refused["status"], &refused["error"]),
-        (&json!("REJECTED"), &json!("UnknownThing")),
+        (&json!("REJECTED"), &json!("NotConnected")),
         "{refused}\n{}",
         edge_box.log()
     );
@@ -176,7 +176,7 @@ async fn what_was_refused_is_not_carried_out_by_a_duplicate_that_comes_later() {
     let executed = executed_when_idle(&edge_box, "lamp").await;
     // An operator that had no answer yet, or a broker that delivers twice, sends it again.
     let again = operator.command("late", &payload("toggle")).await.unwrap();
-    assert_eq!(again["error"], "UnknownThing", "{again}");
+    assert_eq!(again["error"], "NotConnected", "{again}");
     assert_eq!(
         executed_when_idle(&edge_box, "lamp").await,
         executed + 1,

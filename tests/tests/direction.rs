@@ -19,7 +19,7 @@ const CRATES: [(&str, &[&str]); 4] = [
 ];
 
 /// The daemon's modules, and which of them each may use. What is not listed is forbidden. `app` knows every module.
-const MODULES: [(&str, &[&str]); 14] = [
+const MODULES: [(&str, &[&str]); 15] = [
     // Knows nobody.
     ("logging", &[]),
     ("config", &[]),
@@ -27,10 +27,12 @@ const MODULES: [(&str, &[&str]); 14] = [
     // Remembers what was measured of execution providers.
     ("inference", &["store"]),
     ("things", &[]),
-    // Supervisors introduce devices to the registry.
-    ("link", &["config", "things"]),
-    // So do the owners of foreign devices' buses and brokers.
-    ("foreign", &["config", "things"]),
+    // Supervisors introduce devices to the registry, and remember their descriptions.
+    ("link", &["config", "store", "things"]),
+    // So do the owners of foreign devices' buses and brokers, who remember sensors' counters.
+    ("foreign", &["config", "store", "things"]),
+    // Looks around, pairs and forgets, for the doors.
+    ("bluetooth", &["foreign"]),
     ("session", &["store"]),
     ("understanding", &["things"]),
     (
@@ -47,6 +49,7 @@ const MODULES: [(&str, &[&str]); 14] = [
     (
         "control",
         &[
+            "bluetooth",
             "config",
             "inference",
             "link",

@@ -510,7 +510,7 @@ async fn checking_names_the_file_and_the_path_of_what_is_wrong() {
         std::fs::copy(&path, directory.join(path.file_name().unwrap())).unwrap();
     }
     let section = format!(
-        "[foreign]\nthings = {directory:?}\n{}[[foreign.mqtt]]\nname = \"home\"\nbroker = \"mqtt://127.0.0.1\"\n",
+        "[foreign]\nthings = {directory:?}\n{}[[foreign.mqtt]]\nname = \"home\"\nbroker = \"mqtt://127.0.0.1\"\n[foreign.ble]\n",
         modbus(Path::new("/dev/ttyUSB9"))
     );
     edge_box.write_config(&section).unwrap();

@@ -361,7 +361,7 @@ pub struct RawDevice {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub peer: Option<String>,
     /// Whether a device without a key may be reached by radio, where everybody near can listen and answer in its name. Default: no.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    #[serde(default)]
     pub allow_clear: bool,
     /// Seconds that the connection is kept while no link reaches the device. Default 30: longer than it takes to walk to a cable,
     /// shorter than anybody believes that a command still waits.

@@ -1,7 +1,8 @@
 //! The language model: tokens per second by length of the context, alone and side by side, the engine against a bare loop over the
 //! same graph in the same process, in turn.
 //!
-//! Needs the default bundles (`make models`). Read the ratios: they compare runs that were made next to one another.
+//! Needs the default bundles (`make models`); with `models/setup.py peers` (`make bench-llm` runs it) onnxruntime-genai takes its turns,
+//! with the same weights in its own layout. Read the ratios: they compare runs that were made next to one another.
 
 use std::{
     num::NonZeroUsize,
@@ -11,13 +12,14 @@ use std::{
 use anyhow::{Context, Result, bail, ensure};
 use autoglm_edge::inference::{
     Inference, InferenceConfig, InferenceHandle,
-    chat::{ChatEvent, ChatMessage, ChatRequest, Role, Speculation},
+    chat::{ChatEvent, ChatMessage, ChatRequest, Form, Role, Speculation},
     manifest::Task,
     runtime::Runtime,
 };
 use autoglm_tests::bench::{
     bundles::{Bundles, CHAT, Tokens, rendered},
     floor,
+    peer::Peer,
     statistics::{Sample, ms},
     table::{Table, number},
 };
@@ -63,7 +65,13 @@ async fn main() -> Result<()> {
         "- {} thread(s), {} rounds of {} tokens, engine and bare loop in turn; medians\n",
         options.threads, options.rounds, options.tokens
     );
+    let genai = Peer::genai(options.threads.get(), CONTEXT_TOKENS)?;
+    match &genai {
+        Some(peer) => println!("- {}, loaded in {:.0} ms\n", peer.name, peer.load_ms),
+        None => println!("- no peer: `python3 models/setup.py peers` installs it\n"),
+    }
     let mut bench = Bench {
+        genai,
         floor: floor::Decoder::new(
             Runtime::load(None)?.environment(),
             &bundles.bundle(CHAT).join("model.onnx"),
@@ -75,7 +83,7 @@ async fn main() -> Result<()> {
         options,
         prompts: 0,
     };
-    let mut table = Table::new(&["tokens/s", "engine", "bare loop", "ratio"]);
+    let mut table = Table::new(&["tokens/s", "engine", "bare loop", "ratio", "genai", "ratio"]);
     for length in PREFILLS {
         bench.prefill(&mut table, length).await?;
     }
@@ -87,7 +95,10 @@ async fn main() -> Result<()> {
     let mut table = Table::new(&["tokens/s", "with guesses", "without", "ratio", "remark"]);
     bench.speculation(&mut table).await?;
     println!("{table}");
-    let mut table = Table::new(&["ms to the first token", "p50", "remark"]);
+    let mut table = Table::new(&["tokens/s", "engine", "genai", "ratio", "remark"]);
+    bench.form(&mut table).await?;
+    println!("{table}");
+    let mut table = Table::new(&["ms to the first token", "p50", "genai", "remark"]);
     bench.turns(&mut table).await?;
     println!("{table}");
     if let Err(stragglers) = inference.stop(Duration::from_secs(10)).await {
@@ -97,6 +108,7 @@ async fn main() -> Result<()> {
 }
 
 struct Bench {
+    genai: Option<Peer>,
     floor: floor::Decoder,
     tokens: Tokens,
     handle: InferenceHandle,
@@ -161,7 +173,10 @@ impl Bench {
             speculation,
             ..ChatRequest::new(messages, tokens)
         };
-        let begun = Instant::now();
+        self.answer(request, Instant::now()).await
+    }
+
+    async fn answer(&self, request: ChatRequest, begun: Instant) -> Result<Answer> {
         let mut events = self.handle.chat().generate(request)?;
         let (mut text, mut prompt, mut first_ms) = (String::new(), (0, 0), None);
         while let Some(event) = events.recv().await {
@@ -193,7 +208,8 @@ impl Bench {
     }
 
     async fn prefill(&mut self, table: &mut Table, length: usize) -> Result<()> {
-        let (mut engine, mut bare) = (Sample::default(), Sample::default());
+        let (mut engine, mut bare, mut genai) =
+            (Sample::default(), Sample::default(), Sample::default());
         let mut counted = 0;
         for round in 0..=self.options.rounds {
             let (messages, ids) = self.prompt(length)?;
@@ -201,19 +217,31 @@ impl Bench {
             ensure!(answer.prompt_tokens == ids.len(), "both read the same");
             let begun = Instant::now();
             self.floor.feed(&ids, 0)?;
+            let bare_ms = ms(begun.elapsed());
+            let peer = self.genai.as_mut().map(|peer| peer.prefill(&ids));
+            let peer = peer.transpose()?;
             if round > 0 {
                 counted = ids.len();
                 let computed = (answer.prompt_tokens - answer.reused_tokens) as f64;
                 engine.push(computed / answer.first_ms * 1e3);
-                bare.push(ids.len() as f64 / ms(begun.elapsed()) * 1e3);
+                bare.push(ids.len() as f64 / bare_ms * 1e3);
+                if let Some(timed) = peer {
+                    genai.push(ids.len() as f64 / timed.ms * 1e3);
+                }
             }
         }
-        row(table, &format!("prompt of {counted}"), &engine, &bare);
+        row(
+            table,
+            &format!("prompt of {counted}"),
+            &engine,
+            &[&bare, &genai],
+        );
         Ok(())
     }
 
     async fn decode(&mut self, table: &mut Table, context: usize) -> Result<()> {
-        let (mut engine, mut bare) = (Sample::default(), Sample::default());
+        let (mut engine, mut bare, mut genai) =
+            (Sample::default(), Sample::default(), Sample::default());
         let tokens = self.options.tokens;
         for round in 0..=self.options.rounds {
             let (messages, ids) = self.prompt(context)?;
@@ -221,12 +249,26 @@ impl Bench {
             let token = self.floor.feed(&ids, 0)?;
             let begun = Instant::now();
             self.floor.decode(token, ids.len(), tokens - 1)?;
+            let bare_ms = ms(begun.elapsed());
+            let peer = self
+                .genai
+                .as_mut()
+                .map(|peer| peer.decode(&ids, tokens - 1));
+            let peer = peer.transpose()?;
             if round > 0 && answer.tokens > tokens / 2 {
                 engine.push(answer.rate());
-                bare.push((tokens - 1) as f64 / ms(begun.elapsed()) * 1e3);
+                bare.push((tokens - 1) as f64 / bare_ms * 1e3);
+                if let Some(timed) = peer {
+                    genai.push((tokens - 1) as f64 / timed.ms * 1e3);
+                }
             }
         }
-        row(table, &format!("answer at {context}"), &engine, &bare);
+        row(
+            table,
+            &format!("answer at {context}"),
+            &engine,
+            &[&bare, &genai],
+        );
         Ok(())
     }
 
@@ -256,7 +298,7 @@ impl Bench {
             engine.push(drawn as f64 / ms(begun.elapsed()) * 1e3);
         }
         let name = format!("{sessions} answers together, against one");
-        row(table, &name, &engine, &alone);
+        row(table, &name, &engine, &[&alone]);
         Ok(())
     }
 
@@ -291,8 +333,75 @@ impl Bench {
         Ok(())
     }
 
+    /// A call of a tool under its schema. Both are asked the same and may space their JSON differently, so tokens are counted of each.
+    async fn form(&mut self, table: &mut Table) -> Result<()> {
+        let schema = serde_json::json!({
+            "type": "object",
+            "properties": {
+                "tool": { "enum": ["set_brightness_of_lamp", "set_speed_of_fan"] },
+                "arguments": {
+                    "type": "object",
+                    "properties": {
+                        "thing": { "enum": ["living room desk lamp", "bedroom ceiling fan"] },
+                        "level_in_percent": { "type": "integer", "minimum": 0, "maximum": 100 },
+                        "transition_in_seconds": { "type": "integer", "minimum": 0, "maximum": 60 }
+                    },
+                    "required": ["thing", "level_in_percent", "transition_in_seconds"],
+                    "additionalProperties": false
+                }
+            },
+            "required": ["tool", "arguments"],
+            "additionalProperties": false
+        });
+        let (mut engine, mut genai) = (Sample::default(), Sample::default());
+        let (mut engine_ms, mut genai_ms) = (Sample::default(), Sample::default());
+        let mut tokens = (0, 0);
+        for round in 0..=self.options.rounds {
+            let messages = vec![say(
+                Role::User,
+                format!(
+                    "{round}: Dim the desk lamp in the living room to 40 percent over 5 seconds. Answer in JSON."
+                ),
+            )];
+            let request = ChatRequest {
+                form: Some(Form::JsonSchema(schema.clone())),
+                ..ChatRequest::new(messages.clone(), 96)
+            };
+            let begun = Instant::now();
+            let answer = self.answer(request, begun).await?;
+            serde_json::from_str::<serde_json::Value>(&answer.text)
+                .with_context(|| format!("not JSON: {}", answer.text))?;
+            let ids = self.tokens.of_text(&rendered(&messages))?;
+            let peer = self.genai.as_mut().map(|peer| peer.form(&ids, &schema, 96));
+            let peer = peer.transpose()?;
+            if round == 0 {
+                continue;
+            }
+            engine.push(answer.tokens as f64 / answer.all_ms * 1e3);
+            engine_ms.push(answer.all_ms);
+            tokens.0 = answer.tokens;
+            if let Some(timed) = peer {
+                genai.push(timed.tokens as f64 / timed.ms * 1e3);
+                genai_ms.push(timed.ms);
+                tokens.1 = timed.tokens;
+            }
+        }
+        let remark = format!(
+            "{} and {} tokens with the prompt's time; {} and {} ms a call",
+            tokens.0,
+            tokens.1,
+            number(engine_ms.p50()),
+            number(genai_ms.p50())
+        );
+        let ratio = number(engine.over(&genai).p50());
+        let cells = [number(engine.p50()), number(genai.p50()), ratio, remark];
+        table.row("a call of a tool under its schema", cells);
+        Ok(())
+    }
+
     async fn turns(&mut self, table: &mut Table) -> Result<()> {
         let (mut cold, mut warm) = (Sample::default(), Sample::default());
+        let mut genai = Sample::default();
         let mut reused = (0, 0);
         for _ in 0..self.options.rounds.min(3) {
             let (mut messages, _) = self.prompt(1400)?;
@@ -300,16 +409,26 @@ impl Bench {
             cold.push(first.first_ms);
             messages.push(say(Role::Assistant, first.text));
             messages.push(say(Role::User, "And then?".into()));
+            let messages_of_second = messages.clone();
             let second = self.ask(messages, 1, Speculation::Off).await?;
             reused = (second.reused_tokens, second.prompt_tokens);
+            if let Some(peer) = &mut self.genai {
+                let whole = self.tokens.of_text(&rendered(&messages_of_second))?;
+                let (kept, more) = whole.split_at(second.reused_tokens);
+                genai.push(peer.second(kept, more)?.ms);
+            }
             warm.push(second.first_ms);
         }
         let remark = format!("{} of {} tokens reused", reused.0, reused.1);
         table.row(
             "a prompt of 1400, cold",
-            [number(cold.p50()), String::new()],
+            [number(cold.p50()), String::new(), String::new()],
         );
-        table.row("its second turn", [number(warm.p50()), remark]);
+        let peer = match genai.is_empty() {
+            true => String::new(),
+            false => number(genai.p50()),
+        };
+        table.row("its second turn", [number(warm.p50()), peer, remark]);
         Ok(())
     }
 }
@@ -318,7 +437,11 @@ fn say(role: Role, content: String) -> ChatMessage {
     ChatMessage { role, content }
 }
 
-fn row(table: &mut Table, name: &str, engine: &Sample, other: &Sample) {
-    let ratio = number(engine.over(other).p50());
-    table.row(name, [number(engine.p50()), number(other.p50()), ratio]);
+/// Ours, then each of the others with our ratio to it. What was not measured is left empty.
+fn row(table: &mut Table, name: &str, engine: &Sample, others: &[&Sample]) {
+    let mut cells = vec![number(engine.p50())];
+    for other in others.iter().filter(|other| !other.is_empty()) {
+        cells.extend([number(other.p50()), number(engine.over(other).p50())]);
+    }
+    table.row(name, cells);
 }
