@@ -29,7 +29,7 @@ enum Role {
 struct Options {
     /// What to do.
     role: Role,
-    /// The line, as a [[device]] names it; with --make the name of the pseudo-terminal.
+    /// The line, as the configuration names it; with --make the name of the pseudo-terminal.
     line: String,
     /// Make a pseudo-terminal of that name.
     #[arg(long)]
