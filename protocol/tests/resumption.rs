@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use autoglm_protocol::{
     Config, Device, DeviceEvent, Host, HostEvent, LinkKind, LostReason, Reply, Request, RequestId,
-    SecretKey, Security, Value,
+    SecretKey, Security, Standing, Value,
 };
 use rand::Rng;
 use support::{DESCRIPTION, Faults, Pair};
@@ -223,4 +223,23 @@ fn one_end_alone_resumes_nothing() {
     let reason = LostReason::LinkChanged;
     assert_eq!(losses(&pair), (vec![reason], vec![reason]));
     assert!(pair.is_connected());
+}
+
+/// A packet that overtakes the Hello which makes its connection known is lost; it must not cost the second that is waited where
+/// nothing is known of the round trip, or links that live shorter than that never carry a message.
+#[test]
+fn a_link_of_half_a_second_is_enough_where_packets_overtake_hellos() {
+    const LIFE: Duration = Duration::from_millis(500);
+    let faults = Faults {
+        jitter: Duration::from_millis(30),
+        ..Faults::NONE
+    };
+    for seed in 0..500 {
+        let mut pair = pair(Duration::from_secs(60), false, faults, seed);
+        pair.connect();
+        move_to(&mut pair, LinkKind::Datagram { mtu: 244 });
+        pair.run_for(LIFE);
+        let standing = pair.host.standing();
+        assert_eq!(standing, Standing::Connected, "seed {seed}");
+    }
 }

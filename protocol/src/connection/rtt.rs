@@ -64,6 +64,16 @@ impl RttEstimator {
         self.rto = (smoothed + self.variation * 4).clamp(self.rto_min, self.rto_max);
     }
 
+    /// Takes a bound before the first sample: an answer of `bytes` came which may be to any of several packets, the first of them sent
+    /// `rtt_max` ago. That is no sample, but the first time-out need not be longer than one sample of that length gives (§2.2).
+    pub(crate) fn on_bound(&mut self, rtt_max: Duration, bytes: usize) {
+        let rto = rtt_max.saturating_mul(3).max(self.rto_min);
+        if self.smoothed.is_none() && rto < self.rto {
+            self.rto = rto;
+            self.measured_bytes = bytes;
+        }
+    }
+
     /// RFC 6298 §5.5.
     pub(crate) fn back_off(&mut self) {
         self.back_offs = (self.back_offs + 1).min(BACK_OFFS_MAX);

@@ -49,7 +49,7 @@ enum State {
         heard: Option<Identity>,
         interval: Duration,
         hellos_sent: u32,
-        hello_sent_at: Instant,
+        first_hello_at: Instant,
     },
     Established(Box<Established>),
     /// For good.
@@ -286,7 +286,7 @@ impl State {
             heard: None,
             interval: config.hello_interval_min,
             hellos_sent: 0,
-            hello_sent_at: Instant::ZERO,
+            first_hello_at: Instant::ZERO,
         }
     }
 }

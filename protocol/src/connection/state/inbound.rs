@@ -133,7 +133,7 @@ impl Connection {
             heard,
             interval,
             hellos_sent,
-            hello_sent_at,
+            first_hello_at,
         } = &mut self.state
         else {
             return;
@@ -144,8 +144,9 @@ impl Connection {
             self.hello_wanted = true;
             return;
         }
-        let round_trip = (*hellos_sent == 1).then(|| now.saturating_duration_since(*hello_sent_at));
-        self.establish(now, hello, version, round_trip);
+        let since_first = now.saturating_duration_since(*first_hello_at);
+        let answers_one = *hellos_sent == 1;
+        self.establish(now, hello, version, (since_first, answers_one));
     }
 
     fn establish(
@@ -153,7 +154,7 @@ impl Connection {
         now: Instant,
         hello: &Hello,
         version: u8,
-        round_trip: Option<Duration>,
+        (since_first, answers_one): (Duration, bool),
     ) {
         let peer = PeerInfo {
             boot_id: hello.identity.boot_id,
@@ -174,8 +175,10 @@ impl Connection {
             hello,
             &mut self.timers,
         );
-        if let Some(round_trip) = round_trip {
-            established.sender.rtt.on_sample(round_trip, Hello::BYTES);
+        match answers_one {
+            true => established.sender.rtt.on_sample(since_first, Hello::BYTES),
+            // Karn's rule: to which of our Hellos this is the answer is not known, but none is older than the first.
+            false => established.sender.rtt.on_bound(since_first, Hello::BYTES),
         }
         let prologue = self.prologue(hello);
         let handshake = Handshake::new(&self.security, self.role, &mut self.ephemerals, &prologue);

@@ -73,12 +73,14 @@ impl Connection {
                 heard,
                 interval,
                 hellos_sent,
-                hello_sent_at,
+                first_hello_at,
             } => {
                 self.timers.set(Timer::Hello, now + *interval);
                 *interval = (*interval * 2).min(self.config.hello_interval_max);
+                if *hellos_sent == 0 {
+                    *first_hello_at = now;
+                }
                 *hellos_sent += 1;
-                *hello_sent_at = now;
                 (false, *heard)
             }
         };
