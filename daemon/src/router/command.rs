@@ -17,9 +17,9 @@ use std::time::{Duration, Instant, SystemTime};
 use autoglm_drivers::port::{Answer, Port, PortError};
 use autoglm_protocol::{DeliveryState, FaultCode, Reply, Request, RequestFailure, RequestId};
 use serde_json::Value;
-use sha2::{Digest as _, Sha256};
 use tokio_util::task::TaskTracker;
 
+use super::identity::{digest, next_id, request_id};
 use super::outcome::{CommandError, Done, Outcome, Timings};
 use super::{Principal, permission};
 use crate::store::ledger::{Begin, Ledger, LedgerError};
@@ -449,62 +449,5 @@ fn not_taken(error: LedgerError) -> CommandError {
         error => CommandError::NotTaken {
             reason: error.to_string(),
         },
-    }
-}
-
-/// The device's name for a command: the first 64 bits of a SHA-256 of its id, so that a retry has the same one.
-fn request_id(command_id: &str) -> RequestId {
-    let hash = Sha256::digest(command_id.as_bytes());
-    let mut first = [0u8; 8];
-    first.copy_from_slice(&hash[..8]);
-    RequestId(u64::from_be_bytes(first))
-}
-
-/// The name under which a request is asked anew after the device refused it under `id`.
-fn next_id(id: RequestId) -> RequestId {
-    request_id(&format!("after {:016x}", id.0))
-}
-
-/// What the ledger compares to tell a duplicate from another command under the same id. Members of JSON objects count in the order
-/// of their names, in whatever order they were sent.
-fn digest(command: &Command) -> String {
-    let mut call = command.call.clone();
-    match &mut call.operation {
-        Operation::Invoke {
-            input: Some(value), ..
-        }
-        | Operation::Write { value, .. } => value.sort_all_objects(),
-        Operation::Invoke { input: None, .. } | Operation::Read { .. } => {}
-    }
-    let call = serde_json::to_vec(&call).unwrap_or_default();
-    let mut hash = Sha256::new();
-    hash.update(command.principal.to_string());
-    hash.update([0]);
-    hash.update(call);
-    hex::encode(hash.finalize())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::things::description::ThingId;
-
-    #[test]
-    fn the_order_of_members_does_not_make_another_command() {
-        let digest_of = |input| {
-            let call = Call {
-                thing: ThingId::new("urn:lamp").unwrap(),
-                operation: Operation::Invoke {
-                    action: "fade".into(),
-                    input: serde_json::from_str(input).unwrap(),
-                },
-            };
-            digest(&Command::fresh(Principal::Fleet, call))
-        };
-        assert_eq!(
-            digest_of(r#"{"to": {"b": 1, "a": 2}, "in": 3}"#),
-            digest_of(r#"{"in": 3, "to": {"a": 2, "b": 1}}"#)
-        );
-        assert_ne!(digest_of(r#"{"in": 3}"#), digest_of(r#"{"in": 4}"#));
     }
 }

@@ -12,6 +12,7 @@
 pub mod command;
 pub mod comprehension;
 pub mod conversation;
+mod identity;
 pub mod outcome;
 pub mod permission;
 pub mod speech;
