@@ -87,6 +87,7 @@ pub async fn run(config: Config, own_uid: u32, stop: CancellationToken) -> anyho
         embedding: config.inference.embedding.clone(),
         chat: config.inference.chat.clone(),
         vad: config.inference.vad.clone(),
+        generic: config.inference.generic.clone(),
         context_tokens: config.inference.context_tokens,
         chat_sessions: config.inference.chat_sessions,
         threads: config.inference.threads,
@@ -335,6 +336,7 @@ fn providers(config: &Config, store: &Store) -> ProvidersConfig {
             .map(|(name, settings)| (name.clone(), policy(settings)))
             .collect(),
         verdicts: Some(Verdicts::new(store.handle())),
+        fixed: None,
     }
 }
 

@@ -12,6 +12,7 @@ pub mod config;
 pub mod control;
 pub mod foreign;
 pub mod inference;
+pub mod install;
 pub mod link;
 pub mod logging;
 pub mod notify;

@@ -10,6 +10,7 @@ use tokio::sync::watch;
 use crate::foreign::{SourceStatus, Sources};
 use crate::inference::InferenceHandle;
 use crate::inference::error::LoadError;
+use crate::inference::examine::{Examined, Known};
 use crate::inference::providers::outcome::Compiled;
 use crate::inference::providers::{Candidate, Choice, Found, Measured, Tried, candidate};
 use crate::inference::status::{ModelState, ModelStatus};
@@ -99,6 +100,7 @@ impl StatusSource {
             "models": models,
             "providers": inference.providers.iter().flat_map(self::providers).collect::<Vec<Value>>(),
             "fallbacks": inference.fallbacks,
+            "model_dirs": self.inference.model_dirs(),
             "links": links,
             "things": {"known": things.len(), "online": online, "understood": *self.understood.borrow()},
             "fleet": self.fleet.as_ref().map_or_else(|| json!({"state": "off"}), fleet),
@@ -198,6 +200,26 @@ pub fn choice(choice: &Choice) -> Value {
         told["measured"] = self::measured(measured);
     }
     told
+}
+
+/// A bundle on disk, used or not.
+#[must_use]
+pub fn bundle(bundle: &Known) -> Value {
+    let mut told = json!({"name": bundle.name, "dir": bundle.dir, "title": bundle.title, "licence": bundle.licence, "bytes": bundle.bytes});
+    if let Some(task) = bundle.task {
+        told["task"] = json!(task.as_str());
+    }
+    if let Some(problem) = &bundle.problem {
+        told["problem"] = json!(problem);
+    }
+    told
+}
+
+/// What was found out about a bundle.
+#[must_use]
+pub fn examined(examined: &Examined) -> Value {
+    serde_json::to_value(examined)
+        .unwrap_or_else(|error| json!({"name": examined.name, "problem": error.to_string()}))
 }
 
 fn tried(tried: &Tried) -> Value {

@@ -19,13 +19,15 @@ const CRATES: [(&str, &[&str]); 4] = [
 ];
 
 /// The daemon's modules, and which of them each may use. What is not listed is forbidden. `app` knows every module.
-const MODULES: [(&str, &[&str]); 15] = [
+const MODULES: [(&str, &[&str]); 16] = [
     // Knows nobody.
     ("logging", &[]),
     ("config", &[]),
     ("store", &[]),
     // Remembers what was measured of execution providers.
     ("inference", &["store"]),
+    // Puts bundles in their place; reads their `model.toml` as the engine does.
+    ("install", &["inference"]),
     ("things", &[]),
     // Supervisors introduce devices to the registry, and remember their descriptions.
     ("link", &["config", "store", "things"]),
@@ -66,13 +68,22 @@ const MODULES: [(&str, &[&str]); 15] = [
     // that the man pages come from one definition; it names the configuration's default path and the log formats.
     (
         "cli",
-        &["config", "control", "logging", "things", "understanding"],
+        &[
+            "config",
+            "control",
+            "install",
+            "logging",
+            "things",
+            "understanding",
+        ],
     ),
 ];
 
 /// What the command line may use of other modules: types and pure functions, never an owner of state.
-const CLI_USES: [&str; 8] = [
+const CLI_USES: [&str; 9] = [
     "config",
+    // Files alone: no model is opened by it.
+    "install",
     "logging::LogFormat",
     "control::dbus::client",
     "control::dbus::names",

@@ -103,7 +103,7 @@ pub enum Command {
     /// List the serial ports of this machine, with the address to configure and who uses them; needs no daemon
     Ports,
 
-    /// List the models and what they run on, or try that again
+    /// List the models and what they run on; add, check, measure and remove bundles
     Models {
         /// What to do; `list` when left out
         #[command(subcommand)]
@@ -279,6 +279,55 @@ pub enum ModelsCommand {
         /// The bundle's name
         model: String,
     },
+    /// Put a bundle where the daemon finds it: from a directory, or from a repository of the Hugging Face hub
+    ///
+    /// Every file is compared with the SHA-256 in the bundle's model.toml, and nothing is left behind when it does not succeed. Needs no
+    /// daemon. HF_ENDPOINT names another hub, HF_TOKEN lets you in.
+    Add(AddArgs),
+    /// Check the files, load the model and run its probe; all bundles when none is named
+    Verify {
+        /// The bundle's name
+        model: Option<String>,
+    },
+    /// Load a model by itself and measure it: time, memory, speed
+    Benchmark {
+        /// The bundle's name
+        model: String,
+    },
+    /// Delete a bundle
+    Remove(RemoveArgs),
+}
+
+/// `models add`.
+#[derive(Debug, Clone, Args)]
+pub struct AddArgs {
+    /// A directory with a model.toml, or OWNER/REPOSITORY
+    pub source: String,
+    /// Where it goes; the last of the daemon's inference.model_dirs when left out
+    #[arg(long, value_name = "DIRECTORY")]
+    pub dir: Option<PathBuf>,
+    /// A branch, tag or commit of the repository
+    #[arg(long)]
+    pub revision: Option<String>,
+    /// Take the place of a bundle of the same name
+    #[arg(long)]
+    pub replace: bool,
+}
+
+/// `models remove`.
+#[derive(Debug, Clone, Args)]
+pub struct RemoveArgs {
+    /// The bundle's name
+    pub model: String,
+    /// Where it is; where the daemon finds it when left out
+    #[arg(long, value_name = "DIRECTORY")]
+    pub dir: Option<PathBuf>,
+    /// Even if the daemon's configuration names it
+    #[arg(long)]
+    pub force: bool,
+    /// Do not ask back
+    #[arg(long, short)]
+    pub yes: bool,
 }
 
 /// `key`.
@@ -327,7 +376,7 @@ fn after_help() -> String {
         "Exit codes:\n{}
 JSON (--json):
   Standard output gets one object with \"version\": 1 and one member named after what it is:
-  status, things, thing, links, ports, models, providers, probe, result, sessions, turns, deleted, key
+  status, things, thing, links, ports, models, providers, probe, added, removed, verified, benchmark, result, sessions, turns, deleted, key
   or ready. `chat` prints one object a line: version, session and the event (understood, executed, delta, done,
   failed) with its members. A failure goes to standard error as \"error\": code, message,
   causes, hint. Members may be added within a version; none is renamed or removed.
@@ -335,6 +384,7 @@ JSON (--json):
 Environment:
   AUTOGLM_BUS      the default for --bus
   AUTOGLM_SESSION  the default for chat --session
+  HF_ENDPOINT      the hub of models add; HF_TOKEN lets you in
   NO_COLOR         no colours",
         Exit::help()
     )

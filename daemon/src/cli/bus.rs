@@ -221,6 +221,33 @@ impl Daemon {
         object(&choice.map_err(|error| self.failure(&error))?)
     }
 
+    /// All bundles that the daemon finds.
+    ///
+    /// # Errors
+    /// What the daemon said.
+    pub async fn bundles(&self) -> Result<Vec<Map<String, Json>>, Failure> {
+        let bundles = self.manager.list_bundles().await;
+        objects(&bundles.map_err(|error| self.failure(&error))?)
+    }
+
+    /// Has the daemon try a bundle: digests, loading, probe.
+    ///
+    /// # Errors
+    /// What the daemon said.
+    pub async fn verify_model(&self, model: &str) -> Result<Map<String, Json>, Failure> {
+        let examined = self.manager.verify_model(model).await;
+        object(&examined.map_err(|error| self.failure(&error))?)
+    }
+
+    /// Has the daemon measure a bundle.
+    ///
+    /// # Errors
+    /// What the daemon said.
+    pub async fn benchmark_model(&self, model: &str) -> Result<Map<String, Json>, Failure> {
+        let examined = self.manager.benchmark_model(model).await;
+        object(&examined.map_err(|error| self.failure(&error))?)
+    }
+
     /// All conversations.
     ///
     /// # Errors

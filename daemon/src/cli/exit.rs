@@ -12,9 +12,9 @@ pub enum Exit {
     Internal = 1,
     /// The command line (or an argument that the daemon refused) is not usable.
     Usage = 2,
-    /// The bus or the daemon is not there, or does not answer.
+    /// The bus, the daemon or (for `models add`) the hub is not there, or does not answer.
     Unreachable = 3,
-    /// No such thing, action, property or conversation; or a title that several things share.
+    /// No such thing, action, property, conversation or model; or a title that several things share.
     Unknown = 4,
     /// A value that the thing does not take, or a sentence that is not taken.
     InvalidValue = 5,
@@ -28,13 +28,15 @@ pub enum Exit {
     Asked = 9,
     /// `chat TEXT` only: it was understood, and must not or cannot be carried out.
     Refused = 10,
+    /// `models` only: a bundle is damaged, or does not compute what it should.
+    Unsound = 11,
     /// Ctrl-C (128 + SIGINT, as shells report it).
     Interrupted = 130,
 }
 
 impl Exit {
     /// All of them, in the order of their numbers.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::Success,
         Self::Internal,
         Self::Usage,
@@ -46,6 +48,7 @@ impl Exit {
         Self::Unavailable,
         Self::Asked,
         Self::Refused,
+        Self::Unsound,
         Self::Interrupted,
     ];
 
@@ -56,16 +59,19 @@ impl Exit {
             Self::Success => "done",
             Self::Internal => "a fault that has no number of its own",
             Self::Usage => "the command line is not usable",
-            Self::Unreachable => "the bus or the daemon is not there, or does not answer",
+            Self::Unreachable => "the bus, the daemon or the hub is not there, or does not answer",
             Self::Unknown => {
-                "no such thing, action, property or conversation; or an ambiguous title"
+                "no such thing, action, property, conversation or model; or an ambiguous title"
             }
             Self::InvalidValue => "a value that the thing does not take",
             Self::Device => "the device is not connected, refused, failed or did not answer",
             Self::Denied => "you may not do this",
-            Self::Unavailable => "busy, or a model, the store or Bluetooth is not available (yet)",
+            Self::Unavailable => {
+                "busy or in use; a model, the store, Bluetooth or disk space is not available (yet)"
+            }
             Self::Asked => "chat TEXT: a question came back",
             Self::Refused => "chat TEXT: understood, but must not or cannot be carried out",
+            Self::Unsound => "models: a bundle is damaged, or does not compute what it should",
             Self::Interrupted => "interrupted by Ctrl-C",
         }
     }
@@ -75,7 +81,7 @@ impl Exit {
     pub fn of_error(name: &str) -> Self {
         match name {
             "InvalidArgument" | "Conflict" | "NotTaken" => Self::Usage,
-            "UnknownThing" | "NotOffered" => Self::Unknown,
+            "UnknownThing" | "UnknownModel" | "NotOffered" => Self::Unknown,
             "InvalidValue" | "InvalidSentence" => Self::InvalidValue,
             "NotConnected" | "DeviceFault" | "NoAnswer" | "Interrupted" => Self::Device,
             "AccessDenied" => Self::Denied,
@@ -84,6 +90,7 @@ impl Exit {
             | "StoreUnavailable"
             | "ModelUnavailable"
             | "BluetoothUnavailable" => Self::Unavailable,
+            "UnsoundModel" => Self::Unsound,
             _ => Self::Internal,
         }
     }

@@ -1,21 +1,23 @@
 //! `autoglmctl`: the command line, a client of the D-Bus API and of nothing else.
 //!
-//! It opens no store, no port and no model; whatever it shows of them came from the daemon, and whatever it judges (types of what was
+//! It opens no store, no port and no model (though `models add` and `remove` move their files); whatever it shows of them came from the daemon, and whatever it judges (types of what was
 //! typed, names that nearly match) the daemon judges again. In reading order:
 //!
 //! - [`args`]: the command line, with its help; [`daemon_args`]: that of `autoglm-edged`;
 //! - [`exit`] and [`failure`]: the numbers that a run ends with, and what is told about it;
 //! - [`bus`]: the daemon as calls and snapshots; [`target`]: names to things; [`input`]: typed text to JSON;
 //! - [`output`], [`table`], [`text`]: standard output for data, standard error for the rest;
-//! - one file for each family of commands: [`state`], [`models`], [`things`], [`command`], [`chat`], [`sessions`], [`bluetooth`], [`key`], [`ports`],
+//! - one file for each family of commands: [`state`], [`models`] with [`bundles`] and [`examine`], [`things`], [`command`], [`chat`], [`sessions`], [`bluetooth`], [`key`], [`ports`],
 //!   [`generate`].
 
 pub mod args;
 pub mod bluetooth;
+pub mod bundles;
 pub mod bus;
 pub mod chat;
 pub mod command;
 pub mod daemon_args;
+pub mod examine;
 pub mod exit;
 pub mod failure;
 pub mod generate;
@@ -35,7 +37,7 @@ use std::process::ExitCode;
 
 use clap::Parser as _;
 
-use self::args::{Cli, Command, Global};
+use self::args::{Cli, Command, Global, ModelsCommand};
 use self::bus::Daemon;
 use self::exit::Exit;
 use self::failure::Failure;
@@ -80,6 +82,10 @@ fn run(cli: Cli, output: &mut Output) -> Result<Exit, Failure> {
         match cli.command {
             // A conversation does not end with the answer that Ctrl-C ends.
             Command::Chat(args) => chat::run(&cli.global, args, output).await,
+            // What it has begun is taken back first.
+            Command::Models {
+                command: Some(ModelsCommand::Add(args)),
+            } => bundles::add(&cli.global, args, output).await,
             command => tokio::select! {
                 result = dispatch(&cli.global, command, output) => result,
                 result = tokio::signal::ctrl_c() => match result {
@@ -97,6 +103,12 @@ fn run(cli: Cli, output: &mut Output) -> Result<Exit, Failure> {
 async fn dispatch(global: &Global, command: Command, output: &mut Output) -> Result<Exit, Failure> {
     if let Command::Wait(args) = command {
         return state::wait(global, &args, output).await;
+    }
+    if let Command::Models {
+        command: Some(ModelsCommand::Remove(args)),
+    } = command
+    {
+        return bundles::remove(global, args, output).await;
     }
     let global = &patience(global, &command);
     let daemon = connect(global).await?;
@@ -140,7 +152,11 @@ fn patience(global: &Global, command: &Command) -> Global {
     let is_probe = matches!(
         command,
         Command::Models {
-            command: Some(args::ModelsCommand::Probe { .. })
+            command: Some(
+                ModelsCommand::Probe { .. }
+                    | ModelsCommand::Verify { .. }
+                    | ModelsCommand::Benchmark { .. }
+            )
         }
     );
     Global {

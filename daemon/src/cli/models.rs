@@ -6,6 +6,7 @@ use serde_json::{Map, Value as Json, json};
 
 use super::args::ModelsCommand;
 use super::bus::Daemon;
+use super::examine;
 use super::exit::Exit;
 use super::failure::Failure;
 use super::output::{Form, Output};
@@ -53,6 +54,18 @@ pub async fn run(
                 Form::Json => output.json("probe", &json!(choice))?,
                 Form::Text => output.text(&probe_text(&model, &Json::Object(choice)))?,
             }
+        }
+        ModelsCommand::Verify { model } => {
+            return examine::verify(daemon, model.as_deref(), output).await;
+        }
+        ModelsCommand::Benchmark { model } => {
+            return examine::benchmark(daemon, &model, output).await;
+        }
+        ModelsCommand::Add(_) | ModelsCommand::Remove(_) => {
+            return Err(Failure::new(
+                Exit::Internal,
+                "this command has a road of its own",
+            ));
         }
     }
     Ok(Exit::Success)

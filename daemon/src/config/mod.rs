@@ -124,6 +124,8 @@ pub struct InferenceSettings {
     pub chat: String,
     /// Bundle that notices speech.
     pub vad: String,
+    /// Bundles that take and give plain tensors.
+    pub generic: Vec<String>,
     /// Longest conversation that the model sees, in tokens.
     pub context_tokens: usize,
     /// Conversations that are answered at a time.

@@ -140,6 +140,8 @@ pub struct RawInference {
     pub chat: String,
     /// Bundle that notices speech.
     pub vad: String,
+    /// Bundles that take and give plain tensors. Default: none.
+    pub generic: Vec<String>,
     /// Longest conversation that the model sees, in tokens. Default 2048: up to 95 MB of key-value cache for each conversation with
     /// the default model, taken as it grows.
     pub context_tokens: usize,
@@ -174,6 +176,7 @@ impl Default for RawInference {
             embedding: "all-minilm-l6-v2-int8".to_owned(),
             chat: "smollm2-135m-instruct-int4".to_owned(),
             vad: "silero-vad".to_owned(),
+            generic: Vec::new(),
             context_tokens: 2048,
             chat_sessions: 8,
             context_cache_mib: 256,

@@ -12,6 +12,9 @@ use super::fleet;
 use super::raw::RawConfig;
 use super::{Bus, Config, InferenceSettings, SessionSettings};
 
+/// Most bundles of plain tensors: each takes a thread.
+const GENERIC_MAX: usize = 16;
+
 /// Why a configuration cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
@@ -157,11 +160,16 @@ pub(super) fn validate(raw: RawConfig, path: &Path) -> Result<Config, ConfigErro
         let cores = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
         NonZeroUsize::new(cores / 2).unwrap_or(NonZeroUsize::MIN)
     });
-    for (key, bundle) in [
+    let named = [
         ("inference.embedding", &raw.inference.embedding),
         ("inference.chat", &raw.inference.chat),
         ("inference.vad", &raw.inference.vad),
-    ] {
+    ];
+    let generic = raw.inference.generic.iter();
+    for (key, bundle) in named
+        .into_iter()
+        .chain(generic.map(|bundle| ("inference.generic", bundle)))
+    {
         if bundle.is_empty() || bundle.contains(['/', '\\']) || bundle.starts_with('.') {
             return Err(reject.value(
                 key,
@@ -169,6 +177,15 @@ pub(super) fn validate(raw: RawConfig, path: &Path) -> Result<Config, ConfigErro
                 "must be the name of a bundle's directory, not a path",
             ));
         }
+    }
+    let mut generic = raw.inference.generic.clone();
+    generic.sort();
+    if let Some(pair) = generic.windows(2).find(|pair| pair[0] == pair[1]) {
+        return Err(reject.value("inference.generic", &pair[0], "must be named once"));
+    }
+    if generic.len() > GENERIC_MAX {
+        let allowed = format!("must be at most {GENERIC_MAX} bundles");
+        return Err(reject.value("inference.generic", generic.len(), allowed));
     }
     let providers = super::providers::validate(&reject, &raw.inference)?;
     Ok(Config {
@@ -193,6 +210,7 @@ pub(super) fn validate(raw: RawConfig, path: &Path) -> Result<Config, ConfigErro
             embedding: raw.inference.embedding,
             chat: raw.inference.chat,
             vad: raw.inference.vad,
+            generic: raw.inference.generic,
             context_tokens: reject.count(
                 "inference.context_tokens",
                 raw.inference.context_tokens,

@@ -13,13 +13,16 @@ use std::{
 use sha2::{Digest, Sha256};
 use thiserror::Error;
 
-use super::manifest::{ChatGraph, FORMAT, Graph, Manifest, Task};
+use super::{
+    arrays::Values,
+    manifest::{ChatGraph, Dimension, FORMAT, Graph, Manifest, Task, TensorsGraph},
+};
 
 /// The file that makes a directory a bundle.
 pub const MANIFEST_FILE: &str = "model.toml";
 
 /// Longest `model.toml` that is read. Chosen because the largest of ours, which lists 124 tensors, has some 12 kB.
-const MANIFEST_BYTES_MAX: u64 = 1 << 20;
+pub const MANIFEST_BYTES_MAX: u64 = 1 << 20;
 
 /// Largest probe that is read; the probes are a few kB, one second of sound as JSON some 300 kB.
 const PROBE_BYTES_MAX: u64 = 16 << 20;
@@ -115,23 +118,28 @@ impl Bundle {
     /// Every [`BundleError`] but [`BundleError::Digest`].
     pub fn open(dir: &Path) -> Result<Self, BundleError> {
         let path = dir.join(MANIFEST_FILE);
-        let text = read_limited(&path, MANIFEST_BYTES_MAX)?;
-        let text = String::from_utf8(text).map_err(|error| BundleError::Value {
-            path: path.clone(),
-            key: "the text".into(),
-            expected: "UTF-8".into(),
-            actual: error.to_string(),
-        })?;
-        let manifest: Manifest = toml::from_str(&text).map_err(|source| BundleError::Syntax {
-            path: path.clone(),
-            source: Box::new(source),
-        })?;
         let bundle = Self {
             dir: dir.to_path_buf(),
-            manifest,
+            manifest: parse(&path, read_limited(&path, MANIFEST_BYTES_MAX)?)?,
         };
         bundle.check(&path)?;
         bundle.check_files(&path)?;
+        Ok(bundle)
+    }
+
+    /// A bundle that is to come to lie in `parent`, by its `model.toml` alone: everything is checked that needs no other file. `origin` is
+    /// where the text came from, for errors.
+    ///
+    /// # Errors
+    /// [`BundleError::Syntax`], [`BundleError::Format`], [`BundleError::Value`], [`BundleError::Escapes`].
+    pub fn announced(parent: &Path, origin: &Path, text: Vec<u8>) -> Result<Self, BundleError> {
+        let manifest = parse(origin, text)?;
+        let bundle = Self {
+            dir: parent.join(&manifest.name),
+            manifest,
+        };
+        bundle.check(origin)?;
+        bundle.check_names(origin)?;
         Ok(bundle)
     }
 
@@ -243,7 +251,8 @@ impl Bundle {
                 ));
             }
         }
-        if manifest.task != Task::Vad && manifest.tokenizer.is_none() {
+        let reads_text = matches!(manifest.task, Task::Chat | Task::Embedding);
+        if reads_text && manifest.tokenizer.is_none() {
             return Err(value("tokenizer", "a table".into(), "absent".into()));
         }
         if manifest.task == Task::Chat && manifest.template.is_none() {
@@ -253,6 +262,10 @@ impl Bundle {
             if count == 0 || count > COUNT_MAX {
                 return Err(value(key, format!("1 to {COUNT_MAX}"), count.to_string()));
             }
+        }
+        if let Graph::Tensors(graph) = &manifest.graph {
+            check_tensors(graph)
+                .map_err(|(key, expected, actual)| value(&key, expected, actual))?;
         }
         if let Some(ChatGraph { kv_type, .. }) = manifest.graph.chat()
             && !["f32", "f16"].contains(&kv_type.as_str())
@@ -266,7 +279,25 @@ impl Bundle {
         Ok(())
     }
 
+    /// No name leads out of the bundle.
+    fn check_names(&self, manifest_path: &Path) -> Result<(), BundleError> {
+        let escapes = |name: &String| {
+            let is_inside = Path::new(name)
+                .components()
+                .all(|part| matches!(part, Component::Normal(_)));
+            name.is_empty() || !is_inside
+        };
+        match self.manifest.files.keys().find(|name| escapes(name)) {
+            Some(name) => Err(BundleError::Escapes {
+                path: manifest_path.into(),
+                name: name.clone(),
+            }),
+            None => Ok(()),
+        }
+    }
+
     fn check_files(&self, manifest_path: &Path) -> Result<(), BundleError> {
+        self.check_names(manifest_path)?;
         let read = |path: &Path| {
             let path = path.to_path_buf();
             move |source| BundleError::Read { path, source }
@@ -277,13 +308,6 @@ impl Bundle {
                 path: manifest_path.into(),
                 name,
             };
-            if name.is_empty()
-                || !Path::new(name)
-                    .components()
-                    .all(|part| matches!(part, Component::Normal(_)))
-            {
-                return Err(escapes(name.clone()));
-            }
             let path = self.path(name);
             let real = path.canonicalize().map_err(read(&path))?;
             if !real.starts_with(&root) {
@@ -302,6 +326,19 @@ impl Bundle {
     }
 }
 
+fn parse(path: &Path, text: Vec<u8>) -> Result<Manifest, BundleError> {
+    let text = String::from_utf8(text).map_err(|error| BundleError::Value {
+        path: path.into(),
+        key: "the text".into(),
+        expected: "UTF-8".into(),
+        actual: error.to_string(),
+    })?;
+    toml::from_str(&text).map_err(|source| BundleError::Syntax {
+        path: path.into(),
+        source: Box::new(source),
+    })
+}
+
 fn counts(graph: &Graph) -> Vec<(&'static str, usize)> {
     match graph {
         Graph::Chat(graph) | Graph::Optimum(graph) => vec![
@@ -315,6 +352,12 @@ fn counts(graph: &Graph) -> Vec<(&'static str, usize)> {
             ("graph.dimensions", graph.dimensions),
             ("graph.max_tokens", graph.max_tokens),
         ],
+        Graph::Tensors(graph) => {
+            let limits = graph.dimensions.values();
+            limits
+                .map(|limits| ("graph.dimensions (max)", limits.max))
+                .collect()
+        }
         Graph::Vad(graph) => {
             let elements = graph
                 .state_shape
@@ -327,6 +370,65 @@ fn counts(graph: &Graph) -> Vec<(&'static str, usize)> {
                 ("graph.state_shape (elements)", elements),
             ]
         }
+    }
+}
+
+/// Key, expected, actual.
+type Wrong = (String, String, String);
+
+/// Every type is one that can be fed, every free dimension of an input has limits, and a batch is first everywhere.
+fn check_tensors(graph: &TensorsGraph) -> Result<(), Wrong> {
+    let sides = [("inputs", &graph.inputs), ("outputs", &graph.outputs)];
+    for (side, tensors) in sides {
+        if tensors.is_empty() {
+            return Err((
+                format!("graph.{side}"),
+                "at least one".into(),
+                "none".into(),
+            ));
+        }
+        for (name, facts) in tensors {
+            let key = format!("graph.{side}.{name}");
+            if Values::element_bytes(&facts.element_type).is_none() {
+                return Err((
+                    key,
+                    "f32, f64, f16, i64, i32, i16, i8, u8 or bool".into(),
+                    format!("{:?}", facts.element_type),
+                ));
+            }
+            let unlimited = facts.shape.iter().find(|dimension| {
+                matches!(dimension, Dimension::Free(name) if !graph.dimensions.contains_key(name))
+            });
+            if let Some(unlimited) = unlimited.filter(|_| side == "inputs") {
+                return Err((
+                    key,
+                    format!("limits in graph.dimensions.{unlimited:?}"),
+                    "none".into(),
+                ));
+            }
+            let is_batch = |first: Option<&Dimension>, batch: &String| matches!(first, Some(Dimension::Free(name)) if name == batch);
+            if let Some(batch) = &graph.batch
+                && !is_batch(facts.shape.first(), batch)
+            {
+                return Err((
+                    key,
+                    format!("a first dimension {batch:?}, as graph.batch says"),
+                    format!("{:?}", facts.shape),
+                ));
+            }
+        }
+    }
+    match graph
+        .dimensions
+        .iter()
+        .find(|(_, limits)| limits.min > limits.max)
+    {
+        Some((name, limits)) => Err((
+            format!("graph.dimensions.{name}"),
+            "min not above max".into(),
+            format!("{} to {}", limits.min, limits.max),
+        )),
+        None => Ok(()),
     }
 }
 

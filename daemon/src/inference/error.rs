@@ -221,6 +221,16 @@ pub enum ProveError {
     /// The bundle cannot be used, or nobody can run it.
     #[error(transparent)]
     Load(Box<LoadError>),
+    /// The bundle failed where it was tried by itself.
+    #[error("{name} failed at {stage}: {message}")]
+    Unsound {
+        /// The bundle's name.
+        name: String,
+        /// How far it came.
+        stage: String,
+        /// What was said, or how the process ended.
+        message: String,
+    },
     /// Inference is being stopped.
     #[error("inference is stopping")]
     Stopped,
@@ -316,6 +326,22 @@ pub enum InferenceError {
         expected: usize,
         /// Number of values there.
         actual: usize,
+    },
+    /// A tensor of the request is not what the bundle says.
+    #[error("the input {name:?} is {actual}, expected {expected}")]
+    Tensor {
+        /// The input.
+        name: String,
+        /// What would fit.
+        expected: String,
+        /// What it is.
+        actual: String,
+    },
+    /// The graph ran, and what came out is not what the bundle says.
+    #[error("the graph did not keep to its bundle: {what}")]
+    Outputs {
+        /// Which output, and in what way.
+        what: String,
     },
     /// The model did not become ready in time.
     #[error("the {task} model was not ready after {waited_ms} ms: {state}")]

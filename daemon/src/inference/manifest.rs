@@ -4,15 +4,15 @@
 //! reader. Unknown keys are refused, so that a misspelt key is an error and not a silently ignored wish. `origin` and
 //! `parity` are for people and for the tool that builds bundles; the daemon keeps them unread.
 
-use std::{collections::BTreeMap, fmt};
+use std::{collections::BTreeMap, fmt, ops::RangeInclusive};
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 /// The one format number that this daemon reads.
 pub const FORMAT: u32 = 1;
 
 /// What a model does.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Task {
     /// Sentences to vectors.
@@ -21,6 +21,8 @@ pub enum Task {
     Chat,
     /// Sound to the probability of speech.
     Vad,
+    /// Named tensors to named tensors.
+    Generic,
 }
 
 impl Task {
@@ -30,6 +32,7 @@ impl Task {
             Self::Embedding => "embedding",
             Self::Chat => "chat",
             Self::Vad => "vad",
+            Self::Generic => "generic",
         }
     }
 }
@@ -151,6 +154,9 @@ pub enum Graph {
     /// 16 kHz sound to a probability, with a state handed from chunk to chunk.
     #[serde(rename = "silero-v5")]
     Vad(VadGraph),
+    /// Named tensors in and out, without a meaning of their own.
+    #[serde(rename = "tensors")]
+    Tensors(TensorsGraph),
 }
 
 impl Graph {
@@ -160,6 +166,7 @@ impl Graph {
             Self::Chat(_) | Self::Optimum(_) => Task::Chat,
             Self::Embedding(_) => Task::Embedding,
             Self::Vad(_) => Task::Vad,
+            Self::Tensors(_) => Task::Generic,
         }
     }
 
@@ -167,7 +174,7 @@ impl Graph {
     pub fn chat(&self) -> Option<&ChatGraph> {
         match self {
             Self::Chat(graph) | Self::Optimum(graph) => Some(graph),
-            Self::Embedding(_) | Self::Vad(_) => None,
+            Self::Embedding(_) | Self::Vad(_) | Self::Tensors(_) => None,
         }
     }
 
@@ -177,6 +184,7 @@ impl Graph {
             Self::Chat(graph) | Self::Optimum(graph) => &graph.file,
             Self::Embedding(graph) => &graph.file,
             Self::Vad(graph) => &graph.file,
+            Self::Tensors(graph) => &graph.file,
         }
     }
 
@@ -186,6 +194,7 @@ impl Graph {
             Self::Chat(graph) | Self::Optimum(graph) => &graph.inputs,
             Self::Embedding(graph) => &graph.inputs,
             Self::Vad(graph) => &graph.inputs,
+            Self::Tensors(graph) => &graph.inputs,
         }
     }
 
@@ -195,6 +204,7 @@ impl Graph {
             Self::Chat(graph) | Self::Optimum(graph) => &graph.outputs,
             Self::Embedding(graph) => &graph.outputs,
             Self::Vad(graph) => &graph.outputs,
+            Self::Tensors(graph) => &graph.outputs,
         }
     }
 }
@@ -291,4 +301,54 @@ pub struct VadGraph {
     pub inputs: BTreeMap<String, TensorFacts>,
     /// Declared outputs.
     pub outputs: BTreeMap<String, TensorFacts>,
+}
+
+/// Layout `tensors`: whatever the inputs and outputs say. A free dimension has one extent in all inputs of a request.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TensorsGraph {
+    /// The graph's file.
+    pub file: String,
+    /// The free dimension that is the first one of every input and output, and whose rows do not touch each other: requests are run
+    /// together up to its `max`. Absent: each request is run by itself.
+    pub batch: Option<String>,
+    /// Limits of every free dimension of the inputs.
+    #[serde(default)]
+    pub dimensions: BTreeMap<String, DimensionLimits>,
+    /// Declared inputs.
+    pub inputs: BTreeMap<String, TensorFacts>,
+    /// Declared outputs.
+    pub outputs: BTreeMap<String, TensorFacts>,
+}
+
+/// Limits of a free dimension, both inclusive.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DimensionLimits {
+    /// Least extent.
+    #[serde(default = "one")]
+    pub min: usize,
+    /// Largest extent.
+    pub max: usize,
+}
+
+fn one() -> usize {
+    1
+}
+
+impl TensorsGraph {
+    /// What a free dimension may be; a name that has no limits takes nothing.
+    pub fn range(&self, dimension: &str) -> RangeInclusive<usize> {
+        match self.dimensions.get(dimension) {
+            Some(limits) => limits.min..=limits.max,
+            None => RangeInclusive::new(1, 0),
+        }
+    }
+
+    /// Most rows of a run; 1 where there is no batch.
+    pub fn rows_max(&self) -> usize {
+        self.batch
+            .as_deref()
+            .map_or(1, |batch| *self.range(batch).end())
+    }
 }

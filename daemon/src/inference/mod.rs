@@ -5,10 +5,11 @@
 //! sessions or doors, and nothing here blocks the async runtime: the handles await, the models' threads compute.
 //!
 //! Read in this order: [`manifest`] and [`bundle`] (what a model is on disk), [`runtime`] (ONNX Runtime), [`providers`] (what it runs on),
-//! [`status`], `slot` (a model's thread), then the engines [`embedder`], [`chat`] and [`vad`]. [`probe`] is the proof that a loaded model
-//! computes the right thing.
+//! [`status`], `slot` (a model's thread), then the engines [`embedder`], [`chat`], [`vad`] and [`generic`]. [`probe`] is the proof that a loaded model
+//! computes the right thing, [`examine`] what a person asks about a bundle.
 
 use std::{
+    collections::BTreeMap,
     num::NonZeroUsize,
     path::PathBuf,
     sync::{
@@ -30,6 +31,8 @@ use self::{
     chat::{Chat, ChatHandle, ChatJob, SnapshotConfig},
     embedder::{EmbedJob, Embedder, EmbedderHandle},
     error::{InferenceError, LoadError, ProveError},
+    examine::{Depth, Examination, Examined, Known},
+    generic::{Generic, GenericHandle, GenericJob},
     interrupts::Interrupts,
     manifest::Task,
     providers::{Choice, Providers, ProvidersConfig, desk::Memory},
@@ -38,10 +41,13 @@ use self::{
     vad::{Vad, VadHandle, VadJob},
 };
 
+pub mod arrays;
 pub mod bundle;
 pub mod chat;
 pub mod embedder;
 pub mod error;
+pub mod examine;
+pub mod generic;
 mod interrupts;
 pub mod manifest;
 mod memory;
@@ -69,6 +75,8 @@ pub struct InferenceConfig {
     pub chat: String,
     /// Name of the voice activity bundle.
     pub vad: String,
+    /// Names of the bundles that take and give plain tensors; each has a thread of its own.
+    pub generic: Vec<String>,
     /// Longest chat context in tokens; a model's own limit holds, too. The key-value cache of the default model takes 46 kB
     /// per token, as the conversation grows.
     pub context_tokens: usize,
@@ -106,6 +114,7 @@ struct Owner {
         mpsc::Sender<EmbedJob>,
         mpsc::Sender<ChatJob>,
         mpsc::Sender<VadJob>,
+        Vec<mpsc::Sender<GenericJob>>,
     ),
     wakes: Vec<SyncSender<()>>,
     interrupts: Interrupts,
@@ -126,6 +135,7 @@ pub struct InferenceHandle {
     embedder: EmbedderHandle,
     chat: ChatHandle,
     vad: VadHandle,
+    generic: Arc<BTreeMap<String, GenericHandle>>,
     board: StatusBoard,
     prover: Prover,
     owner: Weak<Owner>,
@@ -141,9 +151,11 @@ impl Inference {
             (Task::Chat, &config.chat),
             (Task::Vad, &config.vad),
         ];
+        let generic = config.generic.iter().map(|name| (Task::Generic, name));
         let board = StatusBoard::new(
             models
                 .into_iter()
+                .chain(generic)
                 .map(|(task, name)| ModelStatus {
                     name: name.as_str().into(),
                     task,
@@ -159,7 +171,7 @@ impl Inference {
             config: &config,
             interrupts: &interrupts,
             providers: &providers,
-            board: &board,
+            board: board.clone(),
             stop: &stop,
             wakes: Vec::new(),
             threads: Vec::new(),
@@ -167,13 +179,21 @@ impl Inference {
         let embedder = launch.spawn::<Embedder>(&config.embedding);
         let chat = launch.spawn::<Chat>(&config.chat);
         let vad = launch.spawn::<Vad>(&config.vad);
+        let (mut generic_handles, mut generic) = (BTreeMap::new(), Vec::new());
+        for name in &config.generic {
+            launch.board = board.of(name);
+            let jobs = launch.spawn::<Generic>(name);
+            let door = Door::new(Task::Generic, &jobs, &launch.board);
+            generic_handles.insert(name.clone(), GenericHandle::new(door));
+            generic.push(jobs);
+        }
         let Launch { wakes, threads, .. } = launch;
         let embedder_handle = EmbedderHandle::new(Door::new(Task::Embedding, &embedder, &board));
         let chat_handle =
             ChatHandle::new(Door::new(Task::Chat, &chat, &board), config.chat_sessions);
         let vad_handle = VadHandle::new(Door::new(Task::Vad, &vad, &board));
         let owner = Arc::new(Owner {
-            _jobs: (embedder, chat, vad),
+            _jobs: (embedder, chat, vad, generic),
             wakes,
             interrupts,
             stop,
@@ -182,12 +202,14 @@ impl Inference {
             embedder: embedder_handle,
             chat: chat_handle,
             vad: vad_handle,
+            generic: Arc::new(generic_handles),
             board,
             prover: Prover {
                 providers,
                 runtime_path: config.runtime_path,
                 model_dirs: config.model_dirs,
                 threads: config.threads,
+                context_tokens: config.context_tokens,
             },
             owner: Arc::downgrade(&owner),
         };
@@ -253,6 +275,11 @@ impl InferenceHandle {
         &self.vad
     }
 
+    /// The model of plain tensors of this name, if the configuration names it.
+    pub fn generic(&self, name: &str) -> Option<&GenericHandle> {
+        self.generic.get(name)
+    }
+
     /// Where everything stands, now and at every change.
     pub fn status(&self) -> watch::Receiver<InferenceStatus> {
         self.board.subscribe()
@@ -280,6 +307,29 @@ impl InferenceHandle {
         self.board.note_providers(self.prover.providers.found());
         self.recheck();
         choice.unwrap_or(Err(ProveError::Stopped))
+    }
+
+    /// All bundles in the configured directories. Looks at directories, and reads no large file.
+    pub async fn bundles(&self) -> Vec<Known> {
+        let dirs = self.prover.model_dirs.clone();
+        let listed = tokio::task::spawn_blocking(move || examine::list(&dirs)).await;
+        listed.unwrap_or_default()
+    }
+
+    /// Looks into the bundle `name` in a process of its own, on the provider that it would run on: digests, loading, probe, and its
+    /// speed if that is asked for. Takes seconds; the model that serves goes on beside it.
+    ///
+    /// # Errors
+    /// [`ProveError`]: no such bundle, no ONNX Runtime, or what is wrong with the bundle.
+    pub async fn examine(&self, name: &str, depth: Depth) -> Result<Examined, ProveError> {
+        let (prover, name) = (self.prover.clone(), name.to_owned());
+        let examined = tokio::task::spawn_blocking(move || prover.examine(&name, depth)).await;
+        examined.unwrap_or(Err(ProveError::Stopped))
+    }
+
+    /// The directories that bundles are looked for in, in order.
+    pub fn model_dirs(&self) -> &[PathBuf] {
+        &self.prover.model_dirs
     }
 
     /// Waits until the model for `task` serves, at most for `patience`. Cancel safe.
@@ -315,14 +365,43 @@ struct Prover {
     runtime_path: Option<PathBuf>,
     model_dirs: Vec<PathBuf>,
     threads: NonZeroUsize,
+    context_tokens: usize,
 }
 
 impl Prover {
-    fn prove(&self, name: &str) -> Result<Choice, ProveError> {
-        let dir = search::locate(name, &self.model_dirs).map_err(|looked| ProveError::Missing {
+    fn locate(&self, name: &str) -> Result<PathBuf, ProveError> {
+        search::locate(name, &self.model_dirs).map_err(|looked| ProveError::Missing {
             name: name.to_owned(),
             looked,
-        })?;
+        })
+    }
+
+    fn examine(&self, name: &str, depth: Depth) -> Result<Examined, ProveError> {
+        let dir = self.locate(name)?;
+        let runtime = runtime::Runtime::load(self.runtime_path.as_deref())?;
+        let bundle = Bundle::open(&dir).map_err(LoadError::from)?;
+        let choice = self
+            .providers
+            .choose(&bundle, &runtime, self.threads, Memory::Use)?;
+        let examination = Examination {
+            bundle: dir,
+            placement: choice.placement,
+            threads: self.threads,
+            context_tokens: self.context_tokens,
+            depth,
+        };
+        match self.providers.examine(&runtime, examination)? {
+            Ok(examined) => Ok(examined),
+            Err((stage, message)) => Err(ProveError::Unsound {
+                name: name.to_owned(),
+                stage,
+                message,
+            }),
+        }
+    }
+
+    fn prove(&self, name: &str) -> Result<Choice, ProveError> {
+        let dir = self.locate(name)?;
         let runtime = runtime::Runtime::load(self.runtime_path.as_deref())?;
         let bundle = Bundle::open(&dir).map_err(LoadError::from)?;
         bundle.verify().map_err(LoadError::from)?;
@@ -339,7 +418,7 @@ struct Launch<'a> {
     config: &'a InferenceConfig,
     interrupts: &'a Interrupts,
     providers: &'a Arc<Providers>,
-    board: &'a StatusBoard,
+    board: StatusBoard,
     stop: &'a CancellationToken,
     wakes: Vec<SyncSender<()>>,
     threads: Vec<ModelThread>,

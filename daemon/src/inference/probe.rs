@@ -40,6 +40,40 @@ pub enum ProbeError {
         /// What came out.
         actual: f32,
     },
+    /// A tensor of the probe has not the type and the number of elements that `model.toml` says.
+    #[error("{}: the tensor {name:?} does not fit its type or its shape, or is none of the graph's", path.display())]
+    Tensor {
+        /// The file.
+        path: std::path::PathBuf,
+        /// The tensor.
+        name: String,
+    },
+    /// An output has another shape than the reference.
+    #[error("the probe's output {name:?} has the shape {actual:?}, expected {expected:?}")]
+    Shape {
+        /// The output.
+        name: String,
+        /// Dimensions of the reference.
+        expected: Vec<usize>,
+        /// Dimensions that came out; none where it is absent.
+        actual: Vec<usize>,
+    },
+    /// A single element of an output is too far off.
+    #[error(
+        "the probe's output {name:?} is {actual} at {index}, expected {expected} within {tolerance}"
+    )]
+    Element {
+        /// The output.
+        name: String,
+        /// Its element, in row-major order.
+        index: usize,
+        /// The reference.
+        expected: f64,
+        /// What came out.
+        actual: f64,
+        /// Allowed difference.
+        tolerance: f64,
+    },
     /// A single value is too far off.
     #[error("the probe's value {index} is {actual}, expected {expected} within {tolerance}")]
     Value {

@@ -186,34 +186,58 @@ impl fmt::Display for LoadStage {
 
 /// The writing end of the snapshot.
 #[derive(Debug, Clone)]
-pub(super) struct StatusBoard(Arc<watch::Sender<InferenceStatus>>);
+pub(super) struct StatusBoard {
+    shared: Arc<watch::Sender<InferenceStatus>>,
+    /// The one model that this view is of, where a task has several.
+    only: Option<Arc<str>>,
+}
 
 impl StatusBoard {
     pub(super) fn new(models: Vec<ModelStatus>) -> Self {
-        Self(Arc::new(watch::Sender::new(InferenceStatus {
-            runtime: RuntimeState::Unloaded,
-            models,
-            providers: Arc::default(),
-            fallbacks: 0,
-        })))
+        Self {
+            shared: Arc::new(watch::Sender::new(InferenceStatus {
+                runtime: RuntimeState::Unloaded,
+                models,
+                providers: Arc::default(),
+                fallbacks: 0,
+            })),
+            only: None,
+        }
+    }
+
+    /// The same board, of which the model `name` alone is read and written.
+    pub(super) fn of(&self, name: &str) -> Self {
+        Self {
+            shared: Arc::clone(&self.shared),
+            only: Some(name.into()),
+        }
+    }
+
+    fn is_meant(&self, model: &ModelStatus, task: Task) -> bool {
+        let is_it = self.only.as_ref().is_none_or(|only| *only == model.name);
+        model.task == task && is_it
     }
 
     pub(super) fn subscribe(&self) -> watch::Receiver<InferenceStatus> {
-        self.0.subscribe()
+        self.shared.subscribe()
     }
 
     pub(super) fn state_of(&self, task: Task) -> ModelState {
-        self.0
-            .borrow()
-            .model(task)
-            .map_or(ModelState::Stopped, |model| model.state.clone())
+        let status = self.shared.borrow();
+        let model = status
+            .models
+            .iter()
+            .find(|model| self.is_meant(model, task));
+        model.map_or(ModelState::Stopped, |model| model.state.clone())
     }
 
     pub(super) fn is_ready(&self, task: Task) -> bool {
-        self.0
-            .borrow()
-            .model(task)
-            .is_some_and(|model| model.state.is_ready())
+        let status = self.shared.borrow();
+        let model = status
+            .models
+            .iter()
+            .find(|model| self.is_meant(model, task));
+        model.is_some_and(|model| model.state.is_ready())
     }
 
     /// Notes how a load of ONNX Runtime went; logs when that differs from the last time.
@@ -228,7 +252,7 @@ impl StatusBoard {
                 remedy: runtime::REMEDY,
             },
         };
-        self.0.send_if_modified(|status| {
+        self.shared.send_if_modified(|status| {
             if status.runtime.to_string() == state.to_string() {
                 return false;
             }
@@ -243,7 +267,7 @@ impl StatusBoard {
 
     /// Notes who could run models.
     pub(super) fn note_providers(&self, providers: Vec<Found>) {
-        self.0.send_if_modified(|status| {
+        self.shared.send_if_modified(|status| {
             let is_new = *status.providers != *providers;
             if is_new {
                 status.providers = providers.into();
@@ -254,8 +278,9 @@ impl StatusBoard {
 
     /// Notes a model's state; logs when that differs from the last one.
     pub(super) fn note_model(&self, task: Task, state: ModelState) {
-        self.0.send_if_modified(|status| {
-            let Some(model) = status.models.iter_mut().find(|model| model.task == task) else {
+        self.shared.send_if_modified(|status| {
+            let mut models = status.models.iter_mut();
+            let Some(model) = models.find(|model| self.is_meant(model, task)) else {
                 return false;
             };
             if model.state.to_string() == state.to_string() {

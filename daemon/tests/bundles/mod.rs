@@ -74,6 +74,7 @@ pub(crate) fn config() -> InferenceConfig {
         embedding: EMBEDDING.into(),
         chat: CHAT.into(),
         vad: VAD.into(),
+        generic: Vec::new(),
         context_tokens: 1024,
         chat_sessions: NonZeroUsize::new(CHAT_SESSIONS).expect("it is not zero"),
         threads: NonZeroUsize::MIN,

@@ -71,6 +71,7 @@ impl Bundles {
             embedding: EMBEDDING.into(),
             chat: "none".into(),
             vad: "none".into(),
+            generic: Vec::new(),
             context_tokens: 128,
             chat_sessions: NonZeroUsize::new(8).expect("eight is not zero"),
             threads: NonZeroUsize::MIN,

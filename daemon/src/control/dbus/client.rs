@@ -59,6 +59,15 @@ pub trait Manager {
     /// Tries again all providers that the configuration wants for a model; takes as long as that.
     fn probe_model(&self, model: &str) -> zbus::Result<Dictionary>;
 
+    /// All bundles in the configured directories.
+    fn list_bundles(&self) -> zbus::Result<Vec<Dictionary>>;
+
+    /// Compares a bundle's digests, loads it and runs its probe, in a process of its own.
+    fn verify_model(&self, model: &str) -> zbus::Result<Dictionary>;
+
+    /// The same, and measures it.
+    fn benchmark_model(&self, model: &str) -> zbus::Result<Dictionary>;
+
     /// All conversations, the one that was active last first.
     fn list_sessions(&self) -> zbus::Result<Vec<Dictionary>>;
 

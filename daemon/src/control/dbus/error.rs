@@ -2,7 +2,7 @@
 
 use zbus::DBusError;
 
-use crate::inference::error::{ProveError, chain};
+use crate::inference::error::{LoadError, ProveError, chain};
 use crate::router::conversation::SayError;
 use crate::router::outcome::CommandError;
 use crate::session::SessionError;
@@ -44,6 +44,10 @@ pub enum Error {
     StoreUnavailable(String),
     /// A model is not there (yet).
     ModelUnavailable(String),
+    /// No such bundle.
+    UnknownModel(String),
+    /// A bundle that is damaged, or does not compute what it should.
+    UnsoundModel(String),
     /// No bluetoothd, no adapter, or it is switched off.
     BluetoothUnavailable(String),
     /// A sentence that is empty or too long.
@@ -87,7 +91,14 @@ impl From<SayError> for Error {
 
 impl From<ProveError> for Error {
     fn from(error: ProveError) -> Self {
-        Self::ModelUnavailable(chain(&error))
+        match error {
+            ProveError::Missing { .. } => Self::UnknownModel(chain(&error)),
+            ProveError::Unsound { .. } => Self::UnsoundModel(chain(&error)),
+            ProveError::Load(ref load) if matches!(**load, LoadError::Bundle(_)) => {
+                Self::UnsoundModel(chain(&error))
+            }
+            error => Self::ModelUnavailable(chain(&error)),
+        }
     }
 }
 

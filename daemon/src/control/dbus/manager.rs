@@ -15,6 +15,7 @@ use super::error::Error;
 use super::value;
 use crate::control::json as form;
 use crate::inference::InferenceHandle;
+use crate::inference::examine::Depth;
 use crate::router::command::{Command, Commands};
 use crate::router::conversation::{Conversations, SayEvent, Utterance};
 use crate::session::{SessionId, Sessions};
@@ -179,6 +180,48 @@ impl Manager {
             .await?;
         let choice = self.inference.prove(model).await?;
         Ok(owned(status::choice(&choice)))
+    }
+
+    /// All bundles in the configured directories: `name`, `dir`, `task`, `title`, `licence`, `bytes`, and `problem` where one cannot be used.
+    async fn list_bundles(
+        &self,
+        #[zbus(header)] header: Header<'_>,
+        #[zbus(connection)] connection: &Connection,
+    ) -> Result<Vec<Dictionary>, Error> {
+        self.access
+            .authorise(connection, &header, Verb::Observe)
+            .await?;
+        let bundles = self.inference.bundles().await;
+        Ok(bundles.iter().map(status::bundle).map(owned).collect())
+    }
+
+    /// Looks into a bundle in a process of its own: compares its digests, loads it, runs its probe. Returns `name`, `task`, `dir`, `provider`, `files`,
+    /// `bytes`, `verify_ms`, `load_ms`, `loaded_kib` and `peak_kib`; fails with ModelUnavailable where it is not sound. The model that serves goes on.
+    async fn verify_model(
+        &self,
+        #[zbus(header)] header: Header<'_>,
+        #[zbus(connection)] connection: &Connection,
+        model: &str,
+    ) -> Result<Dictionary, Error> {
+        self.access
+            .authorise(connection, &header, Verb::Control)
+            .await?;
+        let examined = self.inference.examine(model, Depth::Verify).await?;
+        Ok(owned(status::examined(&examined)))
+    }
+
+    /// As `VerifyModel`, and measures it: `figures`, each with `what`, `value` (the median over `rounds`), `unit` and `rounds`. Takes some ten seconds.
+    async fn benchmark_model(
+        &self,
+        #[zbus(header)] header: Header<'_>,
+        #[zbus(connection)] connection: &Connection,
+        model: &str,
+    ) -> Result<Dictionary, Error> {
+        self.access
+            .authorise(connection, &header, Verb::Control)
+            .await?;
+        let examined = self.inference.examine(model, Depth::Benchmark).await?;
+        Ok(owned(status::examined(&examined)))
     }
 
     /// All conversations, the one that was active last first.

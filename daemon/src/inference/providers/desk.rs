@@ -16,14 +16,21 @@ use std::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    super::{bundle::Bundle, error::LoadError, runtime::Runtime, search::Fingerprint},
+    super::{
+        bundle::Bundle,
+        error::LoadError,
+        examine::{self, Examination, Examined},
+        runtime::Runtime,
+        search::Fingerprint,
+    },
     attempt::Attempt,
     builtin,
     candidate::Candidate,
+    candidate::Origin,
     compiled::Cache,
     library,
     outcome::Verdict,
-    placement::{Choice, Tried},
+    placement::{Choice, Placement, Tried},
     policy::Policy,
     trial::{self, Proof, Request, TrialError},
 };
@@ -53,6 +60,8 @@ pub struct ProvidersConfig {
     pub policies: BTreeMap<String, Policy>,
     /// What remembers; without it everything is tried at each start.
     pub verdicts: Option<Verdicts>,
+    /// Where every model runs, without a question: chosen and proved by somebody else, who let its library in.
+    pub fixed: Option<Placement>,
 }
 
 impl ProvidersConfig {
@@ -68,6 +77,7 @@ impl ProvidersConfig {
             policy: Policy::default(),
             policies: BTreeMap::new(),
             verdicts: None,
+            fixed: None,
         }
     }
 
@@ -149,6 +159,12 @@ impl Providers {
         threads: NonZeroUsize,
         memory: Memory,
     ) -> Result<Choice, LoadError> {
+        if let Some(placement) = self.config.fixed.clone() {
+            return Ok(Choice {
+                placement,
+                ..Choice::cpu()
+            });
+        }
         let name = &bundle.manifest().name;
         let policy = self.config.policy_of(name);
         if !policy.wants_others() {
@@ -297,6 +313,49 @@ impl Providers {
         })
     }
 
+    fn work(&self) -> Result<PathBuf, LoadError> {
+        let work = self.cache.work("now");
+        let what = self.config.cache_dir.display().to_string();
+        let work = work.map_err(TrialError::start(what));
+        work.map_err(|source| LoadError::Trial { source })
+    }
+
+    /// Has a child look into a bundle; `Ok(Err(...))` is how far it came and what is wrong.
+    ///
+    /// # Errors
+    /// [`LoadError::Trial`] when no child could be started.
+    pub(in super::super) fn examine(
+        &self,
+        runtime: &Runtime,
+        examination: Examination,
+    ) -> Result<Result<Examined, (String, String)>, LoadError> {
+        // No trial beside it: both would measure the other.
+        let _state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let library = match &examination.placement.candidate.origin {
+            Origin::Builtin => None,
+            Origin::Library(path) => Some(path.clone()),
+        };
+        let work = self.work()?;
+        let request = Request {
+            runtime: runtime.path().into(),
+            library,
+            memory_bytes: self.config.trial_memory_bytes,
+            work: work.clone(),
+            proof: None,
+            examination: Some(examination),
+        };
+        let program = self.config.program.as_deref();
+        let is_stopped = || self.stop.is_cancelled();
+        let report = trial::run(program, &request, examine::TIME_MAX, &is_stopped);
+        let _ = std::fs::remove_dir_all(&work);
+        let report = report.map_err(|source| LoadError::Trial { source })?;
+        Ok(match (report.examined, report.failure) {
+            (Some(examined), None) => Ok(examined),
+            (_, Some(failure)) => Err((failure.stage, failure.message)),
+            (None, None) => Err(("the end".into(), "it found nothing".into())),
+        })
+    }
+
     /// Runs a child; its directory is returned with the report, and is the caller's to delete.
     pub(super) fn trial(
         &self,
@@ -306,19 +365,14 @@ impl Providers {
         time_max: Duration,
     ) -> Result<(PathBuf, trial::Report), LoadError> {
         let failed = |source| LoadError::Trial { source };
-        let work = self
-            .cache
-            .work("now")
-            .map_err(TrialError::start(
-                self.config.cache_dir.display().to_string(),
-            ))
-            .map_err(failed)?;
+        let work = self.work()?;
         let request = Request {
             runtime: runtime.path().into(),
             library: library.map(Path::to_owned),
             memory_bytes: self.config.trial_memory_bytes,
             work: work.clone(),
             proof,
+            examination: None,
         };
         let program = self.config.program.as_deref();
         let is_stopped = || self.stop.is_cancelled();

@@ -9,6 +9,7 @@ use ort::{
     environment::Environment,
     session::builder::{AutoDevicePolicy, SessionBuilder},
 };
+use serde::{Deserialize, Serialize};
 
 use super::{
     builtin::{self, Options},
@@ -18,7 +19,7 @@ use super::{
 };
 
 /// A chosen provider and how it is used.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Placement {
     /// Who runs it.
     pub candidate: Candidate,

@@ -17,7 +17,7 @@ use nix::sys::{
 
 use super::{
     super::{
-        super::{error::chain, runtime::Runtime},
+        super::{error::chain, examine, runtime::Runtime},
         candidate::Origin,
         inspect,
     },
@@ -35,7 +35,7 @@ pub fn main() -> ExitCode {
         .read_to_end(&mut text)
         .ok()
         .and_then(|_| serde_json::from_slice::<Request>(&text).ok());
-    let Some(request) = request else {
+    let Some(mut request) = request else {
         eprintln!("autoglm-edged: the daemon starts this by itself, to try a provider");
         return ExitCode::FAILURE;
     };
@@ -46,7 +46,7 @@ pub fn main() -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    let result = carry_out(&request, &mut log);
+    let result = carry_out(&mut request, &mut log);
     let last = match result {
         Ok(()) => Line::Done,
         Err(error) => Line::Failed(chain(error.as_ref())),
@@ -55,7 +55,7 @@ pub fn main() -> ExitCode {
     ExitCode::SUCCESS
 }
 
-fn carry_out(request: &Request, log: &mut Log) -> Result<(), Box<dyn Error>> {
+fn carry_out(request: &mut Request, log: &mut Log) -> Result<(), Box<dyn Error>> {
     log.step("limits");
     limit(request.memory_bytes);
     log.step("ONNX Runtime");
@@ -64,6 +64,12 @@ fn carry_out(request: &Request, log: &mut Log) -> Result<(), Box<dyn Error>> {
     if let Some(library) = &request.library {
         log.step("registering the library");
         environment.register_ep_library(inspect::registration_name(library), library)?;
+    }
+    if let Some(examination) = request.examination.take() {
+        let mut on_step = |step: &str| log.step(step);
+        let examined = examine::carry_out(&runtime, examination, &request.work, &mut on_step)?;
+        log.write(&Line::Examined(Box::new(examined)));
+        return Ok(());
     }
     match (&request.proof, &request.library) {
         (Some(proof), _) => measure::prove(&runtime, proof, &request.work, log)?,

@@ -4,17 +4,12 @@
 //! looked at, the hidden state too, and a step that takes the outputs of the one before takes those of the CPU provider: so both
 //! graphs always see the same input.
 
-use std::collections::BTreeMap;
-
-use ort::{
-    session::SessionInputValue,
-    value::{DynValue, Tensor, TensorElementType, ValueType},
-};
-
 use super::super::super::{
+    arrays::{Array, Arrays},
     bundle::Bundle,
     embedder,
     error::LoadError,
+    generic::GenericProbe,
     manifest::{ChatGraph, EmbeddingGraph, Graph, VadGraph},
     probe::{self, ChatProbe, EmbeddingProbe, VadProbe},
 };
@@ -24,94 +19,6 @@ const CHUNKS: usize = 8;
 
 /// Name of the inputs and outputs with the keys and values of a layer.
 const LAYER: &str = "{layer}";
-
-/// A tensor's content.
-#[derive(Debug, Clone, PartialEq)]
-pub(super) enum Values {
-    F32(Vec<f32>),
-    I64(Vec<i64>),
-    I32(Vec<i32>),
-}
-
-/// A tensor.
-#[derive(Debug, Clone, PartialEq)]
-pub(super) struct Array {
-    pub(super) shape: Vec<usize>,
-    pub(super) values: Values,
-}
-
-/// Tensors by name.
-pub(super) type Arrays = BTreeMap<String, Array>;
-
-impl Array {
-    fn f32(shape: impl Into<Vec<usize>>, values: Vec<f32>) -> Self {
-        Self {
-            shape: shape.into(),
-            values: Values::F32(values),
-        }
-    }
-
-    fn i64(shape: impl Into<Vec<usize>>, values: Vec<i64>) -> Self {
-        Self {
-            shape: shape.into(),
-            values: Values::I64(values),
-        }
-    }
-
-    fn i32(shape: impl Into<Vec<usize>>, values: Vec<i32>) -> Self {
-        Self {
-            shape: shape.into(),
-            values: Values::I32(values),
-        }
-    }
-
-    /// As ONNX Runtime takes it.
-    pub(super) fn value(&self) -> ort::Result<SessionInputValue<'static>> {
-        let shape = self.shape.as_slice();
-        Ok(match &self.values {
-            Values::F32(values) => Tensor::from_array((shape, values.clone()))?.into(),
-            Values::I64(values) => Tensor::from_array((shape, values.clone()))?.into(),
-            Values::I32(values) => Tensor::from_array((shape, values.clone()))?.into(),
-        })
-    }
-
-    /// What ONNX Runtime gave; `None` for an element type that is not compared.
-    pub(super) fn of(value: &DynValue) -> ort::Result<Option<Self>> {
-        let ValueType::Tensor { ty, .. } = value.dtype() else {
-            return Ok(None);
-        };
-        let extent = |shape: &[i64]| -> Vec<usize> {
-            shape
-                .iter()
-                .map(|&extent| usize::try_from(extent).unwrap_or(0))
-                .collect()
-        };
-        Ok(Some(match ty {
-            TensorElementType::Float32 => {
-                let (shape, values) = value.try_extract_tensor::<f32>()?;
-                Self::f32(extent(shape), values.to_vec())
-            }
-            TensorElementType::Int64 => {
-                let (shape, values) = value.try_extract_tensor::<i64>()?;
-                Self::i64(extent(shape), values.to_vec())
-            }
-            TensorElementType::Int32 => {
-                let (shape, values) = value.try_extract_tensor::<i32>()?;
-                Self::i32(extent(shape), values.to_vec())
-            }
-            _ => return Ok(None),
-        }))
-    }
-
-    /// The elements as numbers.
-    pub(super) fn numbers(&self) -> Vec<f64> {
-        match &self.values {
-            Values::F32(values) => values.iter().map(|&value| f64::from(value)).collect(),
-            Values::I64(values) => values.iter().map(|&value| value as f64).collect(),
-            Values::I32(values) => values.iter().map(|&value| f64::from(value)).collect(),
-        }
-    }
-}
 
 /// The steps of a bundle's probe.
 pub(super) enum Feed {
@@ -126,6 +33,9 @@ pub(super) enum Feed {
     Chat {
         graph: ChatGraph,
         ids: Vec<i64>,
+    },
+    Generic {
+        inputs: Arrays,
     },
 }
 
@@ -154,6 +64,10 @@ impl Feed {
                 graph: graph.clone(),
                 chunks,
             });
+        }
+        if let Graph::Tensors(_) = graph {
+            let inputs = GenericProbe::of(bundle)?.inputs;
+            return Ok(Self::Generic { inputs });
         }
         if let (Graph::Embedding(graph), Some(facts)) = (graph, &manifest.tokenizer) {
             let probe: EmbeddingProbe = probe::read(bundle)?;
@@ -214,7 +128,8 @@ impl Feed {
                 )
             }
             Self::Chat { graph, ids } if index < 2 => Some(chat_step(graph, ids, index, before)),
-            Self::Embedding { .. } | Self::Chat { .. } => None,
+            Self::Generic { inputs } if index == 0 => Some(inputs.clone()),
+            Self::Embedding { .. } | Self::Chat { .. } | Self::Generic { .. } => None,
         }
     }
 }

@@ -12,7 +12,12 @@ use ort::session::Session;
 
 use super::{
     super::{
-        super::{bundle::Bundle, runtime::Runtime, session},
+        super::{
+            arrays::{Array, Arrays},
+            bundle::Bundle,
+            runtime::Runtime,
+            session,
+        },
         builtin::{self, CacheValue},
         candidate::{CPU, Candidate},
         outcome::{Compiled, Difference, Measured},
@@ -20,7 +25,7 @@ use super::{
     },
     COMPILED, COMPILED_GRAPH, Line, Proof,
     child::Log,
-    feed::{Array, Arrays, Feed},
+    feed::Feed,
     profile,
 };
 

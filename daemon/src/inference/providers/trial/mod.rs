@@ -25,6 +25,7 @@ use nix::{
 use serde::{Deserialize, Serialize};
 
 use super::{
+    super::examine::{Examination, Examined},
     builtin::Options,
     candidate::Candidate,
     outcome::{Compiled, Measured},
@@ -61,6 +62,8 @@ pub(super) struct Request {
     pub(super) work: PathBuf,
     /// The proof, if one is wanted; else the devices are listed.
     pub(super) proof: Option<Proof>,
+    /// In place of both: what to find out about a bundle.
+    pub(super) examination: Option<Examination>,
 }
 
 /// The proof of one model on one candidate.
@@ -90,6 +93,8 @@ enum Line {
     Devices(Vec<Candidate>),
     /// What the proof measured; a later one replaces it.
     Measured(Box<Measured>),
+    /// What was found out about a bundle.
+    Examined(Box<Examined>),
     /// It gave up in the present step.
     Failed(String),
     /// It did all that it should.
@@ -101,6 +106,7 @@ enum Line {
 pub(super) struct Report {
     pub(super) devices: Vec<Candidate>,
     pub(super) measured: Option<Measured>,
+    pub(super) examined: Option<Examined>,
     /// How far it came and what went wrong; `None` when it did all that it should.
     pub(super) failure: Option<Failure>,
 }
@@ -187,6 +193,7 @@ pub(super) fn run(
             Line::Step(next) => step = next,
             Line::Devices(devices) => report.devices = devices,
             Line::Measured(measured) => report.measured = Some(*measured),
+            Line::Examined(examined) => report.examined = Some(*examined),
             Line::Failed(message) => {
                 report.failure = Some(Failure {
                     stage: step.clone(),
@@ -314,6 +321,7 @@ mod tests {
             memory_bytes: 1 << 30,
             work: dir.path().into(),
             proof: None,
+            examination: None,
         };
         let begun = Instant::now();
         let report = run(Some(&program), &request, time_max, &|| false).unwrap();
