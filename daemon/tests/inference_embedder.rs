@@ -75,6 +75,48 @@ async fn a_sentence_in_a_batch_is_the_sentence_alone() {
 }
 
 #[tokio::test]
+async fn a_sentence_among_others_of_other_lengths_and_callers_is_the_sentence_alone() {
+    let inference = embedder().await;
+    let texts: Vec<String> = (0..60)
+        .map(|index: usize| {
+            format!(
+                "turn {} the lamp{}",
+                index,
+                " in the kitchen and".repeat(index % 7)
+            )
+        })
+        .collect();
+    let mut callers = tokio::task::JoinSet::new();
+    for (index, text) in texts.iter().cloned().enumerate() {
+        // Some are gone before they are answered, and change nothing for the others.
+        let embedder = inference.handle().embedder().clone();
+        if index % 10 == 9 {
+            drop(tokio::spawn(
+                async move { embedder.embed(vec![text]).await },
+            ));
+            continue;
+        }
+        callers.spawn(async move {
+            loop {
+                match embedder.embed(vec![text.clone()]).await {
+                    Ok(vectors) => return (index, vectors[0].clone()),
+                    Err(InferenceError::Overloaded { .. }) => tokio::task::yield_now().await,
+                    Err(error) => panic!("{error}"),
+                }
+            }
+        });
+    }
+    let mut least = 1f32;
+    while let Some(done) = callers.join_next().await {
+        let (index, together) = done.unwrap();
+        let alone = &embed(&inference, &[&texts[index]]).await[0];
+        least = least.min(alone.cosine(&together));
+    }
+    println!("least cosine of company to single: {least}");
+    assert!(least > 0.9999, "{least}");
+}
+
+#[tokio::test]
 async fn an_empty_or_boundless_request_is_refused() {
     let inference = embedder().await;
     let handle = inference.handle();

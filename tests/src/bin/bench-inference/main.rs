@@ -122,7 +122,7 @@ async fn bench_embedding(
     let bulk: Vec<String> = (0..40)
         .flat_map(|index| sentences.map(|sentence| format!("{sentence} number {index}")))
         .collect();
-    let (mut single, mut many) = (Row::default(), Row::default());
+    let (mut single, mut many, mut together) = (Row::default(), Row::default(), Row::default());
     let (mut tokenize, mut infer) = (Sample::default(), Sample::default());
     for round in 0..=rounds {
         let warm = round > 0;
@@ -143,6 +143,20 @@ async fn bench_embedding(
                 tokenize.push(ms(embedded.timings.tokenize));
                 infer.push(ms(embedded.timings.infer));
             }
+        }
+        let begun = Instant::now();
+        let callers = sentences.map(|sentence| handle.embedder().embed(vec![sentence.to_owned()]));
+        futures_util::future::try_join_all(callers).await?;
+        let engine = ms(begun.elapsed()) / sentences.len() as f64;
+        let inputs = sentences.map(|sentence| tokens.of_sentence(sentence));
+        let begun = Instant::now();
+        for input in inputs {
+            floor.embed(&input?)?;
+        }
+        let bare = ms(begun.elapsed()) / sentences.len() as f64;
+        if warm {
+            together.engine.push(engine);
+            together.floor.push(bare);
         }
         let begun = Instant::now();
         handle.embedder().embed(bulk.clone()).await?;
@@ -167,6 +181,11 @@ async fn bench_embedding(
         number(infer.p50())
     );
     single.add_to(table, "embed one sentence", &split);
+    together.add_to(
+        table,
+        "five callers at once, per sentence",
+        "floor: one by one",
+    );
     many.add_to(table, "embed 200 phrases, per phrase", "floor: one by one");
     Ok(())
 }
