@@ -220,7 +220,7 @@ pub struct ChatGraph {
     pub vocab_size: usize,
     /// The longest context that the model was made for, in tokens.
     pub context_tokens: usize,
-    /// Element type of the cache; `f32` or `f16`.
+    /// Element type of the cache; `f32`, `f16` or `i8`.
     pub kv_type: String,
     /// Layout `optimum` alone: how the graph treats its cache. Such graphs are taken for appending ones if it is not said.
     #[serde(default)]

@@ -29,6 +29,7 @@ const LAYER: &str = "{layer}";
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Values {
     F32(Vec<f32>),
+    I8(Vec<i8>),
     I64(Vec<i64>),
     I32(Vec<i32>),
 }
@@ -58,6 +59,13 @@ impl Array {
         }
     }
 
+    fn i8(shape: impl Into<Vec<usize>>, values: Vec<i8>) -> Self {
+        Self {
+            shape: shape.into(),
+            values: Values::I8(values),
+        }
+    }
+
     fn i32(shape: impl Into<Vec<usize>>, values: Vec<i32>) -> Self {
         Self {
             shape: shape.into(),
@@ -70,6 +78,7 @@ impl Array {
         let shape = self.shape.as_slice();
         Ok(match &self.values {
             Values::F32(values) => Tensor::from_array((shape, values.clone()))?.into(),
+            Values::I8(values) => Tensor::from_array((shape, values.clone()))?.into(),
             Values::I64(values) => Tensor::from_array((shape, values.clone()))?.into(),
             Values::I32(values) => Tensor::from_array((shape, values.clone()))?.into(),
         })
@@ -91,6 +100,10 @@ impl Array {
                 let (shape, values) = value.try_extract_tensor::<f32>()?;
                 Self::f32(extent(shape), values.to_vec())
             }
+            TensorElementType::Int8 => {
+                let (shape, values) = value.try_extract_tensor::<i8>()?;
+                Self::i8(extent(shape), values.to_vec())
+            }
             TensorElementType::Int64 => {
                 let (shape, values) = value.try_extract_tensor::<i64>()?;
                 Self::i64(extent(shape), values.to_vec())
@@ -107,6 +120,7 @@ impl Array {
     pub(super) fn numbers(&self) -> Vec<f64> {
         match &self.values {
             Values::F32(values) => values.iter().map(|&value| f64::from(value)).collect(),
+            Values::I8(values) => values.iter().map(|&value| f64::from(value)).collect(),
             Values::I64(values) => values.iter().map(|&value| value as f64).collect(),
             Values::I32(values) => values.iter().map(|&value| f64::from(value)).collect(),
         }
@@ -236,7 +250,11 @@ fn chat_step(graph: &ChatGraph, ids: &[i64], index: usize, before: &Arrays) -> A
             for layer in 0..graph.layers {
                 let name = name.replace(LAYER, &layer.to_string());
                 let shape = [1, graph.kv_heads, room, graph.head_dim];
-                let empty = || Array::f32(shape, vec![0.0; shape.iter().product()]);
+                let count = shape.iter().product();
+                let empty = || match graph.kv_type.as_str() {
+                    "i8" => Array::i8(shape, vec![0; count]),
+                    _ => Array::f32(shape, vec![0.0; count]),
+                };
                 let past = before.get(&name.replace("past_key_values", "present"));
                 let past = past.cloned().unwrap_or_else(empty);
                 inputs.insert(name, past);
