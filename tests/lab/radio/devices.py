@@ -1,30 +1,9 @@
-"""The air around the box: Bluetooth devices played by bumble, and the controller by which the box hears them.
-
-    air.py PORT 'JSON list of devices'
-
-The box's controller is an HCI transport at TCP PORT of the loopback interface (the guest's kernel gets it as a vhci controller, vhci.py); the
-devices are on the same simulated link, each with an address and a host stack of its own. So of two linked controllers only one
-costs the guest's kernel anything, and there may be many devices.
-
-A device is `{"kind", "name", "address"}` and
-  uart    the Nordic UART service; its packets go to a program at the datagram socket `socket` (see the simulated device's --packets).
-          `mtu`: the largest ATT MTU that it takes. `jumble`: notifications leave out of order, as over several EATT channels.
-  plug    a foreign device: environmental sensing (0x181A) with a temperature that notifies, and a service of its own.
-          `locked`: reading wants a pairing with the passkey `passkey`.
-  sensor  broadcasts what it is told as BTHome (0xFCD2), and takes no connection.
-
-Lines of JSON on standard input: {"do": "hide" | "show", "device": NAME}, {"do": "say", "device", "data": hex} (with "key": hex
-and "counter": sealed), {"do": "notify", "device",
-"uuid", "data": hex}, {"do": "shift", "device"} (other handles), {"do": "strength", "dbm": 127}, {"do": "unplugged"} (the box's end was pulled). Lines on standard output: {"event":
-"ready"}, {"event": "connected" | "gone" | "subscribed" | "written" | "passkey", "device", ...}. Ends with its input.
-"""
+"""The devices on the air, each with an address, a controller and a host stack of its own (bumble's). What each kind is: air.py."""
 
 import asyncio
-import dataclasses
+import contextlib
 import json
-import os
 import socket
-import sys
 from typing import Any
 
 from bumble.att import Attribute
@@ -35,10 +14,9 @@ from bumble.gatt import Characteristic, CharacteristicValue, Service
 from bumble.gatt_server import Server
 from bumble.hci import Address
 from bumble.host import Host
-from bumble.link import LocalLink
 from bumble.pairing import PairingConfig, PairingDelegate
-from bumble.transport import open_transport
 from bumble.transport.common import AsyncPipeSink
+from controller import Link
 from cryptography.hazmat.primitives.ciphers.aead import AESCCM
 
 UART = "6E40000{}-B5A3-F393-E0A9-E50E24DCCA9E"
@@ -53,21 +31,10 @@ def tell(event: str, **more: Any) -> None:
     print(json.dumps({"event": event, **more}), flush=True)
 
 
-class Link(LocalLink):
-    """bumble's, but what is sent on a connection comes from the address that it was made with: BlueZ takes another for each scan."""
-
-    def send_acl_data(self, sender_controller: Any, destination_address: Any, transport: Any, data: bytes) -> None:
-        connection = sender_controller.le_connections.get(destination_address)
-        receiver = self.find_le_controller(destination_address)
-        if connection and receiver:
-            source = connection.self_address
-            asyncio.get_running_loop().call_soon(lambda: receiver.on_link_acl_data(source, transport, data))
-
-
 class Peer:
     """One device on the air."""
 
-    def __init__(self, link: LocalLink, spec: dict[str, Any]):
+    def __init__(self, link: Link, spec: dict[str, Any]):
         self.spec, self.name = spec, spec["name"]
         address = Address(spec["address"])
         controller = Controller(self.name, link=link)
@@ -132,7 +99,7 @@ class Peer:
         self.connection = None
         tell("gone", device=self.name)
         if self.is_shown:
-            asyncio.get_running_loop().create_task(self.advertise())
+            self.return_to_air = asyncio.get_running_loop().create_task(self.advertise())
 
 
 def _readable(uuid: str, value: Any, permissions: Any = Attribute.READABLE) -> Characteristic:
@@ -142,7 +109,7 @@ def _readable(uuid: str, value: Any, permissions: Any = Attribute.READABLE) -> C
 class Uart(Peer, asyncio.DatagramProtocol):
     """Packets between the box and a program on this side. To it: `+` and the packet size, `=` and a packet, `-` at the end."""
 
-    def __init__(self, link: LocalLink, spec: dict[str, Any]):
+    def __init__(self, link: Link, spec: dict[str, Any]):
         super().__init__(link, spec)
         self.packets: asyncio.Queue[bytes] = asyncio.Queue(64)
         self.socket: Any = None
@@ -151,7 +118,7 @@ class Uart(Peer, asyncio.DatagramProtocol):
         path = self.spec["socket"]
         loop = asyncio.get_running_loop()
         self.socket, _ = await loop.create_datagram_endpoint(lambda: self, local_addr=path, family=socket.AF_UNIX)
-        loop.create_task(self._pump())
+        self.pump = loop.create_task(self._pump())
         await super().start()
 
     def _serve(self) -> None:
@@ -188,10 +155,8 @@ class Uart(Peer, asyncio.DatagramProtocol):
         while True:
             packets = [await self.packets.get()]
             if self.spec.get("jumble"):
-                try:
+                with contextlib.suppress(TimeoutError):
                     packets.insert(0, await asyncio.wait_for(self.packets.get(), JUMBLE_S))
-                except asyncio.TimeoutError:
-                    pass
             for packet in packets:
                 if self.connection:
                     try:
@@ -200,7 +165,7 @@ class Uart(Peer, asyncio.DatagramProtocol):
                         tell("lost", device=self.name, error=str(error))
 
 
-class Delegate(PairingDelegate):
+class Display(PairingDelegate):
     """Shows a passkey that is always the same."""
 
     def __init__(self, passkey: int, name: str):
@@ -214,6 +179,18 @@ class Delegate(PairingDelegate):
         tell("passkey", device=self.name, digits=f"{number:06}")
 
 
+class Keys(PairingDelegate):
+    """Has keys to type a passkey on, and nothing to show."""
+
+    def __init__(self, name: str):
+        super().__init__(io_capability=PairingDelegate.KEYBOARD_INPUT_ONLY)
+        self.name, self.typed = name, asyncio.Queue[int](1)
+
+    async def get_number(self) -> int | None:
+        tell("wanted", device=self.name)
+        return await self.typed.get()
+
+
 class Plug(Peer):
     """A foreign device with a temperature, a level, an action and a button."""
 
@@ -222,8 +199,11 @@ class Plug(Peer):
         properties, permissions = Characteristic.Properties, Attribute.READABLE
         if "passkey" in self.spec:
             permissions |= Attribute.READ_REQUIRES_AUTHENTICATION
-            delegate = Delegate(self.spec["passkey"], self.name)
-            self.device.pairing_config_factory = lambda _connection: PairingConfig(delegate=delegate)
+            self._pair_by(Display(self.spec["passkey"], self.name))
+        elif self.spec.get("keys"):
+            permissions |= Attribute.READ_REQUIRES_AUTHENTICATION
+            self.keys = Keys(self.name)
+            self._pair_by(self.keys)
         elif self.spec.get("locked"):
             permissions |= Attribute.READ_REQUIRES_ENCRYPTION
             delegate = PairingDelegate(io_capability=PairingDelegate.NO_OUTPUT_NO_INPUT)
@@ -250,6 +230,9 @@ class Plug(Peer):
         ]
         self.device.add_service(Service(PLUG.format(0), own))
 
+    def _pair_by(self, delegate: PairingDelegate) -> None:
+        self.device.pairing_config_factory = lambda _connection: PairingConfig(delegate=delegate)
+
     def _written(self, what: str, value: bytes) -> None:
         if what in self.values:
             self.values[what] = value
@@ -265,7 +248,9 @@ class Sensor(Peer):
     """Broadcasts, and takes no connection."""
 
     def _elements(self) -> list[tuple[int, bytes]]:
-        said = [(AdvertisingData.SERVICE_DATA_16_BIT_UUID, BTHOME.to_bytes(2, "little") + self.data)] if self.data else []
+        said = (
+            [(AdvertisingData.SERVICE_DATA_16_BIT_UUID, BTHOME.to_bytes(2, "little") + self.data)] if self.data else []
+        )
         return [*said, *super()._elements()]
 
 
@@ -278,60 +263,3 @@ def sealed(address: str, key: bytes, counter: int, measurements: bytes) -> bytes
 
 
 KINDS = {"uart": Uart, "plug": Plug, "sensor": Sensor}
-
-
-def set_strength(controller: Controller, strength: dict[str, int]) -> None:
-    """The signal strength that the box's controller reports from now on; 127 is "not known" (Core 5.4 Vol 4 Part E §7.7.65.2)."""
-    send = controller.send_hci_packet
-
-    def changed(packet: Any) -> None:
-        reports = getattr(packet, "reports", None)
-        if "dbm" in strength and reports:
-            packet = type(packet)([dataclasses.replace(report, rssi=strength["dbm"]) for report in reports])
-        send(packet)
-
-    controller.send_hci_packet = changed  # type: ignore[method-assign]
-
-
-async def main(port: int, specs: list[dict[str, Any]]) -> None:
-    link, strength = Link(), {}
-    transport = await open_transport(f"tcp-server:127.0.0.1:{port}")
-    box = Controller("box", host_source=transport.source, host_sink=transport.sink, link=link)
-    set_strength(box, strength)
-    peers = {spec["name"]: KINDS[spec["kind"]](link, spec) for spec in specs}
-    for peer in peers.values():
-        await peer.start()
-    tell("ready")
-    reader = asyncio.StreamReader()
-    await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
-    while line := await reader.readline():
-        order = json.loads(line)
-        peer = peers.get(order.get("device", ""))
-        match order["do"]:
-            case "hide":
-                await peer.hide()
-            case "show":
-                await peer.show()
-            case "shift":
-                await peer.shift()
-            case "say":
-                peer.data = bytes.fromhex(order["data"])
-                if "key" in order:
-                    peer.data = sealed(peer.spec["address"], bytes.fromhex(order["key"]), order["counter"], peer.data)
-                await peer.advertise()
-            case "notify":
-                await peer.notify(order["uuid"], bytes.fromhex(order["data"]))
-            case "unplugged":
-                # bumble's controller keeps these over an HCI Reset.
-                box.le_scan_enable = False
-                for one in peers.values():
-                    if one.connection:
-                        await one.connection.disconnect()
-            case "strength":
-                strength["dbm"] = order["dbm"]
-        tell("obeyed", do=order["do"])
-    os._exit(0)
-
-
-if __name__ == "__main__":
-    asyncio.run(main(int(sys.argv[1]), json.loads(sys.argv[2])))
