@@ -24,8 +24,8 @@ const MODULES: [(&str, &[&str]); 15] = [
     ("logging", &[]),
     ("config", &[]),
     ("store", &[]),
-    // Remembers what was measured of execution providers.
-    ("inference", &["store"]),
+    // Remembers what was measured of execution providers; a bundle may name an engine elsewhere as the configuration does.
+    ("inference", &["config", "store"]),
     ("things", &[]),
     // Supervisors introduce devices to the registry, and remember their descriptions.
     ("link", &["config", "store", "things"]),

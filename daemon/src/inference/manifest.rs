@@ -8,6 +8,8 @@ use std::{collections::BTreeMap, fmt};
 
 use serde::Deserialize;
 
+use crate::config::upstream::RawUpstream;
+
 /// The one format number that this daemon reads.
 pub const FORMAT: u32 = 1;
 
@@ -69,6 +71,8 @@ pub struct Manifest {
     pub template: Option<FileReference>,
     /// The input whose output is known.
     pub probe: FileReference,
+    /// An engine elsewhere that may answer in place of this bundle. It counts only where the configuration lets it.
+    pub upstream: Option<RawUpstream>,
     /// Measured agreement with the original weights, for people.
     #[serde(default)]
     pub parity: toml::Table,

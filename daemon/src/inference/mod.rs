@@ -5,7 +5,7 @@
 //! sessions or doors, and nothing here blocks the async runtime: the handles await, the models' threads compute.
 //!
 //! Read in this order: [`manifest`] and [`bundle`] (what a model is on disk), [`runtime`] (ONNX Runtime), [`providers`] (what it runs on),
-//! [`status`], `slot` (a model's thread), then the engines [`embedder`], [`chat`] and [`vad`]. [`probe`] is the proof that a loaded model
+//! [`status`], `slot` (a model's thread), then the engines [`embedder`], [`chat`] and [`vad`], and [`upstream`] (conversations that are answered elsewhere). [`probe`] is the proof that a loaded model
 //! computes the right thing.
 
 use std::{
@@ -53,6 +53,7 @@ pub mod search;
 mod session;
 mod slot;
 pub mod status;
+pub mod upstream;
 pub mod vad;
 mod vocabulary;
 
