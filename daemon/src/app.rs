@@ -27,6 +27,7 @@ use crate::control::fleet::service::{FleetDoor, FleetParts};
 use crate::foreign;
 use crate::inference::chat::SnapshotConfig;
 use crate::inference::providers::{Policy, ProvidersConfig, Selector, candidate};
+use crate::inference::upstream::{Dispatcher, DispatcherConfig};
 use crate::inference::{Inference, InferenceConfig};
 use crate::link::adapters::Adapters;
 use crate::link::board::{LinkBoard, all_tried};
@@ -139,10 +140,11 @@ pub async fn run(config: Config, own_uid: u32, stop: CancellationToken) -> anyho
         config.sessions.context_turns,
         config.inference.answer_tokens_max,
     );
+    let dispatcher = Dispatcher::new(inference.handle(), elsewhere(&config));
     let conversations = Conversations::new(
         commands.clone(),
         comprehension,
-        inference.handle(),
+        dispatcher.clone(),
         registry.clone(),
         sessions.clone(),
         speech,
@@ -205,6 +207,7 @@ pub async fn run(config: Config, own_uid: u32, stop: CancellationToken) -> anyho
                 outbox: outbox.stats(),
             }),
         foreign.sources,
+        dispatcher,
     );
     let (door_state, mut door) = watch::channel(DoorState::Starting);
     if config.bus == Bus::Off {
@@ -337,6 +340,18 @@ fn providers(config: &Config, store: &Store) -> ProvidersConfig {
             .collect(),
         verdicts: Some(Verdicts::new(store.handle())),
         fixed: None,
+    }
+}
+
+/// Who else may answer conversations.
+fn elsewhere(config: &Config) -> DispatcherConfig {
+    let inference = &config.inference;
+    DispatcherConfig {
+        chat: inference.chat.clone(),
+        upstream: inference.upstreams.get(&inference.chat).cloned(),
+        bundled_in: inference
+            .is_bundle_upstream_allowed
+            .then(|| inference.model_dirs.clone()),
     }
 }
 

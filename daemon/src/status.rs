@@ -14,6 +14,7 @@ use crate::inference::examine::{Examined, Known};
 use crate::inference::providers::outcome::Compiled;
 use crate::inference::providers::{Candidate, Choice, Found, Measured, Tried, candidate};
 use crate::inference::status::{ModelState, ModelStatus};
+use crate::inference::upstream::{Dispatcher, UpstreamStatus};
 use crate::link::board::{LinkSnapshot, Links};
 use crate::store::outbox::{Lane, OutboxStats};
 use crate::store::{Origin, StoreHandle, StoreHealth};
@@ -30,6 +31,7 @@ pub struct StatusSource {
     understood: watch::Receiver<usize>,
     fleet: Option<FleetStatus>,
     foreign: Sources,
+    dispatcher: Dispatcher,
 }
 
 /// How the fleet's side stands.
@@ -57,6 +59,7 @@ impl StatusSource {
         understood: watch::Receiver<usize>,
         fleet: Option<FleetStatus>,
         foreign: Sources,
+        dispatcher: Dispatcher,
     ) -> Self {
         Self {
             box_id: box_id.into(),
@@ -67,6 +70,7 @@ impl StatusSource {
             understood,
             fleet,
             foreign,
+            dispatcher,
         }
     }
 
@@ -101,6 +105,7 @@ impl StatusSource {
             "providers": inference.providers.iter().flat_map(self::providers).collect::<Vec<Value>>(),
             "fallbacks": inference.fallbacks,
             "model_dirs": self.inference.model_dirs(),
+            "upstreams": self.dispatcher.status().iter().map(upstream).collect::<Vec<Value>>(),
             "links": links,
             "things": {"known": things.len(), "online": online, "understood": *self.understood.borrow()},
             "fleet": self.fleet.as_ref().map_or_else(|| json!({"state": "off"}), fleet),
@@ -249,6 +254,20 @@ fn measured(measured: &Measured) -> Value {
             Compiled::Unusable { message } => format!("not kept: {message}"),
         },
     })
+}
+
+/// An engine elsewhere.
+fn upstream(upstream: &UpstreamStatus) -> Value {
+    let mut told = json!({"bundle": *upstream.bundle, "policy": upstream.policy, "protocol": upstream.protocol, "url": *upstream.url,
+        "model": *upstream.model, "breaker": upstream.breaker, "asked": upstream.asked, "answered": upstream.answered,
+        "failed": upstream.failed, "withdrawn": upstream.withdrawn});
+    if let Some(rest) = upstream.rest {
+        told["rest_ms"] = json!(u64::try_from(rest.as_millis()).unwrap_or(u64::MAX));
+    }
+    if let Some(cause) = &upstream.cause {
+        told["cause"] = json!(cause);
+    }
+    told
 }
 
 /// What one library offers, a line for each device, or why it offers nothing.

@@ -116,6 +116,18 @@ async fn optimum_in_4_bits_answers_as_the_default_bundle_does() {
 }
 
 #[tokio::test]
+async fn a_cache_of_bytes_answers_as_one_of_floats_does() {
+    const BYTES: &str = "smollm2-135m-instruct-int4-kv8";
+    if !has(BYTES) {
+        return;
+    }
+    let text = "What is the capital of Japan?";
+    let told = &answers(&engine(BYTES).await, &[text], 16).await[0].0;
+    assert!(told.contains("Tokyo"), "{told}");
+    holds_together(BYTES).await;
+}
+
+#[tokio::test]
 async fn optimum_in_8_bits_holds_together() {
     holds_together("optimum-int8").await;
 }

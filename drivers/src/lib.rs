@@ -2,7 +2,7 @@
 //!
 //! A *link* is one way to reach one device: a serial line, a pair of BLE characteristics, or topics at an MQTT broker. A *port* is
 //! the host's end of one device's connection; links come and go below it. The MQTT *client* is the one way to a broker that every
-//! user of MQTT takes, the BLE *radio* the one way to this machine's Bluetooth adapters.
+//! user of MQTT takes, the BLE *radio* the one way to this machine's Bluetooth adapters, and the HTTP *client* the one way to a server that answers requests.
 //!
 //! Nothing here knows what a Thing is, decides when to open a link or which of several to use, or keeps anything on disk: policy
 //! belongs to the daemon's supervisor, durability to its store.
@@ -11,6 +11,7 @@
 
 pub mod backoff;
 pub mod ble;
+pub mod http;
 pub mod link;
 pub mod modbus;
 pub mod mqtt;

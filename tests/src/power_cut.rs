@@ -46,8 +46,24 @@ struct Powered {
 /// How long any of the programs may take to come up or go down; far above what was seen (0.2 s).
 const STEP_TIMEOUT: Duration = Duration::from_secs(20);
 
+/// Whether power can be cut here; says on the standard output why a test is skipped.
+///
+/// # Panics
+/// When it cannot, and `AUTOGLM_REQUIRE_POWER_CUT` is set.
+pub fn is_possible_here() -> bool {
+    let Some(missing) = missing_requirement() else {
+        return true;
+    };
+    println!("SKIPPED: power cannot be cut here: {missing}");
+    assert!(
+        std::env::var_os("AUTOGLM_REQUIRE_POWER_CUT").is_none(),
+        "power cuts are required, but: {missing}"
+    );
+    false
+}
+
 /// Why power cuts cannot be made here; `None` when they can.
-pub fn missing_requirement() -> Option<String> {
+fn missing_requirement() -> Option<String> {
     // The owner of /proc/self is the effective user.
     if !fs::metadata("/proc/self").is_ok_and(|process| process.uid() == 0) {
         return Some("not root".to_owned());

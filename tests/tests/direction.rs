@@ -24,8 +24,8 @@ const MODULES: [(&str, &[&str]); 16] = [
     ("logging", &[]),
     ("config", &[]),
     ("store", &[]),
-    // Remembers what was measured of execution providers.
-    ("inference", &["store"]),
+    // Remembers what was measured of execution providers; a bundle may name an engine elsewhere as the configuration does.
+    ("inference", &["config", "store"]),
     // Puts bundles in their place; reads their `model.toml` as the engine does.
     ("install", &["inference"]),
     ("things", &[]),

@@ -204,7 +204,7 @@ pub struct ChatArgs {
     /// Begin a conversation of its own
     #[arg(long)]
     pub new: bool,
-    /// Show how each part was understood, and where the time went
+    /// Show how each part was understood, where it was answered, and where the time went
     #[arg(long)]
     pub explain: bool,
 }

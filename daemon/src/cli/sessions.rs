@@ -5,6 +5,7 @@ use serde_json::{Map, Value as Json, json};
 
 use super::args::SessionsCommand;
 use super::bus::Daemon;
+use super::chat::event::Origin;
 use super::exit::Exit;
 use super::failure::Failure;
 use super::output::{ASIDE, Form, Output};
@@ -112,8 +113,15 @@ fn turns_text(turns: &[Map<String, Json>], zone: &TimeZone) -> String {
             "refused" | "failed" => format!(" ({outcome})"),
             _ => String::new(),
         };
+        let origin = turn
+            .get("origin")
+            .and_then(|origin| serde_json::from_value::<Origin>(origin.clone()).ok())
+            .filter(Origin::is_notable)
+            .map_or_else(String::new, |origin| {
+                format!(" ({})", plain(&origin.to_string()))
+            });
         format!(
-            "{ASIDE}{time}{ASIDE:#}  {:<9}  {}{cut}{}\n",
+            "{ASIDE}{time}{ASIDE:#}  {:<9}  {}{cut}{}{ASIDE}{origin}{ASIDE:#}\n",
             plain(speaker),
             plain(said),
             plain(&note)

@@ -156,6 +156,32 @@ fn bytes(count: u64) -> String {
     format!("{scaled} {}", UNITS[unit])
 }
 
+/// An engine elsewhere, on one line.
+fn upstream_text(upstream: &Json) -> String {
+    let word = |member: &str| plain(upstream[member].as_str().unwrap_or_default()).into_owned();
+    let state = match (word("breaker").as_str(), upstream["rest_ms"].as_u64()) {
+        ("open", Some(rest)) if rest > 0 => format!("left alone for {rest} ms more"),
+        ("open", _) => "tried again with the next conversation".to_owned(),
+        ("half-open", _) => "being tried".to_owned(),
+        _ => "asked".to_owned(),
+    };
+    let cause = match word("cause") {
+        cause if cause.is_empty() => cause,
+        cause => format!(" ({cause})"),
+    };
+    format!(
+        "upstream {} for {}, {} by {} at {}: {state}{cause}; {} asked, {} answered, {} failed\n",
+        word("policy"),
+        word("bundle"),
+        word("model"),
+        word("protocol"),
+        word("url"),
+        upstream["asked"],
+        upstream["answered"],
+        upstream["failed"],
+    )
+}
+
 fn status_text(status: &Json, width: Option<u16>) -> String {
     let word = |value: &Json| plain(value.as_str().unwrap_or_default()).into_owned();
     let state = |value: &Json| match value["detail"].as_str() {
@@ -184,6 +210,9 @@ fn status_text(status: &Json, width: Option<u16>) -> String {
             source["online"],
             source["errors"]
         ));
+    }
+    for upstream in status["upstreams"].as_array().into_iter().flatten() {
+        text.push_str(&upstream_text(upstream));
     }
     text.push_str(&format!(
         "things   {} known, {} online\n",

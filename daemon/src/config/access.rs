@@ -137,7 +137,7 @@ impl Written<'_> {
 }
 
 /// An absolute path, or a credential that systemd has given to the service.
-fn file(reject: &Reject<'_>, key: &str, text: &str) -> Result<PathBuf, ConfigError> {
+pub(super) fn file(reject: &Reject<'_>, key: &str, text: &str) -> Result<PathBuf, ConfigError> {
     let Some(name) = text.strip_prefix(CREDENTIAL) else {
         return match text.starts_with('/') {
             true => Ok(PathBuf::from(text)),

@@ -2,7 +2,7 @@
 //!
 //! The raw form mirrors the file and refuses unknown keys; [`Config`] holds checked types and is the only
 //! form that leaves this module. Every error names the file, the key, the value and what is allowed. All
-//! defaults stand in `raw.rs` (those of foreign devices in `foreign.rs`, of execution providers in `providers.rs`), each with its unit and reason. Secrets never stand in the file, only paths to them.
+//! defaults stand in `raw.rs` (those of foreign devices in `foreign.rs`, of execution providers in `providers.rs`, of engines elsewhere in `upstream.rs`), each with its unit and reason. Secrets never stand in the file, only paths to them.
 
 mod access;
 mod device;
@@ -11,6 +11,7 @@ pub mod foreign;
 pub mod key;
 pub mod providers;
 mod raw;
+pub mod upstream;
 mod validate;
 
 use std::num::NonZeroUsize;
@@ -138,6 +139,10 @@ pub struct InferenceSettings {
     pub answer_tokens_max: usize,
     /// What models run on.
     pub providers: providers::ProviderSettings,
+    /// Engines elsewhere that may answer in place of a bundle, by its name.
+    pub upstreams: std::collections::BTreeMap<String, upstream::UpstreamSettings>,
+    /// Whether the engines that bundles themselves name are asked.
+    pub is_bundle_upstream_allowed: bool,
 }
 
 /// The fleet's broker.
@@ -227,7 +232,7 @@ impl Config {
     }
 }
 
-/// Reads and checks the file at `path`, and the certificates, keys and passwords that it names, as a connection would now. The daemon
+/// Reads and checks the file at `path`, and the certificates, keys and passwords that it names, as a connection to a broker or an engine elsewhere would now. The daemon
 /// itself starts without them, and tries them again with each connection.
 ///
 /// # Errors
@@ -244,6 +249,10 @@ pub fn check(path: &Path) -> Result<Config, ConfigError> {
     for broker in fleet.chain(foreign).chain(devices) {
         let access = broker.access.check(std::time::SystemTime::now());
         access.map_err(|source| ConfigError::access(path, broker, source))?;
+    }
+    for upstream in config.inference.upstreams.values() {
+        let access = upstream.access.check();
+        access.map_err(|source| ConfigError::upstream(path, &upstream.access.base, source))?;
     }
     Ok(config)
 }

@@ -161,8 +161,12 @@ pub struct RawInference {
     pub provider_trial_mib: u64,
     /// MiB of graphs compiled by providers that are kept; 0 keeps none. Default 512.
     pub compiled_mib_max: u64,
+    /// Whether the engines that bundles themselves name are asked. Default: no, since what is said would go where a bundle's maker likes.
+    pub bundle_upstreams: bool,
     /// `[inference.providers.NAME]`
     pub providers: super::providers::RawProviders,
+    /// `[inference.upstream.NAME]`
+    pub upstream: super::upstream::RawUpstreams,
 }
 
 impl Default for RawInference {
@@ -187,6 +191,8 @@ impl Default for RawInference {
             provider_trial_mib: 4096,
             compiled_mib_max: 512,
             providers: super::providers::RawProviders::default(),
+            bundle_upstreams: false,
+            upstream: super::upstream::RawUpstreams::default(),
         }
     }
 }

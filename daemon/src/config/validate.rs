@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use autoglm_drivers::backoff::Backoff;
+use autoglm_drivers::http::Base;
 use autoglm_drivers::mqtt::{AccessError, Broker};
 
 use super::device::{brokers, devices};
@@ -47,6 +48,17 @@ pub enum ConfigError {
         /// What may stand there.
         allowed: String,
     },
+    /// Certificates or a key that a request to an engine elsewhere could not use.
+    #[error("{path}: the engine at {url} cannot be spoken to")]
+    Upstream {
+        /// The file that names them.
+        path: PathBuf,
+        /// The engine's address.
+        url: String,
+        /// What is wrong with which of them.
+        #[source]
+        source: Box<AccessError>,
+    },
     /// Certificates, key or password that a broker connection could not use.
     #[error("{path}: the broker {broker} cannot be spoken to")]
     Access {
@@ -61,6 +73,14 @@ pub enum ConfigError {
 }
 
 impl ConfigError {
+    pub(super) fn upstream(path: &Path, base: &Base, source: AccessError) -> Self {
+        Self::Upstream {
+            path: path.to_owned(),
+            url: base.to_string(),
+            source: Box::new(source),
+        }
+    }
+
     pub(super) fn access(path: &Path, broker: &Broker, source: AccessError) -> Self {
         Self::Access {
             path: path.to_owned(),
@@ -73,7 +93,12 @@ impl ConfigError {
 /// Reports a value of one file.
 pub(super) struct Reject<'a>(&'a Path);
 
-impl Reject<'_> {
+impl<'a> Reject<'a> {
+    /// For values that stand in the file at `path`.
+    pub(super) fn at(path: &'a Path) -> Self {
+        Self(path)
+    }
+
     pub(super) fn value(
         &self,
         key: impl Into<String>,
@@ -188,6 +213,8 @@ pub(super) fn validate(raw: RawConfig, path: &Path) -> Result<Config, ConfigErro
         return Err(reject.value("inference.generic", generic.len(), allowed));
     }
     let providers = super::providers::validate(&reject, &raw.inference)?;
+    let upstreams =
+        super::upstream::validate(&reject, &raw.inference.upstream, &raw.inference.chat)?;
     Ok(Config {
         box_id,
         state_dir: absolute(&reject, "box.state_dir", &raw.edge_box.state_dir)?,
@@ -232,6 +259,8 @@ pub(super) fn validate(raw: RawConfig, path: &Path) -> Result<Config, ConfigErro
                 4096,
             )?,
             providers,
+            upstreams,
+            is_bundle_upstream_allowed: raw.inference.bundle_upstreams,
         },
         foreign: super::foreign::validate(&reject, raw.foreign)?,
         fleet: raw

@@ -50,13 +50,17 @@ pub fn executed(result: &Result<Done, CommandError>) -> Map<String, Value> {
 }
 
 fn done(report: &Report) -> Value {
-    json!({
+    let mut told = json!({
         "event": "done",
         "kind": report.kind.name(),
         "text": report.text,
         "trace": report.trace_id,
         "timings_us": say_timings(&report.timings),
-    })
+    });
+    if let Some(origin) = &report.origin {
+        told["origin"] = origin.to_json();
+    }
+    told
 }
 
 /// An answer that failed.

@@ -131,6 +131,13 @@ impl Array {
         }
     }
 
+    pub(super) fn i8(shape: impl Into<Vec<usize>>, values: Vec<i8>) -> Self {
+        Self {
+            shape: shape.into(),
+            values: Values::I8(values),
+        }
+    }
+
     pub(super) fn i32(shape: impl Into<Vec<usize>>, values: Vec<i32>) -> Self {
         Self {
             shape: shape.into(),

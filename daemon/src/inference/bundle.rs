@@ -268,11 +268,11 @@ impl Bundle {
                 .map_err(|(key, expected, actual)| value(&key, expected, actual))?;
         }
         if let Some(ChatGraph { kv_type, .. }) = manifest.graph.chat()
-            && !["f32", "f16"].contains(&kv_type.as_str())
+            && !["f32", "f16", "i8"].contains(&kv_type.as_str())
         {
             return Err(value(
                 "graph.kv_type",
-                "\"f32\" or \"f16\"".into(),
+                "\"f32\", \"f16\" or \"i8\"".into(),
                 format!("{kv_type:?}"),
             ));
         }

@@ -11,6 +11,7 @@ use super::{
     providers::{Tried, trial::TrialError},
     runtime::RuntimeError,
     status::ModelState,
+    upstream::UpstreamError,
 };
 
 /// Why a model that is on disk is not served. The model stays disabled until its files change.
@@ -352,6 +353,20 @@ pub enum InferenceError {
         waited_ms: u64,
         /// What it was doing at the end.
         state: ModelState,
+    },
+    /// An engine elsewhere had begun to answer, and did not get to the end.
+    #[error("{source}")]
+    Upstream {
+        /// What happened to it.
+        source: Box<UpstreamError>,
+    },
+    /// Neither the model here nor the engine elsewhere began to answer.
+    #[error("{here}; elsewhere: {there}")]
+    Nowhere {
+        /// Why not here.
+        here: Box<InferenceError>,
+        /// Why not elsewhere.
+        there: Box<UpstreamError>,
     },
     /// Inference is being stopped.
     #[error("inference is stopping")]

@@ -8,6 +8,8 @@ use std::{collections::BTreeMap, fmt, ops::RangeInclusive};
 
 use serde::{Deserialize, Serialize};
 
+use crate::config::upstream::RawUpstream;
+
 /// The one format number that this daemon reads.
 pub const FORMAT: u32 = 1;
 
@@ -72,6 +74,8 @@ pub struct Manifest {
     pub template: Option<FileReference>,
     /// The input whose output is known.
     pub probe: FileReference,
+    /// An engine elsewhere that may answer in place of this bundle. It counts only where the configuration lets it.
+    pub upstream: Option<RawUpstream>,
     /// Measured agreement with the original weights, for people.
     #[serde(default)]
     pub parity: toml::Table,
@@ -230,7 +234,7 @@ pub struct ChatGraph {
     pub vocab_size: usize,
     /// The longest context that the model was made for, in tokens.
     pub context_tokens: usize,
-    /// Element type of the cache; `f32` or `f16`.
+    /// Element type of the cache; `f32`, `f16` or `i8`.
     pub kv_type: String,
     /// Layout `optimum` alone: how the graph treats its cache. Such graphs are taken for appending ones if it is not said.
     #[serde(default)]

@@ -5,8 +5,8 @@
 //! sessions or doors, and nothing here blocks the async runtime: the handles await, the models' threads compute.
 //!
 //! Read in this order: [`manifest`] and [`bundle`] (what a model is on disk), [`runtime`] (ONNX Runtime), [`providers`] (what it runs on),
-//! [`status`], `slot` (a model's thread), then the engines [`embedder`], [`chat`], [`vad`] and [`generic`]. [`probe`] is the proof that a loaded model
-//! computes the right thing, [`examine`] what a person asks about a bundle.
+//! [`status`], `slot` (a model's thread), then the engines [`embedder`], [`chat`], [`vad`] and [`generic`], and [`upstream`] (conversations that are answered elsewhere).
+//! [`probe`] is the proof that a loaded model computes the right thing, [`examine`] what a person asks about a bundle.
 
 use std::{
     collections::BTreeMap,
@@ -59,6 +59,7 @@ pub mod search;
 mod session;
 mod slot;
 pub mod status;
+pub mod upstream;
 pub mod vad;
 mod vocabulary;
 

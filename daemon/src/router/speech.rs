@@ -215,6 +215,7 @@ mod tests {
             outcome: TurnOutcome::Said,
             latency_ms: None,
             trace_id: None,
+            origin: None,
         };
         seqs.map(turn).collect()
     }

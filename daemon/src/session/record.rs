@@ -133,6 +133,8 @@ pub struct NewTurn {
     pub latency: Option<Duration>,
     /// The trace that it belongs to.
     pub trace_id: Option<String>,
+    /// Where a language model's answer was made, and why there.
+    pub origin: Option<serde_json::Value>,
 }
 
 /// One turn as it is stored.
@@ -156,6 +158,9 @@ pub struct TurnRecord {
     pub latency_ms: Option<u64>,
     /// The trace that it belongs to.
     pub trace_id: Option<String>,
+    /// Where a language model's answer was made, and why there; absent in turns of older daemons.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub origin: Option<serde_json::Value>,
 }
 
 impl SessionRecord {
@@ -219,6 +224,7 @@ impl TurnRecord {
                 .latency
                 .map(|latency| u64::try_from(latency.as_millis()).unwrap_or(u64::MAX)),
             trace_id: turn.trace_id,
+            origin: turn.origin,
         }
     }
 
@@ -285,6 +291,7 @@ mod tests {
             outcome: TurnOutcome::Said,
             latency: None,
             trace_id: None,
+            origin: None,
         }
     }
 

@@ -23,6 +23,7 @@ fn turn(speaker: Speaker, text: &str) -> NewTurn {
         outcome: TurnOutcome::Done,
         latency: Some(Duration::from_millis(12)),
         trace_id: Some("t1".to_owned()),
+        origin: None,
     }
 }
 

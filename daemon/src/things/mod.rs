@@ -14,3 +14,4 @@ pub mod schema;
 pub mod value;
 
 mod raw;
+mod value_error;

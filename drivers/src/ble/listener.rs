@@ -225,3 +225,21 @@ impl Listener {
 fn known_rssi(rssi: Option<i16>) -> Option<i16> {
     rssi.filter(|rssi| *rssi != RSSI_UNKNOWN)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_signal_strength_that_is_not_known_is_never_a_value() {
+        for (said, known) in [
+            (Some(RSSI_UNKNOWN), None),
+            (None, None),
+            (Some(-127), Some(-127)),
+            (Some(-50), Some(-50)),
+            (Some(20), Some(20)),
+        ] {
+            assert_eq!(known_rssi(said), known, "{said:?}");
+        }
+    }
+}

@@ -5,13 +5,14 @@
 use std::fmt;
 use std::time::Duration;
 
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 use zbus::{ObjectPath, OwnedObjectPath};
 
 use super::address::DeviceAddress;
 use super::bluez::{Bluez, device_path};
 use super::fault::OperationError;
-use super::types::Step;
+use super::machine::Fault;
+use super::types::{BleError, PairingWants, Step};
 
 const AGENT_MANAGER: &str = "org.bluez.AgentManager1";
 const BLUEZ: &str = "/org/bluez";
@@ -100,6 +101,8 @@ enum AgentError {
 struct Agent {
     device: OwnedObjectPath,
     credential: Credential,
+    /// What was asked and not given; whoever pairs need not wait then.
+    wants: watch::Sender<Option<PairingWants>>,
 }
 
 impl Agent {
@@ -112,13 +115,17 @@ impl Agent {
         }
     }
 
+    /// BlueZ takes no answer to this, and would wait for the digits.
     async fn show(&self, digits: String) {
         if let Credential::Ask(person) = &self.credential {
             let _ = person.send(Question::Show(digits)).await;
+        } else {
+            self.wants.send_replace(Some(PairingWants::Typing));
         }
     }
 
-    fn rejected<T>(&self) -> Result<T, AgentError> {
+    fn rejected<T>(&self, wants: PairingWants) -> Result<T, AgentError> {
+        self.wants.send_replace(Some(wants));
         Err(AgentError::Rejected(
             "the device asks for something else than was given".to_owned(),
         ))
@@ -135,7 +142,7 @@ impl Agent {
         match &self.credential {
             Credential::Pin(pin) => Ok(pin.clone()),
             Credential::Ask(person) => ask(person, Question::Pin).await,
-            Credential::None | Credential::Passkey(_) => self.rejected(),
+            Credential::None | Credential::Passkey(_) => self.rejected(PairingWants::Pin),
         }
     }
 
@@ -144,7 +151,7 @@ impl Agent {
         match &self.credential {
             Credential::Passkey(passkey) => Ok(*passkey),
             Credential::Ask(person) => ask(person, Question::Passkey).await,
-            Credential::None | Credential::Pin(_) => self.rejected(),
+            Credential::None | Credential::Pin(_) => self.rejected(PairingWants::Passkey),
         }
     }
 
@@ -157,7 +164,7 @@ impl Agent {
         match &self.credential {
             Credential::Passkey(given) if *given == passkey => Ok(()),
             Credential::Ask(person) => ask(person, |reply| Question::Matches(passkey, reply)).await,
-            _ => self.rejected(),
+            _ => self.rejected(PairingWants::Comparison),
         }
     }
 
@@ -166,7 +173,7 @@ impl Agent {
         match self.credential {
             // To pair is what the person asked for; there is nothing to compare.
             Credential::None | Credential::Ask(_) => Ok(()),
-            Credential::Passkey(_) | Credential::Pin(_) => self.rejected(),
+            Credential::Passkey(_) | Credential::Pin(_) => self.rejected(PairingWants::Consent),
         }
     }
 
@@ -201,6 +208,7 @@ pub(super) async fn pair(
     let failed = |error| OperationError::from_zbus(device, Step::Pair, error);
     // BlueZ takes one agent from each connection to the bus.
     let _alone = bluez.pairing_turn().await;
+    let (wants, mut wanted) = watch::channel(None);
     let agent = format!("/org/openautoglm/Edge1/pairing/{adapter}");
     let path = ObjectPath::try_from(agent.as_str()).map_err(failed)?;
     let object = Agent {
@@ -208,6 +216,7 @@ pub(super) async fn pair(
             .map_err(failed)?
             .into(),
         credential: credential.clone(),
+        wants,
     };
     let server = bluez.connection().object_server();
     server.at(&path, object).await.map_err(failed)?;
@@ -216,7 +225,13 @@ pub(super) async fn pair(
         bluez
             .call(BLUEZ, AGENT_MANAGER, "RegisterAgent", &asked, REGISTER)
             .await?;
-        let paired = bluez.pair(adapter, device, within).await;
+        let paired = tokio::select! {
+            paired = bluez.pair(adapter, device, within) => paired,
+            // Its error would come late, or never: then this one stands for it.
+            _ = wanted.wait_for(|wants| *wants == Some(PairingWants::Typing)) => {
+                Err(zbus::Error::Failure("nobody is shown the digits".to_owned()))
+            }
+        };
         if paired.is_err() {
             let _ = bluez.cancel_pairing(adapter, device).await;
         }
@@ -231,5 +246,69 @@ pub(super) async fn pair(
     }
     .await;
     let _ = server.remove::<Agent, _>(&path).await;
-    paired.map_err(failed)
+    let wants = *wanted.borrow();
+    paired.map_err(|error| explain(device, wants, failed(error)))
+}
+
+/// What BlueZ says of a pairing is why it ended, and seldom what to do.
+fn explain(
+    device: DeviceAddress,
+    wants: Option<PairingWants>,
+    failed: OperationError,
+) -> OperationError {
+    let error = match (wants, failed.error) {
+        (Some(wants), _) => BleError::PairingWants { device, wants },
+        (None, BleError::Authentication { device, source }) => {
+            BleError::PairingRefused { device, source }
+        }
+        (None, other) => other,
+    };
+    let fault = match &error {
+        BleError::PairingWants { .. } => Fault::Authentication,
+        _ => failed.fault,
+    };
+    OperationError { fault, error }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn said(wants: Option<PairingWants>, name: &str) -> String {
+        let device = DeviceAddress::default();
+        let fault = super::super::fault::sort(name, "");
+        let source: super::super::types::Source = name.into();
+        let error = match fault {
+            Fault::Authentication => BleError::Authentication { device, source },
+            _ => BleError::Failed {
+                device,
+                step: Step::Pair,
+                source,
+            },
+        };
+        explain(device, wants, OperationError { fault, error })
+            .error
+            .to_string()
+    }
+
+    #[test]
+    fn a_pairing_that_failed_says_what_to_do() {
+        for (wants, name, words) in [
+            (
+                None,
+                "org.bluez.Error.AuthenticationFailed",
+                "wrong passkey",
+            ),
+            (
+                Some(PairingWants::Passkey),
+                "org.bluez.Error.AuthenticationRejected",
+                "shows a passkey",
+            ),
+            (Some(PairingWants::Typing), "", "typed on it"),
+            (None, "org.bluez.Error.Failed", "pairing failed"),
+        ] {
+            let said = said(wants, name);
+            assert!(said.contains(words), "{name}: {said}");
+        }
+    }
 }

@@ -83,6 +83,37 @@ impl std::fmt::Display for Step {
     }
 }
 
+/// What a device asks of its pairing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PairingWants {
+    /// Six digits that it shows.
+    Passkey,
+    /// The PIN of an old device.
+    Pin,
+    /// That somebody compares six digits here with those that it shows.
+    Comparison,
+    /// That somebody types on it six digits that are shown here.
+    Typing,
+    /// A "yes", with nothing to compare.
+    Consent,
+}
+
+impl std::fmt::Display for PairingWants {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        out.write_str(match self {
+            Self::Passkey => {
+                "it shows a passkey, which must be given, or typed by a person at a terminal"
+            }
+            Self::Pin => "it has a PIN, which must be given, or typed by a person at a terminal",
+            Self::Comparison => {
+                "it shows other digits, or digits that a person at a terminal must compare"
+            }
+            Self::Typing => "digits must be typed on it that only a person at a terminal is shown",
+            Self::Consent => "it compares nothing, so a passkey or PIN would be given in vain",
+        })
+    }
+}
+
 /// What a Bluetooth stack said, in its own words.
 pub type Source = Box<dyn std::error::Error + Send + Sync>;
 
@@ -161,6 +192,25 @@ pub enum BleError {
         "{device} refuses without pairing, or the pairing is broken on one side (pair it anew)"
     )]
     Authentication {
+        /// The device.
+        device: DeviceAddress,
+        /// BlueZ's words.
+        #[source]
+        source: Source,
+    },
+    /// The device asks of its pairing what was not given. It can be tried again.
+    #[error("{device} cannot be paired like this: {wants}")]
+    PairingWants {
+        /// The device.
+        device: DeviceAddress,
+        /// What it asks.
+        wants: PairingWants,
+    },
+    /// The pairing was refused on one of its two sides. It can be tried again.
+    #[error(
+        "{device} was not paired: a wrong passkey, or a \"no\" at the device or here (try again)"
+    )]
+    PairingRefused {
         /// The device.
         device: DeviceAddress,
         /// BlueZ's words.

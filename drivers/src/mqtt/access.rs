@@ -87,6 +87,11 @@ pub enum AccessError {
         "mqtts:// needs the file of the authority that signed the broker's certificate (tls.ca)"
     )]
     NoAuthority,
+    /// A system without authorities, where none were named.
+    #[error(
+        "this system trusts no authority; install the package ca-certificates, or name a file (ca)"
+    )]
+    NoRoots,
     /// A file that cannot be read.
     #[error("cannot read {}; it must be there, and readable for this service", path.display())]
     Unreadable {
@@ -153,8 +158,8 @@ pub enum AccessError {
         #[source]
         source: rustls::Error,
     },
-    /// A password that MQTT cannot carry.
-    #[error("{} holds no password (one line of text)", path.display())]
+    /// A password or key that cannot be sent.
+    #[error("{} holds no password or key (one line of text)", path.display())]
     Password {
         /// The file.
         path: PathBuf,
@@ -219,18 +224,24 @@ impl TlsFiles {
 impl Login {
     /// Reads the password.
     pub(super) fn password(&self) -> Result<String, AccessError> {
-        let path = || self.password_file.clone();
-        let text = String::from_utf8(secret(&self.password_file)?)
-            .map_err(|_| AccessError::Password { path: path() })?;
-        let password = text.trim_end_matches(['\n', '\r']);
-        if password.is_empty() || password.contains(['\n', '\0']) {
-            return Err(AccessError::Password { path: path() });
-        }
-        Ok(password.to_owned())
+        secret_line(&self.password_file)
     }
 }
 
-fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, AccessError> {
+/// Reads a secret that is one line of text; line ends at its end are no part of it.
+pub(crate) fn secret_line(path: &Path) -> Result<String, AccessError> {
+    let refused = || AccessError::Password {
+        path: path.to_owned(),
+    };
+    let text = String::from_utf8(secret(path)?).map_err(|_| refused())?;
+    let line = text.trim_end_matches(['\n', '\r']);
+    if line.is_empty() || line.contains(['\n', '\0']) {
+        return Err(refused());
+    }
+    Ok(line.to_owned())
+}
+
+pub(crate) fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, AccessError> {
     let (file, _) = open(path)?;
     let bytes = read(path, file)?;
     let mut certificates = Vec::new();

@@ -1,4 +1,4 @@
-"""Bluetooth devices around the box, played outside of it (tests/lab/radio/air.py), and the controller by which the box hears them."""
+"""Bluetooth devices around the box, played outside of it (tests/lab/radio/air.py), and the controllers by which the box hears them."""
 
 import json
 import subprocess
@@ -29,18 +29,18 @@ def _tools() -> Path:
 
 
 class Air:
-    """From `start` until `close`; as long as it lives the box has the adapter hci0."""
+    """Until `close`; from `plug` on the box has as many adapters, hci0 and so on."""
 
-    def __init__(self, machine: Machine, directory: Path, devices: list[dict[str, Any]]):
+    def __init__(self, machine: Machine, directory: Path, devices: list[dict[str, Any]], adapters: int = 1):
         self._machine = machine
         self._events: list[dict[str, Any]] = []
         self._changed = threading.Condition()
-        self._port = free_port()
+        self._ports = [free_port() for _ in range(adapters)]
         radio = lab_directory() / "radio"
         tools = _tools()
         with open(directory / "air.log", "ab") as log:
             self._process = start(
-                ["python3", str(radio / "air.py"), str(self._port), json.dumps(devices)],
+                ["python3", str(radio / "air.py"), ",".join(map(str, self._ports)), json.dumps(devices)],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=log,
@@ -50,24 +50,30 @@ class Air:
         self.wait_for("ready")
         transfer.push(machine, [radio / "vhci.py"], "/opt/lab")
 
-    def plug(self) -> None:
-        """The box gets its adapter, and switches it on."""
+    def plug(self, *adapters: int) -> None:
+        """The box gets these adapters (all, if none is named), in the order of their numbers, and switches them on."""
+        for number in adapters or range(len(self._ports)):
+            self._plug(number)
+
+    def _plug(self, number: int) -> None:
+        unit, port = f"{UNIT}-{number}", self._ports[number]
         for _ in range(TRIES):
             self._machine.shell(
-                f"systemctl stop {UNIT} 2>/dev/null; systemctl reset-failed {UNIT} 2>/dev/null; modprobe -a bluetooth hci_vhci && "
-                f"systemctl start bluetooth && systemd-run -q --unit={UNIT} -p Nice=-10 python3 /opt/lab/vhci.py 10.0.2.2 {self._port}"
+                f"systemctl stop {unit} 2>/dev/null; systemctl reset-failed {unit} 2>/dev/null; modprobe -a bluetooth hci_vhci && "
+                f"systemctl start bluetooth && systemd-run -q --unit={unit} -p Nice=-10 python3 /opt/lab/vhci.py 10.0.2.2 {port}"
             )
             deadline = time.monotonic() + CONTROLLER_S
             while time.monotonic() < deadline:
-                switched = "busctl set-property org.bluez /org/bluez/hci0 org.bluez.Adapter1 Powered b true"
+                switched = f"busctl set-property org.bluez /org/bluez/hci{number} org.bluez.Adapter1 Powered b true"
                 if self._machine.run(["sh", "-c", switched]).status == 0:
                     return
                 time.sleep(0.5)
-        raise LabError("the adapter did not come up", f"lab run 'dmesg | tail; journalctl -u {UNIT}'")
+        raise LabError(f"adapter hci{number} did not come up", f"lab run 'dmesg | tail; journalctl -u {unit}'")
 
-    def unplug(self) -> None:
-        self._machine.shell(f"systemctl stop {UNIT}")
-        self.do("unplugged")
+    def unplug(self, *adapters: int) -> None:
+        for number in adapters or range(len(self._ports)):
+            self._machine.shell(f"systemctl stop {UNIT}-{number}")
+            self.do("unplugged", adapter=number)
 
     def do(self, what: str, device: str = "", **more: Any) -> None:
         """Returns when it was done."""

@@ -1,5 +1,7 @@
 //! The events of an answer, as the daemon writes them into the pipe (`control::json` makes them).
 
+use std::fmt;
+
 use serde::Deserialize;
 use serde_json::{Map, Value as Json};
 
@@ -44,6 +46,9 @@ pub enum Event {
         /// Where the time went, in microseconds.
         #[serde(default)]
         timings_us: Map<String, Json>,
+        /// Where a language model's answer was made.
+        #[serde(default)]
+        origin: Option<Origin>,
     },
     /// It could not be answered.
     Failed {
@@ -62,6 +67,40 @@ impl Event {
     #[must_use]
     pub fn names_things(&self) -> bool {
         matches!(self, Self::Understood { calls, .. } if !calls.is_empty())
+    }
+}
+
+/// Where a language model's answer was made, and why there.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct Origin {
+    /// `here` or `upstream`.
+    pub place: String,
+    /// The model's name there.
+    pub model: String,
+    /// With `upstream`, its address.
+    pub url: Option<String>,
+    /// Why not in the other place, where that was wanted.
+    pub reason: Option<String>,
+}
+
+impl Origin {
+    /// Whether it is worth a word: it was made elsewhere, or here although it should not have been.
+    #[must_use]
+    pub fn is_notable(&self) -> bool {
+        self.place != "here" || self.reason.is_some()
+    }
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.url {
+            Some(url) => write!(f, "answered by {} at {url}", self.model)?,
+            None => write!(f, "answered here by {}", self.model)?,
+        }
+        match &self.reason {
+            Some(reason) => write!(f, ", because {reason}"),
+            None => Ok(()),
+        }
     }
 }
 

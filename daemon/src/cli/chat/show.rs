@@ -87,12 +87,18 @@ impl Show {
                 text,
                 trace,
                 timings_us,
+                origin,
                 ..
             } => {
                 if !self.is_shown {
                     self.line(text, output)?;
                 }
                 self.end_line(output)?;
+                if let Some(origin) = origin
+                    && (self.explain || origin.is_notable())
+                {
+                    output.note(&format!("  {}", plain(&origin.to_string())));
+                }
                 if self.explain {
                     output.note(&format!("  time: {}", timings_text(timings_us)));
                     output.note(&format!("  trace: {trace}"));

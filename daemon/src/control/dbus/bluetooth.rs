@@ -306,6 +306,8 @@ impl From<BleError> for Error {
             BleError::Busy { .. } | BleError::QueueFull { .. } => Self::Busy(message),
             BleError::ServiceMissing { .. }
             | BleError::Authentication { .. }
+            | BleError::PairingWants { .. }
+            | BleError::PairingRefused { .. }
             | BleError::Failed { .. } => Self::DeviceFault(message),
         }
     }

@@ -107,7 +107,7 @@ impl ChatRequest {
         }
     }
 
-    pub(super) fn check(&self) -> Result<(), InferenceError> {
+    pub(in super::super) fn check(&self) -> Result<(), InferenceError> {
         let refuse = |what, actual: usize, allowed: String| {
             Err(InferenceError::OutOfRange {
                 what,

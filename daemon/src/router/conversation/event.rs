@@ -7,6 +7,7 @@ use std::time::Duration;
 use super::SENTENCE_BYTES_MAX;
 use crate::inference::chat::ChatTimings;
 use crate::inference::error::InferenceError;
+use crate::inference::upstream::Origin;
 use crate::router::comprehension::{ComprehensionError, ComprehensionTimings};
 use crate::router::outcome::{CommandError, Done};
 use crate::session::{SessionError, SessionId};
@@ -77,6 +78,8 @@ pub struct Report {
     pub kind: Kind,
     /// Identifies this exchange in logs and stored turns.
     pub trace_id: String,
+    /// Where a language model's answer was made, and why there; `None` for answers without one.
+    pub origin: Option<Origin>,
     /// Where the time went.
     pub timings: SayTimings,
 }

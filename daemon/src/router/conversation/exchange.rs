@@ -10,6 +10,7 @@ use tokio::sync::mpsc;
 
 use super::{Kind, Parts, Report, SayError, SayEvent, SayTimings, Utterance};
 use crate::inference::chat::ChatEvent;
+use crate::inference::upstream::Origin;
 use crate::router::command::Command;
 use crate::router::outcome::{CommandError, Done};
 use crate::session::{NewTurn, Session, Speaker, TurnOutcome};
@@ -24,6 +25,7 @@ pub(super) struct Exchange {
     started: Instant,
     timings: SayTimings,
     turns: Vec<NewTurn>,
+    origin: Option<Origin>,
 }
 
 impl Exchange {
@@ -40,6 +42,7 @@ impl Exchange {
             started: Instant::now(),
             timings: SayTimings::default(),
             turns: Vec::new(),
+            origin: None,
         }
     }
 
@@ -117,6 +120,7 @@ impl Exchange {
             text,
             kind,
             trace_id: self.trace_id.clone(),
+            origin: self.origin.take(),
             timings: self.timings,
         })
     }
@@ -140,6 +144,7 @@ impl Exchange {
             outcome,
             latency: Some(self.started.elapsed()),
             trace_id: Some(self.trace_id.clone()),
+            origin: None,
         });
     }
 
@@ -232,9 +237,20 @@ impl Exchange {
             &self.utterance.text,
             &self.parts.registry.things(),
         );
-        let mut stream = self.parts.inference.chat().generate(request)?;
+        // A listener who goes away before the first word ends it, too.
+        let parts = Arc::clone(&self.parts);
+        let mut answer = tokio::select! {
+            answer = parts.dispatcher.ask(request) => Some(answer?),
+            () = self.events.closed() => None,
+        };
+        self.origin = answer.as_ref().map(|answer| answer.origin().clone());
         let mut text = String::new();
-        while let Some(event) = stream.recv().await {
+        while let Some(answer) = &mut answer {
+            let event = tokio::select! {
+                event = answer.next() => event,
+                () = self.events.closed() => None,
+            };
+            let Some(event) = event else { break };
             match event {
                 ChatEvent::Started { .. } | ChatEvent::Choices(_) => {}
                 ChatEvent::Delta(piece) => {
@@ -253,6 +269,9 @@ impl Exchange {
         }
         self.remember_sentence(TurnOutcome::Said);
         self.remember(Speaker::Assistant, text.clone(), None, TurnOutcome::Said);
+        if let (Some(turn), Some(origin)) = (self.turns.last_mut(), &self.origin) {
+            turn.origin = Some(origin.to_json());
+        }
         Ok(text)
     }
 }

@@ -3,7 +3,7 @@
 //! ```text
 //! session -> comprehension -> calls: execute each, read back, answer      -> keep turns and focus -> Done
 //!                          -> ask / refuse: answer                        -> keep                 -> Done
-//!                          -> conversation: the language model, streaming -> keep                 -> Done
+//!                          -> conversation: the language model, here or elsewhere, streaming -> keep                 -> Done
 //! ```
 //! [`SayEvent::Done`] comes after the turns are durable: who has seen it may pull the plug. One session answers one thing at a
 //! time; a second one meanwhile is [`SayError::Busy`] at once. A listener who goes away ends the language model's answer at
@@ -21,7 +21,7 @@ use super::Principal;
 use super::command::Commands;
 use super::comprehension::Comprehension;
 use super::speech::Speech;
-use crate::inference::InferenceHandle;
+use crate::inference::upstream::Dispatcher;
 use crate::session::{SessionId, Sessions};
 use crate::things::registry::Registry;
 
@@ -54,7 +54,7 @@ pub struct Conversations {
 struct Parts {
     commands: Commands,
     comprehension: Comprehension,
-    inference: InferenceHandle,
+    dispatcher: Dispatcher,
     registry: Registry,
     sessions: Sessions,
     speech: Speech,
@@ -84,7 +84,7 @@ impl Conversations {
     pub fn new(
         commands: Commands,
         comprehension: Comprehension,
-        inference: InferenceHandle,
+        dispatcher: Dispatcher,
         registry: Registry,
         sessions: Sessions,
         speech: Speech,
@@ -95,7 +95,7 @@ impl Conversations {
             parts: Arc::new(Parts {
                 commands,
                 comprehension,
-                inference,
+                dispatcher,
                 registry,
                 sessions,
                 speech,

@@ -18,6 +18,8 @@
 //! [`mod@advance`] for what comes first, [`sightings`] for what "heard" means and [`watchdog`] for silent scans.
 
 mod advance;
+#[cfg(test)]
+mod life;
 mod sightings;
 #[cfg(test)]
 mod tests;

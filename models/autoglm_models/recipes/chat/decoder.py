@@ -12,17 +12,21 @@ from .gguf_weights import Hyperparameters
 class Decoder:
     """One sequence of at most `max_length` tokens."""
 
-    def __init__(self, graph: Path, hyper: Hyperparameters, max_length: int):
+    def __init__(self, graph: Path, hyper: Hyperparameters, max_length: int, cached: type = np.float32):
         self._session = open_session(graph, threads=2)
         self._vocab_size = hyper.vocab_size
         shape = (1, hyper.kv_heads, max_length, hyper.head_dim)
         names = [f"{layer}.{part}" for layer in range(hyper.layers) for part in ("key", "value")]
-        self._cache = {name: onnxruntime.OrtValue.ortvalue_from_numpy(np.zeros(shape, np.float32)) for name in names}
+        self._cache = {name: onnxruntime.OrtValue.ortvalue_from_numpy(np.zeros(shape, cached)) for name in names}
         self._length = 0
 
     def restart(self) -> None:
         """Forgets the sequence. What the cache holds beyond the length is never read."""
         self._length = 0
+
+    def cache(self, name: str) -> np.ndarray:
+        """`[kv_heads, tokens, head_dim]` of `{layer}.key` or `{layer}.value`."""
+        return self._cache[name].numpy()[0, :, : self._length]
 
     def feed(self, ids: list[int], wanted: list[int]) -> np.ndarray:
         """Appends tokens; logits `[len(wanted), vocab_size]` at those of their positions."""

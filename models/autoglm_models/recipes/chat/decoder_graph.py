@@ -3,8 +3,10 @@
 Layout `gqa-in-place`: `input_ids[batch, sequence]`, `seqlens_k[batch]` (tokens in the cache after this step, less one),
 `total_sequence_length` (the longest row's tokens), `logits_pos[positions]` (which of the batch * sequence positions
 need logits), and per layer `past_key_values.{i}.key/value[batch, kv_heads, max_length, head_dim]`, to be bound to the
-same buffers as `present.{i}.key/value`.
+same buffers as `present.{i}.key/value`. They hold floats or, where scales are given, bytes.
 """
+
+from dataclasses import dataclass
 
 import numpy as np
 from onnx import TensorProto, helper
@@ -14,18 +16,28 @@ from .graph_writer import MS_DOMAIN, GraphWriter
 from .linear import ACCURACY_LEVEL, LinearForm
 
 
-def write_decoder(weights: GgufWeights, graph: GraphWriter, linear: LinearForm) -> None:
+@dataclass(frozen=True)
+class CacheScales:
+    """What one step of a byte in the cache stands for, `[layers, kv_heads * head_dim]` each: keys after the rotation, values."""
+
+    keys: np.ndarray
+    values: np.ndarray
+
+
+def write_decoder(
+    weights: GgufWeights, graph: GraphWriter, linear: LinearForm, scales: CacheScales | None = None
+) -> None:
     hyper = weights.hyper
     byte_embedding(weights, graph, "embedded")
     _rotary_tables(hyper, graph)
     graph.tensor("halves", np.array([hyper.feed_forward] * 2, np.int64))
     residual, addend = "embedded", ""
     for layer in range(hyper.layers):
-        residual, addend = _layer(weights, graph, linear, layer, residual, addend)
+        residual, addend = _layer(weights, graph, linear, scales, layer, residual, addend)
     graph.tensor("final.gain", weights.floats("output_norm.weight"))
     _norm_of_sum(graph, hyper, residual, addend, "final", keep_sum="")
     _head(hyper, graph)
-    inputs, outputs = _signature(hyper)
+    inputs, outputs = _signature(hyper, TensorProto.INT8 if scales else TensorProto.FLOAT)
     graph.finish("decoder", inputs, outputs)
 
 
@@ -60,7 +72,13 @@ def _rotary_tables(hyper: Hyperparameters, graph: GraphWriter) -> None:
 
 
 def _layer(
-    weights: GgufWeights, graph: GraphWriter, linear: LinearForm, layer: int, residual: str, addend: str
+    weights: GgufWeights,
+    graph: GraphWriter,
+    linear: LinearForm,
+    scales: CacheScales | None,
+    layer: int,
+    residual: str,
+    addend: str,
 ) -> tuple[str, str]:
     """Adds one layer; gives the names of the residual and of what is still to be added to it."""
     hyper = weights.hyper
@@ -71,7 +89,7 @@ def _layer(
     _norm_of_sum(graph, hyper, residual, addend, name + "attention_norm", keep_sum=name + "before" if addend else "")
     residual = name + "before" if addend else residual
     linear(graph, name + "qkv", name + "attention_norm", _query_key_value(weights, stored), name + "qkv")
-    _attention(graph, hyper, layer)
+    _attention(graph, hyper, layer, scales)
     linear(graph, name + "out", name + "attention", weights.offset_blocks(stored + "attn_output.weight"), name + "out")
 
     _norm_of_sum(graph, hyper, residual, name + "out", name + "mlp_norm", keep_sum=name + "between")
@@ -108,15 +126,24 @@ def _query_key_value(weights: GgufWeights, stored: str) -> OffsetBlocks:
     return OffsetBlocks.stacked([query, key, value])
 
 
-def _attention(graph: GraphWriter, hyper: Hyperparameters, layer: int) -> None:
+def _attention(graph: GraphWriter, hyper: Hyperparameters, layer: int, scales: CacheScales | None) -> None:
     name = f"layer{layer}."
     past = [f"past_key_values.{layer}.{part}" for part in ("key", "value")]
     present = [f"present.{layer}.{part}" for part in ("key", "value")]
+    inputs = [name + "qkv", "", "", *past, "seqlens_k", "total_sequence_length", "rotary.cos", "rotary.sin"]
+    quantised = {}
+    if scales:
+        graph.tensor(name + "key.scales", scales.keys[layer])
+        graph.tensor(name + "value.scales", scales.values[layer])
+        # No positions, no bias, no sinks.
+        inputs += ["", "", "", name + "key.scales", name + "value.scales"]
+        quantised = {"kv_cache_bit_width": 8, "k_quant_type": "PER_CHANNEL", "v_quant_type": "PER_CHANNEL"}
     graph.node(
         "GroupQueryAttention",
-        [name + "qkv", "", "", *past, "seqlens_k", "total_sequence_length", "rotary.cos", "rotary.sin"],
+        inputs,
         [name + "attention", *present],
         MS_DOMAIN,
+        **quantised,
         num_heads=hyper.heads,
         kv_num_heads=hyper.kv_heads,
         do_rotary=1,
@@ -149,11 +176,11 @@ def product_with_embedding(hyper: Hyperparameters, graph: GraphWriter, source: s
     )
 
 
-def _signature(hyper: Hyperparameters) -> tuple[list, list]:
+def _signature(hyper: Hyperparameters, cached: int) -> tuple[list, list]:
     def cache(kind: str) -> list:
         shape = ["batch", hyper.kv_heads, "max_length", hyper.head_dim]
         return [
-            helper.make_tensor_value_info(f"{kind}.{layer}.{part}", TensorProto.FLOAT, shape)
+            helper.make_tensor_value_info(f"{kind}.{layer}.{part}", cached, shape)
             for layer in range(hyper.layers)
             for part in ("key", "value")
         ]

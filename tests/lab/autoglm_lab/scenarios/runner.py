@@ -13,12 +13,14 @@ from ..console import note, say
 from ..errors import EXIT_OK, EXIT_USAGE, EXIT_VERDICT, LabError
 from ..journal import entry_of
 from ..places import machines
-from . import ALL, Scenario, bluetooth_things, broker, models, power, radio, serial, service, ways
+from . import ALL, Scenario, bluetooth_lamps, bluetooth_things, broker, models, power, radio, serial, service, ways
 from .box import Box
 from .report import Notes, Row, table
 
 # Registered by being imported; this is the order of the table.
-KINDS = [kind.__name__ for kind in (service, serial, ways, radio, bluetooth_things, broker, models, power)]
+KINDS = [
+    kind.__name__ for kind in (service, serial, ways, radio, bluetooth_things, bluetooth_lamps, broker, models, power)
+]
 WAYS = {True: "short form", False: "all"}
 
 

@@ -6,13 +6,18 @@
 
 use std::{
     num::NonZeroUsize,
+    path::PathBuf,
     time::{Duration, Instant},
 };
+
+mod apart;
+mod forms;
+mod turns;
 
 use anyhow::{Context, Result, bail, ensure};
 use autoglm_edge::inference::{
     Inference, InferenceConfig, InferenceHandle,
-    chat::{ChatEvent, ChatMessage, ChatRequest, Form, Role, Speculation},
+    chat::{ChatEvent, ChatMessage, ChatRequest, Role, Speculation},
     manifest::Task,
     runtime::Runtime,
 };
@@ -43,11 +48,17 @@ struct Options {
     /// Conversations side by side
     #[arg(long, default_value_t = NonZeroUsize::new(8).expect("eight is not zero"))]
     sessions: NonZeroUsize,
+    /// Be the engine that is killed, with its state in this directory
+    #[arg(long, hide = true)]
+    apart: Option<PathBuf>,
 }
 
 #[tokio::main]
 async fn main() -> Result<()> {
-    let options = Options::parse();
+    let mut options = Options::parse();
+    if let Some(state) = options.apart.take() {
+        return apart::serve(state, &options).await;
+    }
     let bundles = Bundles::find()?;
     let inference = Inference::start(InferenceConfig {
         embedding: "none".into(),
@@ -98,9 +109,8 @@ async fn main() -> Result<()> {
     let mut table = Table::new(&["tokens/s", "engine", "genai", "ratio", "remark"]);
     bench.form(&mut table).await?;
     println!("{table}");
-    let mut table = Table::new(&["ms to the first token", "p50", "genai", "remark"]);
-    bench.turns(&mut table).await?;
-    println!("{table}");
+    println!("{}", bench.turns().await?);
+    println!("{}", bench.alone()?);
     if let Err(stragglers) = inference.stop(Duration::from_secs(10)).await {
         bail!("still running: {stragglers:?}");
     }
@@ -173,38 +183,7 @@ impl Bench {
             speculation,
             ..ChatRequest::new(messages, tokens)
         };
-        self.answer(request, Instant::now()).await
-    }
-
-    async fn answer(&self, request: ChatRequest, begun: Instant) -> Result<Answer> {
-        let mut events = self.handle.chat().generate(request)?;
-        let (mut text, mut prompt, mut first_ms) = (String::new(), (0, 0), None);
-        while let Some(event) = events.recv().await {
-            match event {
-                ChatEvent::Started {
-                    prompt_tokens,
-                    reused_tokens,
-                    ..
-                } => prompt = (prompt_tokens, reused_tokens),
-                ChatEvent::Delta(piece) => {
-                    first_ms = first_ms.or_else(|| Some(ms(begun.elapsed())));
-                    text.push_str(&piece);
-                }
-                ChatEvent::Done { tokens, .. } => {
-                    return Ok(Answer {
-                        text,
-                        prompt_tokens: prompt.0,
-                        reused_tokens: prompt.1,
-                        tokens,
-                        first_ms: first_ms.context("no text")?,
-                        all_ms: ms(begun.elapsed()),
-                    });
-                }
-                ChatEvent::Failed(error) => return Err(error.into()),
-                _ => {}
-            }
-        }
-        bail!("the stream ended without Done")
+        answer(&self.handle, request, Instant::now()).await
     }
 
     async fn prefill(&mut self, table: &mut Table, length: usize) -> Result<()> {
@@ -301,136 +280,38 @@ impl Bench {
         row(table, &name, &engine, &[&alone]);
         Ok(())
     }
+}
 
-    async fn speculation(&mut self, table: &mut Table) -> Result<()> {
-        let lamps = "{\"name\": \"Desk lamp\", \"brightness\": 40, \"on\": true}, {\"name\": \"Hall lamp\", \"brightness\": 15, \"on\": false}, {\"name\": \"Bed lamp\", \"brightness\": 5, \"on\": true}";
-        let (mut with, mut without) = (Sample::default(), Sample::default());
-        let before = self.handle.chat().counters();
-        for round in 0..self.options.rounds {
-            let messages = vec![
-                say(Role::System, format!("{round} lamps are broken.")),
-                say(
-                    Role::User,
-                    format!("Here is a list: [{lamps}]. Write the same list again."),
-                ),
-            ];
-            let one = self.ask(messages.clone(), 96, Speculation::Off).await?;
-            let other = self.ask(messages, 96, Speculation::On).await?;
-            without.push(one.rate());
-            with.push(other.rate());
-        }
-        let after = self.handle.chat().counters();
-        let remark = format!(
-            "{} of {} guesses right",
-            after.taken_tokens - before.taken_tokens,
-            after.drafted_tokens - before.drafted_tokens
-        );
-        let ratio = number(with.over(&without).p50());
-        table.row(
-            "an answer that repeats its prompt",
-            [number(with.p50()), number(without.p50()), ratio, remark],
-        );
-        Ok(())
-    }
-
-    /// A call of a tool under its schema. Both are asked the same and may space their JSON differently, so tokens are counted of each.
-    async fn form(&mut self, table: &mut Table) -> Result<()> {
-        let schema = serde_json::json!({
-            "type": "object",
-            "properties": {
-                "tool": { "enum": ["set_brightness_of_lamp", "set_speed_of_fan"] },
-                "arguments": {
-                    "type": "object",
-                    "properties": {
-                        "thing": { "enum": ["living room desk lamp", "bedroom ceiling fan"] },
-                        "level_in_percent": { "type": "integer", "minimum": 0, "maximum": 100 },
-                        "transition_in_seconds": { "type": "integer", "minimum": 0, "maximum": 60 }
-                    },
-                    "required": ["thing", "level_in_percent", "transition_in_seconds"],
-                    "additionalProperties": false
-                }
-            },
-            "required": ["tool", "arguments"],
-            "additionalProperties": false
-        });
-        let (mut engine, mut genai) = (Sample::default(), Sample::default());
-        let (mut engine_ms, mut genai_ms) = (Sample::default(), Sample::default());
-        let mut tokens = (0, 0);
-        for round in 0..=self.options.rounds {
-            let messages = vec![say(
-                Role::User,
-                format!(
-                    "{round}: Dim the desk lamp in the living room to 40 percent over 5 seconds. Answer in JSON."
-                ),
-            )];
-            let request = ChatRequest {
-                form: Some(Form::JsonSchema(schema.clone())),
-                ..ChatRequest::new(messages.clone(), 96)
-            };
-            let begun = Instant::now();
-            let answer = self.answer(request, begun).await?;
-            serde_json::from_str::<serde_json::Value>(&answer.text)
-                .with_context(|| format!("not JSON: {}", answer.text))?;
-            let ids = self.tokens.of_text(&rendered(&messages))?;
-            let peer = self.genai.as_mut().map(|peer| peer.form(&ids, &schema, 96));
-            let peer = peer.transpose()?;
-            if round == 0 {
-                continue;
+/// Asks, and measures from `begun` on.
+async fn answer(handle: &InferenceHandle, request: ChatRequest, begun: Instant) -> Result<Answer> {
+    let mut events = handle.chat().generate(request)?;
+    let (mut text, mut prompt, mut first_ms) = (String::new(), (0, 0), None);
+    while let Some(event) = events.recv().await {
+        match event {
+            ChatEvent::Started {
+                prompt_tokens,
+                reused_tokens,
+                ..
+            } => prompt = (prompt_tokens, reused_tokens),
+            ChatEvent::Delta(piece) => {
+                first_ms = first_ms.or_else(|| Some(ms(begun.elapsed())));
+                text.push_str(&piece);
             }
-            engine.push(answer.tokens as f64 / answer.all_ms * 1e3);
-            engine_ms.push(answer.all_ms);
-            tokens.0 = answer.tokens;
-            if let Some(timed) = peer {
-                genai.push(timed.tokens as f64 / timed.ms * 1e3);
-                genai_ms.push(timed.ms);
-                tokens.1 = timed.tokens;
+            ChatEvent::Done { tokens, .. } => {
+                return Ok(Answer {
+                    text,
+                    prompt_tokens: prompt.0,
+                    reused_tokens: prompt.1,
+                    tokens,
+                    first_ms: first_ms.context("no text")?,
+                    all_ms: ms(begun.elapsed()),
+                });
             }
+            ChatEvent::Failed(error) => return Err(error.into()),
+            _ => {}
         }
-        let remark = format!(
-            "{} and {} tokens with the prompt's time; {} and {} ms a call",
-            tokens.0,
-            tokens.1,
-            number(engine_ms.p50()),
-            number(genai_ms.p50())
-        );
-        let ratio = number(engine.over(&genai).p50());
-        let cells = [number(engine.p50()), number(genai.p50()), ratio, remark];
-        table.row("a call of a tool under its schema", cells);
-        Ok(())
     }
-
-    async fn turns(&mut self, table: &mut Table) -> Result<()> {
-        let (mut cold, mut warm) = (Sample::default(), Sample::default());
-        let mut genai = Sample::default();
-        let mut reused = (0, 0);
-        for _ in 0..self.options.rounds.min(3) {
-            let (mut messages, _) = self.prompt(1400)?;
-            let first = self.ask(messages.clone(), 32, Speculation::Off).await?;
-            cold.push(first.first_ms);
-            messages.push(say(Role::Assistant, first.text));
-            messages.push(say(Role::User, "And then?".into()));
-            let messages_of_second = messages.clone();
-            let second = self.ask(messages, 1, Speculation::Off).await?;
-            reused = (second.reused_tokens, second.prompt_tokens);
-            if let Some(peer) = &mut self.genai {
-                let whole = self.tokens.of_text(&rendered(&messages_of_second))?;
-                let (kept, more) = whole.split_at(second.reused_tokens);
-                genai.push(peer.second(kept, more)?.ms);
-            }
-            warm.push(second.first_ms);
-        }
-        let remark = format!("{} of {} tokens reused", reused.0, reused.1);
-        table.row(
-            "a prompt of 1400, cold",
-            [number(cold.p50()), String::new(), String::new()],
-        );
-        let peer = match genai.is_empty() {
-            true => String::new(),
-            false => number(genai.p50()),
-        };
-        table.row("its second turn", [number(warm.p50()), peer, remark]);
-        Ok(())
-    }
+    bail!("the stream ended without Done")
 }
 
 fn say(role: Role, content: String) -> ChatMessage {

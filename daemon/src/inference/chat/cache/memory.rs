@@ -39,11 +39,13 @@ pub(in super::super) struct Geometry {
     pub(in super::super) slots: usize,
 }
 
-/// Element type of caches and logits.
+/// Element type of caches.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in super::super) enum ElementKind {
     F32,
     F16,
+    /// With scales that are the graph's own affair.
+    I8,
 }
 
 impl ElementKind {
@@ -52,6 +54,7 @@ impl ElementKind {
         match name {
             "f32" => Some(Self::F32),
             "f16" => Some(Self::F16),
+            "i8" => Some(Self::I8),
             _ => None,
         }
     }
@@ -60,6 +63,7 @@ impl ElementKind {
         match self {
             Self::F32 => 4,
             Self::F16 => 2,
+            Self::I8 => 1,
         }
     }
 
@@ -67,6 +71,7 @@ impl ElementKind {
         match self {
             Self::F32 => TensorElementType::Float32,
             Self::F16 => TensorElementType::Float16,
+            Self::I8 => TensorElementType::Int8,
         }
     }
 }

@@ -15,8 +15,8 @@ use ort::{
 };
 
 use super::{
-    super::cache::memory::{ElementKind, Geometry, bytes_of, bytes_of_mut},
-    DecoderGraph, Interruptible, floats, logits_kind,
+    super::cache::memory::{Geometry, bytes_of, bytes_of_mut},
+    DecoderGraph, Interruptible, LogitsKind, floats,
 };
 
 const POSITIONS: &str = "position_ids";
@@ -29,7 +29,7 @@ pub(in super::super) struct Growing {
     interruptible: Interruptible,
     has_positions: bool,
     vocab_size: usize,
-    logits_kind: ElementKind,
+    logits_kind: LogitsKind,
     logits: Option<DynTensor>,
     wide: Vec<f32>,
 }
@@ -54,7 +54,7 @@ impl Growing {
             .any(|input| input.name() == POSITIONS);
         Self {
             slots: (0..geometry.slots).map(|_| Slot::default()).collect(),
-            logits_kind: logits_kind(&session),
+            logits_kind: LogitsKind::of(&session),
             session,
             geometry,
             interruptible,

@@ -22,9 +22,9 @@ use super::{
     super::{
         super::{error::LoadError, manifest::ChatGraph},
         batch::CHUNK,
-        cache::memory::{CacheMemory, ElementKind, Geometry},
+        cache::memory::{CacheMemory, Geometry},
     },
-    DecoderGraph, Interruptible, floats, logits_kind,
+    DecoderGraph, Interruptible, LogitsKind, floats,
 };
 
 /// The graph, its caches, and its bindings.
@@ -45,7 +45,7 @@ struct Signature {
     lengths: Lengths,
     /// Whether there is an input `position_ids[B,S]`.
     has_positions: bool,
-    logits_kind: ElementKind,
+    logits_kind: LogitsKind,
     vocab_size: usize,
 }
 
@@ -108,7 +108,7 @@ impl InPlace {
                 .inputs()
                 .iter()
                 .any(|input| input.name() == "position_ids"),
-            logits_kind: logits_kind(&session),
+            logits_kind: LogitsKind::of(&session),
             vocab_size: graph.vocab_size,
         };
         Ok(Self {

@@ -11,8 +11,6 @@ use ort::{
     value::{DynTensor, TensorElementType},
 };
 
-use super::cache::memory::ElementKind;
-
 pub(super) mod growing;
 pub(super) mod in_place;
 
@@ -54,16 +52,41 @@ pub(super) trait DecoderGraph {
     fn import(&mut self, slot: usize, tokens: Range<usize>, bytes: &[u8]) -> ort::Result<bool>;
 }
 
+/// Element type of logits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum LogitsKind {
+    F32,
+    F16,
+}
+
+impl LogitsKind {
+    /// The graph's; `session::open` compared it with `model.toml`.
+    pub(super) fn of(session: &Session) -> Self {
+        let is_narrow = session.outputs().iter().any(|output| {
+            output.name() == "logits"
+                && output.dtype().tensor_type() == Some(TensorElementType::Float16)
+        });
+        if is_narrow { Self::F16 } else { Self::F32 }
+    }
+
+    pub(super) fn tensor_type(self) -> TensorElementType {
+        match self {
+            Self::F32 => TensorElementType::Float32,
+            Self::F16 => TensorElementType::Float16,
+        }
+    }
+}
+
 /// The last `count` logits as floats: as they are, or widened into `wide`.
 pub(super) fn floats<'a>(
     tensor: &'a DynTensor,
-    kind: ElementKind,
+    kind: LogitsKind,
     count: usize,
     wide: &'a mut Vec<f32>,
 ) -> ort::Result<&'a [f32]> {
     match kind {
-        ElementKind::F32 => Ok(last(tensor.try_extract_tensor::<f32>()?.1, count)),
-        ElementKind::F16 => {
+        LogitsKind::F32 => Ok(last(tensor.try_extract_tensor::<f32>()?.1, count)),
+        LogitsKind::F16 => {
             let narrow = last(tensor.try_extract_tensor::<f16>()?.1, count);
             wide.clear();
             wide.extend(narrow.iter().map(|value| value.to_f32()));
@@ -74,17 +97,4 @@ pub(super) fn floats<'a>(
 
 fn last<T>(values: &[T], count: usize) -> &[T] {
     &values[values.len().saturating_sub(count)..]
-}
-
-/// The element type of the graph's logits; `session::open` compared it with `model.toml`.
-pub(super) fn logits_kind(session: &Session) -> ElementKind {
-    let is_narrow = session.outputs().iter().any(|output| {
-        output.name() == "logits"
-            && output.dtype().tensor_type() == Some(TensorElementType::Float16)
-    });
-    if is_narrow {
-        ElementKind::F16
-    } else {
-        ElementKind::F32
-    }
 }

@@ -151,7 +151,11 @@ fn chat_step(graph: &ChatGraph, ids: &[i64], index: usize, before: &Arrays) -> A
             for layer in 0..graph.layers {
                 let name = name.replace(LAYER, &layer.to_string());
                 let shape = [1, graph.kv_heads, room, graph.head_dim];
-                let empty = || Array::f32(shape, vec![0.0; shape.iter().product()]);
+                let count = shape.iter().product();
+                let empty = || match graph.kv_type.as_str() {
+                    "i8" => Array::i8(shape, vec![0; count]),
+                    _ => Array::f32(shape, vec![0.0; count]),
+                };
                 let past = before.get(&name.replace("past_key_values", "present"));
                 let past = past.cloned().unwrap_or_else(empty);
                 inputs.insert(name, past);
