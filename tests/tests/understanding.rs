@@ -34,6 +34,7 @@ async fn model() -> (Inference, Embeddings) {
         .map(|entry| entry.path().join("libonnxruntime.so"))
         .find(|path| path.is_file());
     let inference = Inference::start(InferenceConfig {
+        generic: Vec::new(),
         runtime_path: Some(library.expect("an ONNX Runtime in the cache")),
         model_dirs: vec![cache.join("models")],
         embedding: EMBEDDING.into(),
