@@ -256,7 +256,7 @@ impl Bluez {
             self.connection
                 .call_method(Some(SERVICE), path, Some(properties), "Get", &asked);
         let value: OwnedVariant = limited(CALL, called).await?.body().deserialize()?;
-        Ok(bool::try_from(value)?)
+        bool::try_from(value)
     }
 
     pub(super) async fn pair(
