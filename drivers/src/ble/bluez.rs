@@ -233,6 +233,32 @@ impl Bluez {
             .await
     }
 
+    pub(super) async fn disconnect(
+        &self,
+        adapter: &str,
+        device: DeviceAddress,
+    ) -> zbus::Result<()> {
+        let path = device_path(adapter, device);
+        self.call(&path, DEVICE, "Disconnect", &(), CALL).await
+    }
+
+    pub(super) async fn is_paired(
+        &self,
+        adapter: &str,
+        device: DeviceAddress,
+    ) -> zbus::Result<bool> {
+        let (path, properties) = (
+            device_path(adapter, device),
+            "org.freedesktop.DBus.Properties",
+        );
+        let asked = (DEVICE, "Paired");
+        let called =
+            self.connection
+                .call_method(Some(SERVICE), path, Some(properties), "Get", &asked);
+        let value: OwnedVariant = limited(CALL, called).await?.body().deserialize()?;
+        bool::try_from(value)
+    }
+
     pub(super) async fn pair(
         &self,
         adapter: &str,

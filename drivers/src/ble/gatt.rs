@@ -5,6 +5,7 @@
 
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use btleplug::api::{CharPropFlags, Characteristic, Peripheral as _, WriteType};
@@ -55,6 +56,7 @@ struct Channel {
     mtu_bytes: usize,
     incoming: mpsc::Receiver<io::Result<Vec<u8>>>,
     last_word: mpsc::Sender<io::Result<Vec<u8>>>,
+    was_heard: Arc<AtomicBool>,
 }
 
 /// The hold on a device.
@@ -62,14 +64,30 @@ struct Channel {
 pub(super) struct Lease {
     pub(super) ticket: Ticket,
     pub(super) device: DeviceAddress,
-    pub(super) returns: mpsc::UnboundedSender<Ticket>,
+    pub(super) returns: mpsc::UnboundedSender<Returned>,
     pub(super) loss: watch::Receiver<Option<Loss>>,
+    /// Of a device whose silence would mean something: whether it said anything.
+    pub(super) was_heard: Option<Arc<AtomicBool>>,
+}
+
+/// A hold that ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Returned {
+    pub(super) ticket: Ticket,
+    pub(super) device: DeviceAddress,
+    /// Whether a packet came; `None` where it carried none.
+    pub(super) was_heard: Option<bool>,
 }
 
 impl Drop for Lease {
     fn drop(&mut self) {
         // The adapter's task is gone: nothing is held any more.
-        let _ = self.returns.send(self.ticket);
+        let was_heard = self.was_heard.as_ref();
+        let _ = self.returns.send(Returned {
+            ticket: self.ticket,
+            device: self.device,
+            was_heard: was_heard.map(|heard| heard.load(Ordering::Relaxed)),
+        });
     }
 }
 
@@ -125,7 +143,7 @@ async fn prepare(
     let notify = characteristic(tap, device, layout.service, layout.notify).map_err(missing)?;
     // Entered before it is asked for, so that the first notification has a reader.
     let (last_word, incoming) = mpsc::channel(NOTIFICATIONS);
-    tap.read(layout.service, layout.notify, last_word.clone());
+    let was_heard = tap.read(layout.service, layout.notify, last_word.clone());
     subscribe(tap, device, &notify).await?;
     // BlueZ tells the MTU only once it was negotiated, and btleplug says 23 as long as it does not know.
     let mtu_bytes = usize::from(tap.peripheral.mtu())
@@ -136,6 +154,7 @@ async fn prepare(
         mtu_bytes,
         incoming,
         last_word,
+        was_heard,
     })
 }
 
@@ -221,8 +240,9 @@ impl Reached {
     }
 
     /// The device as packets; `None` if it was connected for something else.
-    pub(super) fn into_packets(self, lease: Lease) -> Option<PacketLink> {
+    pub(super) fn into_packets(self, mut lease: Lease) -> Option<PacketLink> {
         let channel = self.channel?;
+        lease.was_heard = Some(channel.was_heard);
         let (outgoing, packets) = mpsc::channel(OUTGOING);
         let pump = Pump {
             tap: self.tap,

@@ -6,6 +6,7 @@
 
 use std::io;
 use std::mem::ManuallyDrop;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use btleplug::api::Peripheral as _;
@@ -22,6 +23,7 @@ struct Subscriber {
     service: Uuid,
     characteristic: Uuid,
     out: mpsc::Sender<io::Result<Vec<u8>>>,
+    was_heard: Arc<AtomicBool>,
 }
 
 type Subscribers = Arc<Mutex<Vec<Subscriber>>>;
@@ -46,6 +48,9 @@ impl Tap {
                 for reader in readers.iter() {
                     let is_meant = reader.characteristic == notification.uuid
                         && reader.service == notification.service_uuid;
+                    if is_meant {
+                        reader.was_heard.store(true, Ordering::Relaxed);
+                    }
                     // A full queue loses it, as the radio may: the connection above sends again, and D-Bus cannot be held up.
                     if is_meant && reader.out.try_send(Ok(notification.value.clone())).is_err() {
                         tracing::debug!(characteristic = %reader.characteristic, "notification dropped: its reader is too slow");
@@ -60,13 +65,14 @@ impl Tap {
         })
     }
 
-    /// Enters a reader; dropping the other end takes it out.
+    /// Enters a reader; dropping the other end takes it out. The answer says whether anything was heard.
     pub(super) fn read(
         &self,
         service: Uuid,
         characteristic: Uuid,
         out: mpsc::Sender<io::Result<Vec<u8>>>,
-    ) {
+    ) -> Arc<AtomicBool> {
+        let was_heard = Arc::<AtomicBool>::default();
         let mut readers = self
             .subscribers
             .lock()
@@ -76,7 +82,9 @@ impl Tap {
             service,
             characteristic,
             out,
+            was_heard: Arc::clone(&was_heard),
         });
+        was_heard
     }
 
     /// Ends all readers' notifications: the device is gone.

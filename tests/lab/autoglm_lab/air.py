@@ -19,7 +19,7 @@ TRIES = 4
 CONTROLLER_S = 20
 
 
-def _tools() -> Path:
+def tools() -> Path:
     """Where bumble is."""
     command = ["python3", str(checkout() / "models/setup.py"), "lab-tools", "--json"]
     run = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -37,14 +37,13 @@ class Air:
         self._changed = threading.Condition()
         self._ports = [free_port() for _ in range(adapters)]
         radio = lab_directory() / "radio"
-        tools = _tools()
         with open(directory / "air.log", "ab") as log:
             self._process = start(
                 ["python3", str(radio / "air.py"), ",".join(map(str, self._ports)), json.dumps(devices)],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=log,
-                env={"PYTHONPATH": str(tools), "PYTHONNOUSERSITE": "1", "PATH": "/usr/bin:/bin"},
+                env={"PYTHONPATH": str(tools()), "PYTHONNOUSERSITE": "1", "PATH": "/usr/bin:/bin"},
             )
         threading.Thread(target=self._listen, daemon=True).start()
         self.wait_for("ready")

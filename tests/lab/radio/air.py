@@ -62,7 +62,8 @@ async def main(ports: list[str], specs: list[dict[str, Any]]) -> None:
     link, boxes = Link(), []
     for number, port in enumerate(ports):
         transport = await open_transport(f"tcp-server:127.0.0.1:{port}")
-        boxes.append(BoxController(f"box{number}", link, ADDRESS.format(number + 1), transport))
+        address = ADDRESS.format(number + 1)
+        boxes.append(BoxController(f"box{number}", transport.source, transport.sink, link, address))
     peers = {spec["name"]: KINDS[spec["kind"]](link, spec) for spec in specs}
     for peer in peers.values():
         await peer.start()

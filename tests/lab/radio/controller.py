@@ -37,10 +37,8 @@ class BoxController(Controller):
 
     le_features = Controller.le_features & ~CLAIMED
 
-    def __init__(self, name: str, link: Link, address: str, transport: Any):
-        super().__init__(name, transport.source, transport.sink, link, address)
-        # The signal strength that it reports, if not bumble's; 127 is "not known" (§7.7.65.2).
-        self.strength_dbm: int | None = None
+    # The signal strength that it reports, if not bumble's; 127 is "not known" (§7.7.65.2).
+    strength_dbm: int | None = None
 
     def send_hci_packet(self, packet: Any) -> None:
         reports = getattr(packet, "reports", None)

@@ -6,7 +6,7 @@ import json
 import socket
 from typing import Any
 
-from bumble.att import Attribute
+from bumble.att import ATT_Error, Attribute, ErrorCode
 from bumble.controller import Controller
 from bumble.core import AdvertisingData
 from bumble.device import AdvertisingType, Device
@@ -42,11 +42,13 @@ class Peer:
         self.device = Device(name=self.name, address=address, host=Host(controller, AsyncPipeSink(controller)))
         self.connection: Any = None
         self.is_shown = True
+        self.turn = asyncio.Lock()
         self.data = b""
         self.device.on("connection", self._on_connection)
 
     async def start(self) -> None:
         self._serve()
+        self._guard()
         if "mtu" in self.spec:
             self.device.gatt_server.max_mtu = self.spec["mtu"]
         await self.device.power_on()
@@ -55,27 +57,40 @@ class Peer:
     def _serve(self) -> None:
         pass
 
+    def _guard(self) -> None:
+        """bumble takes every write, and a host with an older table in its cache writes to what has become a declaration."""
+
+        async def refuse(_bearer: Any, _value: bytes) -> None:
+            raise ATT_Error(ErrorCode.WRITE_NOT_PERMITTED)
+
+        for attribute in self.device.gatt_server.attributes:
+            if not attribute.permissions & Attribute.WRITEABLE:
+                attribute.write_value = refuse  # type: ignore[method-assign]
+
     def _elements(self) -> list[tuple[int, bytes]]:
         return [(AdvertisingData.COMPLETE_LOCAL_NAME, self.name.encode())]
 
     async def advertise(self) -> None:
-        await self.device.stop_advertising()
-        if not self.is_shown:
-            return
+        """Anew, or no more. bumble must not be told so twice at a time."""
+        async with self.turn:
+            await self.device.stop_advertising()
+            if self.is_shown:
+                await self._start_advertising()
+
+    async def _start_advertising(self) -> None:
         self.device.advertising_data = bytes(AdvertisingData([(AdvertisingData.FLAGS, b"\x06"), *self._elements()]))
         kind = AdvertisingType.UNDIRECTED
         if self.spec["kind"] == "sensor":
             kind = AdvertisingType.UNDIRECTED_SCANNABLE
         await self.device.start_advertising(
             advertising_type=kind,
-            auto_restart=True,
             advertising_interval_min=INTERVAL_MS,
             advertising_interval_max=INTERVAL_MS,
         )
 
     async def hide(self) -> None:
         self.is_shown = False
-        await self.device.stop_advertising()
+        await self.advertise()
         if self.connection:
             await self.connection.disconnect()
 
@@ -89,6 +104,7 @@ class Peer:
         self.device.add_default_services()
         self.device.add_service(Service("180A", [_readable("2A24", b"shifted")]))
         self._serve()
+        self._guard()
 
     def _on_connection(self, connection: Any) -> None:
         self.connection = connection

@@ -1,9 +1,11 @@
 //! The device's end of a BLE link: a GATT server and an advertisement on one of this machine's controllers, through BlueZ.
 //!
 //! It serves the Nordic UART service. The world plays with it by signals: USR1 makes it vanish (no advertisement, and whoever is
-//! connected is disconnected), USR2 makes it return, HUP gives it other handles, as new firmware does.
+//! connected is disconnected), USR2 makes it return, HUP gives it other handles, as new firmware does, and ALRM gives the handles that it had
+//! to other characteristics.
 
 use std::io;
+use std::num::NonZeroU16;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -86,6 +88,8 @@ enum Table {
     First,
     /// With another service in front, so that all handles are others.
     Shifted,
+    /// What was written notifies, and what notified is written, at handles that were those of the other.
+    Swapped,
 }
 
 struct Server {
@@ -105,6 +109,7 @@ impl Server {
         let mut vanish = signal(SignalKind::user_defined1())?;
         let mut appear = signal(SignalKind::user_defined2())?;
         let mut change = signal(SignalKind::hangup())?;
+        let mut swap = signal(SignalKind::alarm())?;
         let mut look = tokio::time::interval(LOOK);
         let mut was_on = true;
         loop {
@@ -121,14 +126,13 @@ impl Server {
                     eprintln!("returned");
                 }
                 _ = change.recv() => {
-                    self.table = match self.table {
+                    self.change_table(match self.table {
                         Table::First => Table::Shifted,
-                        Table::Shifted => Table::First,
-                    };
-                    self.served = None;
-                    self.serve().await?;
-                    eprintln!("serving the table {:?}", self.table);
+                        Table::Shifted | Table::Swapped => Table::First,
+                    })
+                    .await?;
                 }
+                _ = swap.recv() => self.change_table(Table::Swapped).await?,
                 _ = look.tick() => {
                     let is_on = self.adapter.is_powered().await.unwrap_or(false);
                     if is_on && !was_on && !self.is_hidden {
@@ -181,6 +185,14 @@ impl Server {
         let _ = self.links.try_send(link);
     }
 
+    async fn change_table(&mut self, table: Table) -> anyhow::Result<()> {
+        self.table = table;
+        self.served = None;
+        self.serve().await?;
+        eprintln!("serving the table {table:?}");
+        Ok(())
+    }
+
     async fn serve(&mut self) -> anyhow::Result<()> {
         let (control, handle) = characteristic_control();
         let host = Arc::clone(&self.host);
@@ -192,12 +204,21 @@ impl Server {
             async { Ok(()) }.boxed()
         }));
         let layout = Layout::NORDIC_UART;
+        // Given, since BlueZ would number them in the order of a hash table. A characteristic has two handles, and one for its
+        // configuration if it notifies.
+        let (first, write_at, notify_at) = match self.table {
+            Table::First => (SERVICE_AT, SERVICE_AT + 1, SERVICE_AT + 3),
+            Table::Swapped => (SERVICE_AT, SERVICE_AT + 4, SERVICE_AT + 1),
+            Table::Shifted => (SERVICE_AT + 16, SERVICE_AT + 17, SERVICE_AT + 19),
+        };
         let uart = Service {
             uuid: layout.service,
+            handle: NonZeroU16::new(first),
             primary: true,
             characteristics: vec![
                 Characteristic {
                     uuid: layout.write,
+                    handle: NonZeroU16::new(write_at),
                     write: Some(CharacteristicWrite {
                         write: true,
                         write_without_response: true,
@@ -208,6 +229,7 @@ impl Server {
                 },
                 Characteristic {
                     uuid: layout.notify,
+                    handle: NonZeroU16::new(notify_at),
                     notify: Some(CharacteristicNotify {
                         notify: true,
                         method: CharacteristicNotifyMethod::Io,
@@ -220,7 +242,7 @@ impl Server {
             ..Default::default()
         };
         let services = match self.table {
-            Table::First => vec![uart],
+            Table::First | Table::Swapped => vec![uart],
             Table::Shifted => vec![device_information(), uart],
         };
         let application = Application {
@@ -263,11 +285,15 @@ async fn next_event(
     }
 }
 
+/// Where the attribute table's part of ours begins; bluetoothd's own services are below.
+const SERVICE_AT: u16 = 0x40;
+
 /// The Device Information service (0x180A) with a model number (0x2A24).
 fn device_information() -> Service {
     let uuid = |short: u16| bluer::Uuid::from_u128((u128::from(short) << 96) | BASE);
     Service {
         uuid: uuid(0x180A),
+        handle: NonZeroU16::new(SERVICE_AT + 8),
         primary: true,
         characteristics: vec![Characteristic {
             uuid: uuid(0x2A24),

@@ -21,7 +21,7 @@ use tokio_util::task::TaskTracker;
 use super::address::{AdapterSelector, DeviceAddress, Target};
 use super::bluez::Bluez;
 use super::fault::OperationError;
-use super::gatt::{GattClient, Lease, Purpose, Reached};
+use super::gatt::{GattClient, Lease, Purpose, Reached, Returned};
 use super::listener::{Heard, Listener};
 use super::machine::{Action, Fault, Input, Job, Loss, Machine, Power, Refusal, SEEK, Ticket};
 use super::pairing::Credential;
@@ -152,7 +152,7 @@ struct AdapterTask {
     taps: BTreeMap<DeviceAddress, Tap>,
     listeners: u32,
     heard: mpsc::Sender<Heard>,
-    returns: mpsc::UnboundedSender<Ticket>,
+    returns: mpsc::UnboundedSender<Returned>,
     work: FuturesUnordered<JoinHandle<Outcome>>,
     /// What the running work reports if it dies of a fault of ours or of a library.
     dying: Vec<DyingWord>,
@@ -198,7 +198,7 @@ impl AdapterTask {
         mut self,
         mut commands: mpsc::Receiver<Command>,
         mut heard: mpsc::Receiver<Heard>,
-        mut returned: mpsc::UnboundedReceiver<Ticket>,
+        mut returned: mpsc::UnboundedReceiver<Returned>,
         cancel: CancellationToken,
     ) {
         self.listen();
@@ -220,8 +220,15 @@ impl AdapterTask {
                     None => return,
                 },
                 Some(heard) = heard.recv() => self.on_heard(heard),
-                Some(ticket) = returned.recv() => {
+                Some(Returned { ticket, device, was_heard }) = returned.recv() => {
                     self.leases.remove(&ticket);
+                    if let Some(was_heard) = was_heard {
+                        let told = match was_heard {
+                            true => Input::Spoke(device),
+                            false => Input::Silent(ticket),
+                        };
+                        self.machine.handle_input(Instant::now(), told);
+                    }
                     Input::GiveBack(ticket)
                 }
                 Some(outcome) = self.work.next(), if !self.work.is_empty() => {
@@ -333,6 +340,7 @@ impl AdapterTask {
                 } => self.pair(ticket, device, within),
                 Action::Disconnect(device) => self.disconnect(device),
                 Action::Forget(device) => self.forget(device),
+                Action::DropCache(device) => self.drop_cache(device),
                 Action::PowerCycle => self.power_cycle(),
                 Action::ListenAnew => self.listen(),
                 Action::Grant { ticket, device } => self.grant(ticket, device),
@@ -369,7 +377,11 @@ impl AdapterTask {
     fn grant(&mut self, ticket: Ticket, device: DeviceAddress) {
         let reached = self.reached.take().filter(|(of, _)| *of == ticket);
         let Some(wanted) = self.asked.remove(&ticket) else {
-            let _ = self.returns.send(ticket);
+            let _ = self.returns.send(Returned {
+                ticket,
+                device,
+                was_heard: None,
+            });
             return;
         };
         let reached = match (&wanted, reached) {
@@ -391,6 +403,7 @@ impl AdapterTask {
             device,
             returns: self.returns.clone(),
             loss: told,
+            was_heard: None,
         };
         // An answer that nobody takes is dropped, and gives the lease back.
         match wanted {

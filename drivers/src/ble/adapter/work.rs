@@ -122,6 +122,27 @@ impl AdapterTask {
         });
     }
 
+    /// A bond takes a person to make, so a bonded device keeps its cache, too; its own word (Service Changed) renews that.
+    pub(super) fn drop_cache(&mut self, device: DeviceAddress) {
+        let (bluez, name) = (self.parts.bluez.clone(), self.parts.name.clone());
+        self.start(DyingWord::Operation, async move {
+            let dropped = async {
+                match bluez.is_paired(&name, device).await? {
+                    true => bluez.disconnect(&name, device).await,
+                    false => {
+                        tracing::info!(%device, "BlueZ's cache of it is dropped: what it has may be other than what was cached");
+                        bluez.remove_device(&name, device).await
+                    }
+                }
+            };
+            Outcome::Done(
+                dropped
+                    .await
+                    .map_err(|error| OperationError::from_zbus(device, Step::Forget, error).fault),
+            )
+        });
+    }
+
     pub(super) fn power_cycle(&mut self) {
         tracing::warn!("nobody was heard for long: the adapter is switched off and on");
         let (bluez, name) = (self.parts.bluez.clone(), self.parts.name.clone());

@@ -19,7 +19,12 @@ impl Machine {
         }
         if let Some(device) = self.leaving.pop_first() {
             self.operation = Some(Operation::Clearing(Then::Rest));
-            return self.actions.push_back(Action::Disconnect(device));
+            // BlueZ believes its cache of an attribute table before it has asked whether it still holds. What was written to
+            // handles of an older table is confirmed, or lost without a word.
+            return match self.silent.remove(&device) && self.may_drop_cache(now, device) {
+                true => self.drop_cache(now, device),
+                false => self.actions.push_back(Action::Disconnect(device)),
+            };
         }
         if let Some((at, device)) = self.next_job(now) {
             return self.begin(at, device);
@@ -103,6 +108,7 @@ impl Machine {
         };
         let ticket = waiting.ticket;
         self.leaving.remove(&device);
+        self.silent.remove(&device);
         match waiting.job {
             Job::Forget(_) => {
                 self.on_disconnected(device);

@@ -14,7 +14,7 @@ enum Event {
     Ask(u8),
     Pair(u8),
     Forget(u8),
-    GiveBack(usize),
+    GiveBack(usize, bool),
     Hear(u8),
     Disconnect(u8),
     Power(Power),
@@ -38,7 +38,7 @@ fn event() -> impl Strategy<Value = Event> {
         4 => (0..4u8).prop_map(Event::Ask),
         1 => (0..4u8).prop_map(Event::Pair),
         1 => (0..4u8).prop_map(Event::Forget),
-        2 => any::<usize>().prop_map(Event::GiveBack),
+        2 => any::<(usize, bool)>().prop_map(|(at, is_silent)| Event::GiveBack(at, is_silent)),
         6 => (0..4u8).prop_map(Event::Hear),
         2 => (0..4u8).prop_map(Event::Disconnect),
         1 => power.prop_map(Event::Power),
@@ -96,7 +96,10 @@ impl Life {
                     assert_eq!(self.scan_change, None, "{action:?} while the scan changes");
                     self.begin(action);
                 }
-                Action::Disconnect(_) | Action::Forget(_) | Action::PowerCycle => {
+                Action::Disconnect(_)
+                | Action::Forget(_)
+                | Action::DropCache(_)
+                | Action::PowerCycle => {
                     self.begin(action);
                 }
                 Action::Grant { ticket, device } => {
@@ -161,7 +164,7 @@ impl Life {
             Event::Ask(number) => self.ask(Job::Connect(Target::Address(device(number)))),
             Event::Pair(number) => self.ask(Job::Pair(Target::Address(device(number)))),
             Event::Forget(number) => self.ask(Job::Forget(device(number))),
-            Event::GiveBack(at) => {
+            Event::GiveBack(at, is_silent) => {
                 let all: Vec<_> = self
                     .asked
                     .iter()
@@ -172,6 +175,11 @@ impl Life {
                     self.asked.remove(&ticket);
                     self.granted.remove(&ticket);
                     self.given_back.insert(ticket);
+                    if is_silent {
+                        self.tell(Input::Silent(ticket));
+                    } else {
+                        self.tell(Input::Spoke(device(at as u8 % 4)));
+                    }
                     self.tell(Input::GiveBack(ticket));
                 }
             }

@@ -50,7 +50,8 @@ pub(super) const PAIR: Duration = Duration::from_secs(45);
 pub(super) const WAITING_MAX: usize = 32;
 /// Attempts of one job, the first included, where BlueZ was busy or its cache stale.
 const ATTEMPTS_MAX: u32 = 2;
-/// How long a device is not forgotten again for missing services: once shows whether the cache was the cause.
+/// How long a device's cache is not dropped again for missing services or silence, unless the device has spoken since: once
+/// shows whether it was the cause.
 const STALE_AGAIN: Duration = Duration::from_secs(600);
 /// The first and the longest pause after a scan that could not be started.
 const SCAN_RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
@@ -116,6 +117,8 @@ pub(super) struct Machine {
     held: BTreeMap<Ticket, Held>,
     /// Connected, but nobody's any more.
     leaving: BTreeSet<DeviceAddress>,
+    /// Of those, the ones that said nothing: BlueZ may have written to handles of an older table.
+    silent: BTreeSet<DeviceAddress>,
     forgotten_at: BTreeMap<DeviceAddress, Instant>,
     actions: VecDeque<Action>,
 }
@@ -137,6 +140,7 @@ impl Machine {
             operation: None,
             held: BTreeMap::new(),
             leaving: BTreeSet::new(),
+            silent: BTreeSet::new(),
             forgotten_at: BTreeMap::new(),
             actions: VecDeque::new(),
         }
@@ -211,6 +215,11 @@ impl Machine {
                 services,
             } => self.on_left_connected(now, device, name, services),
             Input::Ask { ticket, job } => self.on_ask(now, ticket, job),
+            Input::Silent(ticket) => {
+                let device = self.held.get(&ticket).map(|held| held.device);
+                self.silent.extend(device);
+            }
+            Input::Spoke(device) => drop(self.forgotten_at.remove(&device)),
             Input::GiveBack(ticket) => self.on_give_back(ticket),
             Input::ScanChanged(result) => self.on_scan_changed(now, result),
             Input::Done(result) => self.on_done(now, result),
@@ -234,6 +243,7 @@ impl Machine {
         self.watchdog.on_rest();
         self.sightings.forget_presence_of_all();
         self.leaving.clear();
+        self.silent.clear();
         for waiting in std::mem::take(&mut self.waiting) {
             self.refuse(waiting.ticket, why);
         }
@@ -268,10 +278,12 @@ impl Machine {
             Some(Operation::Clearing(then)) if then.ticket() == Some(ticket) => *then = Then::Rest,
             _ => {}
         }
-        if let Some(held) = self.held.remove(&ticket)
-            && !self.is_held(held.device)
-        {
-            self.leaving.insert(held.device);
+        if let Some(held) = self.held.remove(&ticket) {
+            if self.is_held(held.device) {
+                self.silent.remove(&held.device);
+            } else {
+                self.leaving.insert(held.device);
+            }
         }
     }
 
@@ -306,6 +318,7 @@ impl Machine {
         // Only what it says from now on proves that it is there.
         self.sightings.forget_presence(device);
         self.leaving.remove(&device);
+        self.silent.remove(&device);
         let lost: Vec<_> = self
             .held
             .extract_if(.., |_, held| held.device == device)
@@ -399,11 +412,7 @@ impl Machine {
         };
         let (fault, job) = fault;
         self.sightings.forget_presence(device);
-        let is_stale = fault == Fault::ServicesMissing
-            && self
-                .forgotten_at
-                .get(&device)
-                .is_none_or(|at| now.saturating_duration_since(*at) >= STALE_AGAIN);
+        let is_stale = fault == Fault::ServicesMissing && self.may_drop_cache(now, device);
         let again =
             is_wanted && waiting.attempts + 1 < ATTEMPTS_MAX && (is_stale || fault == Fault::Busy);
         let then = match (is_wanted, again) {
@@ -425,13 +434,25 @@ impl Machine {
         }
         self.operation = Some(Operation::Clearing(then));
         if is_stale {
-            self.forgotten_at
-                .retain(|_, at| now.saturating_duration_since(*at) < STALE_AGAIN);
-            self.forgotten_at.insert(device, now);
-            self.actions.push_back(Action::Forget(device));
+            self.drop_cache(now, device);
         } else {
             self.actions.push_back(Action::Disconnect(device));
         }
+    }
+
+    fn may_drop_cache(&self, now: Instant, device: DeviceAddress) -> bool {
+        self.forgotten_at
+            .get(&device)
+            .is_none_or(|at| now.saturating_duration_since(*at) >= STALE_AGAIN)
+    }
+
+    fn drop_cache(&mut self, now: Instant, device: DeviceAddress) {
+        self.forgotten_at
+            .retain(|_, at| now.saturating_duration_since(*at) < STALE_AGAIN);
+        self.forgotten_at.insert(device, now);
+        // BlueZ does not know it until it is heard again.
+        self.sightings.forget_presence(device);
+        self.actions.push_back(Action::DropCache(device));
     }
 
     fn wait_again(&mut self, now: Instant, waiting: Waiting) {

@@ -179,7 +179,7 @@ fn missing_services_drop_the_cache_once_and_are_then_believed() {
     bench.tell(Input::ScanChanged(Ok(())));
     assert_eq!(
         bench.tell(Input::Done(Err(Fault::ServicesMissing))),
-        [Action::Forget(device(1))]
+        [Action::DropCache(device(1))]
     );
     assert_eq!(bench.tell(Input::Done(Ok(()))), [Action::StartScan]);
     bench.tell(Input::ScanChanged(Ok(())));
@@ -195,6 +195,35 @@ fn missing_services_drop_the_cache_once_and_are_then_believed() {
     assert_eq!(
         bench.tell(Input::Done(Ok(())))[0],
         refused(1, Refusal::Fault(Fault::ServicesMissing))
+    );
+}
+
+#[test]
+fn a_device_that_said_nothing_is_let_go_with_its_cache_once() {
+    let mut bench = Bench::scanning();
+    for (ticket, let_go) in [
+        (1, Action::DropCache(device(1))),
+        // It was not the cache.
+        (2, Action::Disconnect(device(1))),
+    ] {
+        bench.connect(ticket, 1);
+        assert_eq!(bench.tell(Input::Silent(Ticket(ticket))), []);
+        assert_eq!(bench.tell(Input::GiveBack(Ticket(ticket))), [let_go]);
+        bench.tell(Input::Done(Ok(())));
+        bench.tell(Input::Disconnected(device(1)));
+    }
+    // One that has spoken since may have changed again.
+    bench.tell(Input::Spoke(device(1)));
+    bench.connect(3, 1);
+    bench.tell(Input::Silent(Ticket(3)));
+    // One that left by itself said enough.
+    bench.tell(Input::Disconnected(device(1)));
+    assert_eq!(bench.tell(Input::GiveBack(Ticket(3))), []);
+    bench.connect(4, 1);
+    bench.tell(Input::Silent(Ticket(4)));
+    assert_eq!(
+        bench.tell(Input::GiveBack(Ticket(4))),
+        [Action::DropCache(device(1))]
     );
 }
 

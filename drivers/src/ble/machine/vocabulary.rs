@@ -102,6 +102,10 @@ pub(in crate::ble) enum Input {
     },
     /// A job.
     Ask { ticket: Ticket, job: Job },
+    /// A ticket's owner has heard nothing over it, and will give it back.
+    Silent(Ticket),
+    /// A device said something over a hold that has ended: what was cached of it is right.
+    Spoke(DeviceAddress),
     /// A ticket's owner no longer wants it, in whatever state it is.
     GiveBack(Ticket),
     /// The scan was started or stopped, or that failed.
@@ -133,8 +137,10 @@ pub(in crate::ble) enum Action {
     },
     /// Disconnect, which also ends an attempt that BlueZ goes on with; answered by [`Input::Done`].
     Disconnect(DeviceAddress),
-    /// Remove the device and its cache; answered by [`Input::Done`].
+    /// Remove the device, its cache and its bond; answered by [`Input::Done`].
     Forget(DeviceAddress),
+    /// Disconnect, and drop what BlueZ has cached of it unless that costs a bond; answered by [`Input::Done`].
+    DropCache(DeviceAddress),
     /// Switch the adapter off and on; answered by [`Input::Done`].
     PowerCycle,
     /// Take a new event stream beside the old one.

@@ -185,6 +185,21 @@ def a_foreign_bluetooth_device(box: Box, notes: Notes) -> None:
             there = box.wait_for("^device there", after=place)
             notes.recovered(box.journal.on_host(there.at) - began, "it returned")
             _read_until(box, notes, PLUG_THING, "temperature", "25", 20)
+        air.do("hide", PLUG["name"])
+        box.wait_for("^device away", after=place)
+        air.do("shift", PLUG["name"])
+        place, began = box.journal.now(), time.monotonic()
+        air.do("show", PLUG["name"])
+        there = box.wait_for("^device there", after=place)
+        notes.recovered(box.journal.on_host(there.at) - began, "it returned with other handles")
+        _read_until(box, notes, PLUG_THING, "temperature", "25.06", 20)
+        # Ended by the box, behind the daemon's back.
+        place, place_of_air, began = box.journal.now(), air.now(), time.monotonic()
+        box.shell(f"bluetoothctl disconnect {PLUG['address']}")
+        air.wait_for("gone", after=place_of_air, device=PLUG["name"])
+        there = box.wait_for("^device there", after=place)
+        notes.recovered(box.journal.on_host(there.at) - began, "the box ended the connection, and made it anew")
+        _read_until(box, notes, PLUG_THING, "temperature", "25.06", 20)
 
 
 def _reports(box: Box, notes: Notes, property: str, value: float) -> None:
