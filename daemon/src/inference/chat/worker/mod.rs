@@ -1,37 +1,25 @@
 //! The chat model on its thread: takes requests in, makes their prompts, runs the model for all of them in turns, streams.
 
-use std::{fs, sync::Arc, time::Instant};
+use std::{sync::Arc, time::Instant};
 
-use ort::session::RunOptions;
-use sha2::{Digest, Sha256};
 use tokio::sync::mpsc::{self, error::TryRecvError};
 use tokio_util::sync::CancellationToken;
 
 use super::{
     super::{
-        bundle::{Bundle, MANIFEST_FILE},
+        bundle::Bundle,
         error::{InferenceError, LoadError, millis},
-        manifest::{CacheForm, ChatGraph, Graph, Task},
-        probe::{self, ChatProbe},
+        manifest::Task,
         runtime::Runtime,
-        session,
         slot::{Model, QUEUE, Setup},
         status::LoadStage,
     },
     ChatJob,
     batch::Step,
-    cache::{
-        budget,
-        memory::{ElementKind, Geometry},
-        slots::{SequenceId, Slots},
-    },
+    cache::slots::SequenceId,
     constrain::{Form, Grammars, Guide},
     desk::{ALWAYS_COMPUTED, Desk, Finished},
-    graph::{
-        DecoderGraph,
-        growing::Growing,
-        in_place::{InPlace, Lengths},
-    },
+    graph::DecoderGraph,
     lookup,
     outlet::Outlet,
     prompt::PromptMaker,
@@ -41,6 +29,8 @@ use super::{
     stop::StopStrings,
     text::TextStream,
 };
+
+mod loading;
 
 /// The model, owned by its thread.
 pub(in super::super) struct Chat {
@@ -72,79 +62,7 @@ impl Model for Chat {
         setup: &Setup,
         on_stage: &dyn Fn(LoadStage),
     ) -> Result<Self, LoadError> {
-        let manifest = bundle.manifest();
-        let (Some(graph), Some(tokenizer), Some(template)) = (
-            manifest.graph.chat(),
-            &manifest.tokenizer,
-            &manifest.template,
-        ) else {
-            unreachable!(
-                "Bundle::open checked that a chat bundle has its graph, a tokenizer and a template"
-            );
-        };
-        let prompts =
-            PromptMaker::load(&bundle.path(&tokenizer.file), &bundle.path(&template.file))?;
-        let (geometry, budget) = geometry(graph, setup)?;
-        on_stage(LoadStage::Graph);
-        let session = session::open(bundle, runtime, setup.threads)?;
-        let interruptible =
-            setup
-                .interrupts
-                .enter(RunOptions::new().map_err(|source| LoadError::Graph {
-                    path: bundle.path(&graph.file),
-                    source,
-                })?);
-        let mut decoder: Box<dyn DecoderGraph> = match (&manifest.graph, graph.cache) {
-            (Graph::Optimum(_), CacheForm::Appended) => Box::new(Growing::new(
-                session,
-                graph.vocab_size,
-                geometry,
-                interruptible,
-            )),
-            (Graph::Optimum(_), CacheForm::InPlace) => Box::new(InPlace::new(
-                session,
-                graph,
-                Lengths::Masked,
-                geometry,
-                interruptible,
-            )?),
-            _ => Box::new(InPlace::new(
-                session,
-                graph,
-                Lengths::Counted,
-                geometry,
-                interruptible,
-            )?),
-        };
-        on_stage(LoadStage::Probe);
-        let probe: ChatProbe = probe::read(bundle)?;
-        let logits =
-            decoder
-                .alone(0, 0, &probe.input_ids, 1)
-                .map_err(|source| LoadError::ProbeRun {
-                    name: manifest.name.clone(),
-                    source: Box::new(source.into()),
-                })?;
-        probe.check(logits)?;
-        let grammars = Grammars::new(
-            &prompts.tokenizer(),
-            graph.vocab_size,
-            &tokenizer.end_of_turn,
-        );
-        if let Err(reason) = &grammars {
-            tracing::warn!(model = manifest.name, %reason, "no answer can be held to a form");
-        }
-        let slots = Slots::new(geometry.slots, geometry.capacity, budget);
-        Ok(Self {
-            desk: Desk::new(slots, decoder.is_joint()),
-            graph: decoder,
-            vocab_size: graph.vocab_size,
-            prompts,
-            end_of_turn: tokenizer.end_of_turn.as_slice().into(),
-            parked: None,
-            shelf: shelf(bundle, runtime, setup),
-            grammars,
-        })
+        loading::load(bundle, runtime, setup, on_stage)
     }
 
     fn serve(mut self, jobs: &mut mpsc::Receiver<ChatJob>, stop: &CancellationToken) {
@@ -468,52 +386,4 @@ fn check_logits(logits: &[f32], expected: usize) -> Result<(), Fault> {
     } else {
         Err(Fault::Logits { expected, actual })
     }
-}
-
-/// The snapshots of this model. Without them it serves as well, so what is wrong with them is said and no more.
-fn shelf(bundle: &Bundle, runtime: &Runtime, setup: &Setup) -> Option<Shelf> {
-    let config = setup.snapshots.clone()?;
-    let directory = config.directory.clone();
-    // The manifest has the digests of all files, and the layout and type of the cache. A candidate's and its options' debug text says
-    // all of them; if a release writes it otherwise, conversations are read anew once.
-    let fingerprint = fs::read(bundle.path(MANIFEST_FILE)).map(|manifest| {
-        let manifest = hex::encode(Sha256::digest(manifest));
-        let (placement, build) = (runtime.placement(), runtime.build());
-        let (provider, options) = (&placement.candidate, &placement.options);
-        format!("1|{manifest}|{provider:?}|{options:?}|{build}")
-    });
-    match fingerprint.and_then(|fingerprint| Shelf::open(config, fingerprint)) {
-        Ok(shelf) => Some(shelf),
-        Err(error) => {
-            tracing::warn!(%error, directory = %directory.display(), "conversations' caches are not kept");
-            None
-        }
-    }
-}
-
-/// The caches' shape, and how many tokens they may take memory for together.
-fn geometry(graph: &ChatGraph, setup: &Setup) -> Result<(Geometry, usize), LoadError> {
-    let kind = ElementKind::from_name(&graph.kv_type)
-        .expect("Bundle::open checked that the cache's type is one of these");
-    let geometry = Geometry {
-        tensors: graph.layers * 2,
-        heads: graph.kv_heads,
-        dim: graph.head_dim,
-        kind,
-        capacity: setup.context_tokens.min(graph.context_tokens),
-        slots: setup.chat_sessions.get(),
-    };
-    let limit = u128::from(budget::limit_bytes());
-    let bytes = geometry
-        .token_bytes()
-        .saturating_mul(geometry.capacity as u128);
-    if bytes > limit {
-        return Err(LoadError::CacheTooLarge {
-            tokens: geometry.capacity,
-            bytes,
-            limit,
-        });
-    }
-    let budget = usize::try_from(limit / geometry.token_bytes().max(1)).unwrap_or(usize::MAX);
-    Ok((geometry, budget))
 }
