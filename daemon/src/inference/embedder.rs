@@ -1,7 +1,7 @@
 //! Sentences to vectors: tokenize, run the graph, mean over tokens, scale to length 1.
 //!
-//! One thread owns the model. A request is cut into parts of at most [`PART`] sentences that queue one after the other, so
-//! that a person's sentence waits for one part, and not for the hundreds of phrases of a device that has just connected.
+//! One thread owns the model. A request is cut into parts of at most [`PART`] sentences that queue one after the other, and the most urgent
+//! [`Class`] goes first, so that a person's sentence waits for one part, and not for the hundreds of phrases of a device that has just connected.
 //! Bundle layout: `bert-last-hidden-state` ([`EmbeddingGraph`]).
 
 use std::{
@@ -14,12 +14,14 @@ use ort::{
     value::Tensor,
 };
 use tokenizers::{Tokenizer, TruncationParams};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
 use super::{
     bundle::Bundle,
+    class::Class,
     error::{InferenceError, LoadError},
+    jobs::Jobs,
     manifest::{EmbeddingGraph, Graph, Task},
     probe::{self, EmbeddingProbe},
     runtime::Runtime,
@@ -86,11 +88,26 @@ pub struct Embedded {
 
 /// A cheap, clonable way to the embedding model.
 #[derive(Debug, Clone)]
-pub struct EmbedderHandle(Door<EmbedJob>);
+pub struct EmbedderHandle {
+    door: Door<EmbedJob>,
+    class: Class,
+}
 
 impl EmbedderHandle {
     pub(super) fn new(door: Door<EmbedJob>) -> Self {
-        Self(door)
+        Self {
+            door,
+            class: Class::default(),
+        }
+    }
+
+    /// The same model, for requests of another class than [`Class::Local`].
+    #[must_use]
+    pub fn for_class(&self, class: Class) -> Self {
+        Self {
+            class,
+            ..self.clone()
+        }
     }
 
     /// Embeds sentences; the answer has them in the same order. Dropping the future abandons what has not begun.
@@ -128,11 +145,11 @@ impl EmbedderHandle {
                 since: Instant::now(),
             };
             if all.embeddings.is_empty() {
-                self.0.try_submit(job)?;
+                self.door.try_submit(self.class, job)?;
             } else {
-                self.0.submit(job).await?;
+                self.door.submit(self.class, job).await?;
             }
-            let part = answer.await.map_err(|_| self.0.not_ready())??;
+            let part = answer.await.map_err(|_| self.door.not_ready())??;
             all.embeddings.extend(part.embeddings);
             all.timings.queue += part.timings.queue;
             all.timings.tokenize += part.timings.tokenize;
@@ -205,7 +222,7 @@ impl Model for Embedder {
         Ok(embedder)
     }
 
-    fn serve(mut self, jobs: &mut mpsc::Receiver<EmbedJob>, stop: &CancellationToken) {
+    fn serve(mut self, jobs: &Jobs<EmbedJob>, stop: &CancellationToken) {
         while let Some(job) = jobs.blocking_recv() {
             if job.reply.is_closed() {
                 continue;

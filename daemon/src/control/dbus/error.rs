@@ -2,7 +2,7 @@
 
 use zbus::DBusError;
 
-use crate::inference::error::{ProveError, chain};
+use crate::inference::error::{ProveError, ReloadError, chain};
 use crate::router::conversation::SayError;
 use crate::router::outcome::CommandError;
 use crate::session::SessionError;
@@ -88,6 +88,17 @@ impl From<SayError> for Error {
 impl From<ProveError> for Error {
     fn from(error: ProveError) -> Self {
         Self::ModelUnavailable(chain(&error))
+    }
+}
+
+impl From<ReloadError> for Error {
+    fn from(error: ReloadError) -> Self {
+        let message = chain(&error);
+        match error {
+            ReloadError::Unknown { .. } => Self::InvalidArgument(message),
+            ReloadError::Busy => Self::Busy(message),
+            _ => Self::ModelUnavailable(message),
+        }
     }
 }
 

@@ -9,7 +9,7 @@ use serde_json::Value;
 use tokio::sync::mpsc;
 
 use super::{Kind, Parts, Report, SayError, SayEvent, SayTimings, Utterance};
-use crate::inference::chat::ChatEvent;
+use crate::inference::chat::{ChatEvent, ChatRequest};
 use crate::router::command::Command;
 use crate::router::outcome::{CommandError, Done};
 use crate::session::{NewTurn, Session, Speaker, TurnOutcome};
@@ -54,7 +54,7 @@ impl Exchange {
         let understood = self
             .parts
             .comprehension
-            .understand(self.utterance.text.clone(), focus)
+            .understand(self.utterance.class, self.utterance.text.clone(), focus)
             .await?;
         self.timings.comprehension = understood.timings;
         let resolution = understood.resolution;
@@ -227,11 +227,15 @@ impl Exchange {
 
     /// The language model answers, with the session's context.
     async fn converse(&mut self, session: &Session) -> Result<String, SayError> {
-        let request = self.parts.speech.chat_request(
-            session,
-            &self.utterance.text,
-            &self.parts.registry.things(),
-        );
+        let request = ChatRequest {
+            class: self.utterance.class,
+            end_within: self.utterance.end_within,
+            ..self.parts.speech.chat_request(
+                session,
+                &self.utterance.text,
+                &self.parts.registry.things(),
+            )
+        };
         let mut stream = self.parts.inference.chat().generate(request)?;
         let mut text = String::new();
         while let Some(event) = stream.recv().await {

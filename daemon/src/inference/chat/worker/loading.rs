@@ -1,6 +1,6 @@
 //! From a chat bundle on disk to a model that has passed its probe: graph, tokenizer, caches, snapshots.
 
-use std::fs;
+use std::{collections::BTreeMap, fs, sync::Arc};
 
 use ort::session::RunOptions;
 use sha2::{Digest, Sha256};
@@ -30,9 +30,11 @@ use super::{
             in_place::{InPlace, Lengths},
         },
         prompt::PromptMaker,
+        schedule::Schedule,
         snapshot::Shelf,
     },
     Chat,
+    encode::Encoder,
 };
 
 pub(super) fn load(
@@ -102,16 +104,21 @@ pub(super) fn load(
     if let Err(reason) = &grammars {
         tracing::warn!(model = manifest.name, %reason, "no answer can be held to a form");
     }
-    let slots = Slots::new(geometry.slots, geometry.capacity, budget);
+    let rows = setup.chat_sessions.get();
+    let slots = Slots::new(rows, geometry.capacity, budget);
     Ok(Chat {
+        schedule: Schedule::new(rows),
+        waiting: BTreeMap::new(),
         desk: Desk::new(slots, decoder.is_joint()),
         graph: decoder,
         vocab_size: graph.vocab_size,
-        prompts,
-        end_of_turn: tokenizer.end_of_turn.as_slice().into(),
-        parked: None,
+        encoder: Arc::new(Encoder {
+            prompts,
+            grammars,
+            end_of_turn: tokenizer.end_of_turn.as_slice().into(),
+            capacity: geometry.capacity,
+        }),
         shelf: shelf(bundle, runtime, setup),
-        grammars,
     })
 }
 
@@ -146,7 +153,7 @@ fn geometry(graph: &ChatGraph, setup: &Setup) -> Result<(Geometry, usize), LoadE
         dim: graph.head_dim,
         kind,
         capacity: setup.context_tokens.min(graph.context_tokens),
-        slots: setup.chat_sessions.get(),
+        slots: Slots::count(setup.chat_sessions.get()),
     };
     let limit = u128::from(budget::limit_bytes());
     let bytes = geometry

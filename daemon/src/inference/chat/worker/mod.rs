@@ -1,55 +1,53 @@
-//! The chat model on its thread: takes requests in, makes their prompts, runs the model for all of them in turns, streams.
+//! The chat model on its thread: gives rows to requests that are ready, runs the model for all of them in turns, streams. `loading` brings it
+//! there, `encode` makes requests ready on threads of their own; [`schedule`](super::schedule) and [`batch`](super::batch) decide.
 
-use std::{sync::Arc, time::Instant};
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc,
+        mpsc::{Receiver, TryRecvError},
+    },
+    thread,
+    time::Instant,
+};
 
-use tokio::sync::mpsc::{self, error::TryRecvError};
 use tokio_util::sync::CancellationToken;
 
+use self::encode::{Encoder, Prepared};
 use super::{
     super::{
         bundle::Bundle,
-        error::{InferenceError, LoadError, millis},
+        error::{InferenceError, LoadError},
+        jobs::Jobs,
         manifest::Task,
         runtime::Runtime,
-        slot::{Model, QUEUE, Setup},
+        slot::{Model, Setup},
         status::LoadStage,
     },
     ChatJob,
     batch::Step,
     cache::slots::SequenceId,
-    constrain::{Form, Grammars, Guide},
     desk::{ALWAYS_COMPUTED, Desk, Finished},
     graph::DecoderGraph,
-    lookup,
-    outlet::Outlet,
-    prompt::PromptMaker,
-    sampler::Sampler,
-    sequence::{Account, Chooser, Ended, Limits, Sequence, refuse},
+    schedule::Schedule,
+    sequence::Ended,
     snapshot::{Shelf, index::cuts},
-    stop::StopStrings,
-    text::TextStream,
 };
 
+mod encode;
 mod loading;
 
 /// The model, owned by its thread.
 pub(in super::super) struct Chat {
     graph: Box<dyn DecoderGraph>,
     vocab_size: usize,
-    prompts: PromptMaker,
-    end_of_turn: Arc<[u32]>,
+    encoder: Arc<Encoder>,
+    schedule: Schedule,
+    /// Those that have not begun.
+    waiting: BTreeMap<SequenceId, Prepared>,
+    /// Those that have: running or parked.
     desk: Desk,
-    /// One that found no slot or no memory, and is the next to get it.
-    parked: Option<Parked>,
     shelf: Option<Shelf>,
-    /// `Err` says why no answer can be held to a form.
-    grammars: Result<Grammars, String>,
-}
-
-struct Parked {
-    sequence: Sequence,
-    need: usize,
-    dropped_messages: usize,
 }
 
 impl Model for Chat {
@@ -65,157 +63,160 @@ impl Model for Chat {
         loading::load(bundle, runtime, setup, on_stage)
     }
 
-    fn serve(mut self, jobs: &mut mpsc::Receiver<ChatJob>, stop: &CancellationToken) {
-        while self.take_in(jobs, stop) {
-            if stop.is_cancelled() {
-                self.end_all(|| InferenceError::Stopping);
+    fn refuse(job: ChatJob, error: InferenceError) {
+        encode::refuse(job, error);
+    }
+
+    fn serve(mut self, jobs: &Jobs<ChatJob>, stop: &CancellationToken) {
+        thread::scope(|scope| {
+            // Ends the other threads' waiting also if this one panics.
+            let _resign = Resign(jobs);
+            let encoder = Arc::clone(&self.encoder);
+            let prepared = encode::spawn(scope, &encoder, jobs, stop);
+            while self.take_in(&prepared) {
+                if stop.is_cancelled() {
+                    self.end_all(|| InferenceError::Stopping);
+                }
+                self.drop_unwanted(jobs);
+                self.give_rows();
+                if let Some(step) = self.desk.next() {
+                    self.run(&step, stop);
+                }
+                for finished in self.desk.take_finished() {
+                    self.keep(&finished);
+                }
             }
-            self.desk.drop_unwanted();
-            if let Some(step) = self.desk.next() {
-                self.run(&step, stop);
-            }
-            for finished in self.desk.take_finished() {
-                self.keep(&finished);
-            }
-        }
+        });
+    }
+}
+
+struct Resign<'a>(&'a Jobs<ChatJob>);
+
+impl Drop for Resign<'_> {
+    fn drop(&mut self) {
+        self.0.resign();
     }
 }
 
 impl Chat {
-    /// Takes requests in while there are slots for them, and waits when there is nothing to do. `false` at the end.
-    fn take_in(&mut self, jobs: &mut mpsc::Receiver<ChatJob>, stop: &CancellationToken) -> bool {
-        if let Some(parked) = self.parked.take()
-            && !self.seat(parked)
-        {
-            return true;
-        }
-        while self.parked.is_none() && self.desk.slots.has_free() {
-            let job = if self.desk.is_empty() {
-                match jobs.blocking_recv() {
-                    Some(job) => job,
-                    None => return false,
+    /// Takes in what is prepared, and waits for it when there is nothing to do. `false` at the end.
+    fn take_in(&mut self, prepared: &Receiver<Prepared>) -> bool {
+        loop {
+            let new = if self.desk.is_empty() && self.waiting.is_empty() {
+                match prepared.recv() {
+                    Ok(new) => new,
+                    Err(_) => return false,
                 }
             } else {
-                match jobs.try_recv() {
-                    Ok(job) => job,
+                match prepared.try_recv() {
+                    Ok(new) => new,
                     Err(TryRecvError::Empty | TryRecvError::Disconnected) => return true,
                 }
             };
-            self.begin(job, stop);
+            self.schedule.arrive(new.id, new.class, new.since);
+            self.waiting.insert(new.id, new);
+        }
+    }
+
+    /// Ends what nobody reads any more, and what waits for longer than it may.
+    fn drop_unwanted(&mut self, jobs: &Jobs<ChatJob>) {
+        let now = Instant::now();
+        self.desk.drop_unwanted();
+        encode::refuse_late(jobs, now);
+        let is_late = |one: &Prepared| one.begin_by.is_some_and(|latest| now > latest);
+        let out = |one: &Prepared| is_late(one) || !one.sequence.is_wanted();
+        let out: Vec<SequenceId> = self
+            .waiting
+            .iter()
+            .filter(|(_, one)| out(one))
+            .map(|(&id, _)| id)
+            .collect();
+        for id in out {
+            self.schedule.remove(id);
+            match self.waiting.remove(&id) {
+                Some(one) if one.sequence.is_wanted() => one.refuse_late(now),
+                Some(one) => one.sequence.end(Err(Ended::Cancelled)),
+                None => {}
+            }
+        }
+    }
+
+    /// Gives rows to those whose turn it is.
+    fn give_rows(&mut self) {
+        self.note_ended();
+        let now = Instant::now();
+        while let Some(turn) = self.schedule.next(now) {
+            if let Some(out) = turn.instead_of {
+                self.desk.park(out);
+                self.schedule.note_parked(out, now);
+            }
+            let has_row = match self.waiting.remove(&turn.id) {
+                Some(new) => self.begin(new),
+                None => self.resume(turn.id),
+            };
+            if has_row {
+                self.schedule.note_seated(turn.id, now);
+            } else {
+                self.schedule.note_blocked(turn.id);
+            }
+            self.note_ended();
+        }
+        // The schedule's rule about memory says that this cannot be; if it is, one error is better than a model that stands still.
+        if let Some(id) = self.schedule.stuck(now) {
+            match self.waiting.remove(&id) {
+                Some(one) => one.refuse_late(now),
+                None => self.desk.end(id, Err(Ended::Cancelled)),
+            }
+            self.schedule.remove(id);
+        }
+    }
+
+    fn note_ended(&mut self) {
+        for id in self.desk.take_ended() {
+            self.schedule.remove(id);
+        }
+        for slot in self.desk.slots.surplus() {
+            self.graph.release(slot);
+        }
+    }
+
+    /// Goes on with one that was parked; `false` when there is no memory for it.
+    fn resume(&mut self, id: SequenceId) -> bool {
+        let Some(released) = self.desk.resume(id) else {
+            return false;
+        };
+        for slot in released {
+            self.graph.release(slot);
         }
         true
     }
 
-    /// Makes the prompt and finds a slot.
-    fn begin(&mut self, job: ChatJob, stop: &CancellationToken) {
-        let ChatJob {
-            request,
-            events,
+    /// Gives a new one its slot; `false` when there is no memory for it, and it waits.
+    fn begin(&mut self, new: Prepared) -> bool {
+        let Prepared {
+            id,
+            class,
             since,
-            load,
-            counters,
-            ticket,
-        } = job;
-        let begun = Instant::now();
-        let queue = begun - since;
-        let Some(outlet) = Outlet::new(events) else {
-            counters.send_modify(|total| total.cancelled += 1);
-            return;
-        };
-        let account = Account {
-            counters,
-            load,
-            ticket,
-        };
-        if stop.is_cancelled() {
-            return refuse(outlet, &account, InferenceError::Stopping);
-        }
-        if request
-            .begin_within
-            .is_some_and(|patience| queue > patience)
-        {
-            let error = InferenceError::Overloaded {
-                task: Task::Chat,
-                queued: account.load.in_flight(),
-                capacity: QUEUE,
-                wait_ms: millis(queue),
-            };
-            return refuse(outlet, &account, error);
-        }
-        let capacity = self.desk.slots.capacity();
-        let reserved = request.max_tokens.min(capacity / 4);
-        let prompt = self
-            .prompts
-            .make(&request.messages, &request.tools, capacity - reserved);
-        let prompt = match prompt {
-            Ok(prompt) => prompt,
-            Err(error) => return refuse(outlet, &account, error),
-        };
-        let need = prompt.ids.len().saturating_add(request.max_tokens);
-        let guide = match self.guide(request.form.as_ref()) {
-            Ok(guide) => guide,
-            Err(error) => return refuse(outlet, &account, error),
-        };
-        let chooser = Chooser {
-            sampler: Sampler::new(request.sampling, &prompt.ids),
-            guide,
-            stops: StopStrings::new(&request.stop),
-            top_logprobs: request.logprobs,
-            speculation: request.speculation,
-            propose: lookup::propose,
-        };
-        let limits = Limits {
-            max_tokens: request.max_tokens,
-            capacity,
-            end_of_turn: self.end_of_turn.clone(),
-        };
-        let text = TextStream::new(self.prompts.tokenizer());
-        let encode = begun.elapsed();
-        let sequence = Sequence::new(
-            prompt.ids,
-            limits,
-            chooser,
-            text,
-            outlet,
-            account,
-            (queue, encode),
-        );
-        self.seat(Parked {
-            sequence,
-            need,
-            dropped_messages: prompt.dropped,
-        });
-    }
-
-    /// Compiles the form of an answer: 1 to some 100 ms, in which nothing else runs.
-    fn guide(&self, form: Option<&Form>) -> Result<Option<Guide>, InferenceError> {
-        let Some(form) = form else { return Ok(None) };
-        let grammars = self.grammars.as_ref().map_err(|reason| {
-            let reason = format!("this model's tokenizer cannot be held to one: {reason}");
-            InferenceError::Form { reason }
-        })?;
-        grammars.compile(form).map(Some)
-    }
-
-    /// Gives a sequence its slot, or parks it; `false` when it is parked.
-    fn seat(&mut self, parked: Parked) -> bool {
-        let Parked {
+            begin_by,
             sequence,
             need,
             dropped_messages,
-        } = parked;
-        if !sequence.is_wanted() {
-            sequence.end(Err(Ended::Cancelled));
-            return true;
-        }
-        let (id, claim) = match self.desk.admit(sequence, need) {
-            Ok(admitted) => admitted,
+            place,
+        } = new;
+        let claim = match self.desk.admit(id, class, sequence, need) {
+            Ok(claim) => claim,
             Err(sequence) => {
-                self.parked = Some(Parked {
+                let again = Prepared {
+                    id,
+                    class,
+                    since,
+                    begin_by,
                     sequence,
                     need,
                     dropped_messages,
-                });
+                    place,
+                };
+                self.waiting.insert(id, again);
                 return false;
             }
         };
@@ -346,8 +347,9 @@ impl Chat {
 
     fn end_all(&mut self, error: impl Fn() -> InferenceError) {
         self.desk.end_all(&error);
-        if let Some(Parked { sequence, .. }) = self.parked.take() {
-            sequence.end(Err(Ended::Failed(error())));
+        for (id, one) in std::mem::take(&mut self.waiting) {
+            self.schedule.remove(id);
+            one.sequence.end(Err(Ended::Failed(error())));
         }
     }
 }
