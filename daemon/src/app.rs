@@ -25,6 +25,7 @@ use crate::control::dbus::service::{Door, DoorState};
 use crate::control::fleet::reporter::REPORTS;
 use crate::control::fleet::service::{FleetDoor, FleetParts};
 use crate::foreign;
+use crate::inference::budget::MemoryLimits;
 use crate::inference::chat::SnapshotConfig;
 use crate::inference::providers::{Policy, ProvidersConfig, Selector, candidate};
 use crate::inference::upstream::{Dispatcher, DispatcherConfig};
@@ -98,6 +99,10 @@ pub async fn run(config: Config, own_uid: u32, stop: CancellationToken) -> anyho
             store: store.handle(),
         }),
         providers: providers(&config, &store),
+        memory: MemoryLimits {
+            bytes_max: config.inference.memory_bytes,
+            ..MemoryLimits::default()
+        },
     });
 
     // Two trees of tasks: sources and doors stop first, what they started drains, then the owners stop.

@@ -164,6 +164,8 @@ pub fn model_state(state: &ModelState) -> &'static str {
     match state {
         ModelState::Missing { .. } => "missing",
         ModelState::Loading { .. } => "loading",
+        ModelState::Reloading { .. } => "reloading",
+        ModelState::Unloaded { .. } => "unloaded",
         ModelState::Ready { .. } => "ready",
         ModelState::Disabled { .. } => "disabled",
         ModelState::Stopped => "stopped",

@@ -8,6 +8,7 @@ use clap_complete::Shell;
 
 use super::bus::Bus;
 use super::exit::Exit;
+use crate::inference::class::Class;
 
 /// Talks to the edge daemon: what is connected, what it can do, and what you want done.
 #[derive(Debug, Parser)]
@@ -207,6 +208,31 @@ pub struct ChatArgs {
     /// Show how each part was understood, where it was answered, and where the time went
     #[arg(long)]
     pub explain: bool,
+    /// Who waits, and so whose turn comes first where the models are busy
+    #[arg(long, value_enum, default_value_t)]
+    pub class: Asking,
+}
+
+/// Who waits for an answer.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+pub enum Asking {
+    /// Somebody who speaks and listens: goes before all else
+    Voice,
+    /// Somebody at this box
+    #[default]
+    Local,
+    /// Nobody in particular: after all others
+    Background,
+}
+
+impl From<Asking> for Class {
+    fn from(asking: Asking) -> Self {
+        match asking {
+            Asking::Voice => Self::Voice,
+            Asking::Local => Self::Local,
+            Asking::Background => Self::Background,
+        }
+    }
 }
 
 /// `sessions`.
@@ -296,6 +322,11 @@ pub enum ModelsCommand {
     },
     /// Delete a bundle
     Remove(RemoveArgs),
+    /// Load a model anew from what is on disk now; answers under way are not disturbed
+    Reload {
+        /// The bundle's name; all models when left out
+        model: Option<String>,
+    },
 }
 
 /// `models add`.
@@ -376,7 +407,7 @@ fn after_help() -> String {
         "Exit codes:\n{}
 JSON (--json):
   Standard output gets one object with \"version\": 1 and one member named after what it is:
-  status, things, thing, links, ports, models, providers, probe, added, removed, verified, benchmark, result, sessions, turns, deleted, key
+  status, things, thing, links, ports, models, providers, probe, reload, added, removed, verified, benchmark, result, sessions, turns, deleted, key
   or ready. `chat` prints one object a line: version, session and the event (understood, executed, delta, done,
   failed) with its members. A failure goes to standard error as \"error\": code, message,
   causes, hint. Members may be added within a version; none is renamed or removed.

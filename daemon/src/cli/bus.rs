@@ -18,6 +18,7 @@ use crate::control::dbus::client::{
     BluetoothProxy, Dictionary, LinkProxy, ManagerProxy, ModelProxy, ThingProxy,
 };
 use crate::control::dbus::{names, value};
+use crate::inference::class::Class;
 
 /// Longest wait for a reply unless told otherwise. Chosen because polkit may ask the person for a password meanwhile, and
 /// because devices have deadlines of their own, which are shorter.
@@ -191,9 +192,10 @@ impl Daemon {
     ///
     /// # Errors
     /// What the daemon said.
-    pub async fn say(&self, session: &str, text: &str) -> Result<OwnedFd, Failure> {
+    pub async fn say(&self, session: &str, text: &str, class: Class) -> Result<OwnedFd, Failure> {
+        let options = HashMap::from([("class", Variant::from(class.name()))]);
         self.manager
-            .say(session, text, HashMap::new())
+            .say(session, text, options)
             .await
             .map_err(|error| self.failure(&error))
     }
@@ -246,6 +248,15 @@ impl Daemon {
     pub async fn benchmark_model(&self, model: &str) -> Result<Map<String, Json>, Failure> {
         let examined = self.manager.benchmark_model(model).await;
         object(&examined.map_err(|error| self.failure(&error))?)
+    }
+
+    /// Loads a model anew, or all; the names of those that were.
+    ///
+    /// # Errors
+    /// What the daemon said.
+    pub async fn reload_models(&self, model: Option<&str>) -> Result<Vec<String>, Failure> {
+        let loaded = self.manager.reload_models(model.unwrap_or_default()).await;
+        loaded.map_err(|error| self.failure(&error))
     }
 
     /// All conversations.

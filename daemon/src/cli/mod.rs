@@ -147,13 +147,15 @@ async fn dispatch(global: &Global, command: Command, output: &mut Output) -> Res
     }
 }
 
-/// A proof takes as long as the daemon's limits on it allow, and is not given up before that.
+/// A proof takes as long as the daemon's limits on it allow, and is not given up before that; a model that is loaded anew may be
+/// proved anew.
 fn patience(global: &Global, command: &Command) -> Global {
     let is_probe = matches!(
         command,
         Command::Models {
             command: Some(
                 ModelsCommand::Probe { .. }
+                    | ModelsCommand::Reload { .. }
                     | ModelsCommand::Verify { .. }
                     | ModelsCommand::Benchmark { .. }
             )

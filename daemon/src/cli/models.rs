@@ -55,6 +55,15 @@ pub async fn run(
                 Form::Text => output.text(&probe_text(&model, &Json::Object(choice)))?,
             }
         }
+        ModelsCommand::Reload { model } => {
+            let loaded = daemon.reload_models(model.as_deref()).await?;
+            match output.form {
+                Form::Json => output.json("reload", &json!(loaded))?,
+                Form::Text => {
+                    output.text(&format!("loaded anew: {}\n", plain(&loaded.join(", "))))?
+                }
+            }
+        }
         ModelsCommand::Verify { model } => {
             return examine::verify(daemon, model.as_deref(), output).await;
         }

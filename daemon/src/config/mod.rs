@@ -133,6 +133,8 @@ pub struct InferenceSettings {
     pub chat_sessions: NonZeroUsize,
     /// Disk space for the key-value caches of conversations; 0 for none.
     pub context_cache_bytes: u64,
+    /// Memory of all models together, by estimate; `None` for a share of what the machine has.
+    pub memory_bytes: Option<u64>,
     /// Threads that one model may use.
     pub threads: NonZeroUsize,
     /// Longest answer in tokens.

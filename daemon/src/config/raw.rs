@@ -149,6 +149,9 @@ pub struct RawInference {
     pub chat_sessions: usize,
     /// Disk space in MiB for the key-value caches of conversations, 0 for none. Default 256: some 5,700 tokens with the default model.
     pub context_cache_mib: u64,
+    /// Memory in MiB that models may take together, by estimate; 0 for three quarters of what the machine, or the service's control group,
+    /// has.
+    pub memory_mib: u64,
     /// Threads per model, 0 for half of the cores (at least one): the links need the rest.
     pub threads: usize,
     /// Longest answer in tokens. Default 96: a few sentences; a small model's longer answers get worse, not better.
@@ -184,6 +187,7 @@ impl Default for RawInference {
             context_tokens: 2048,
             chat_sessions: 8,
             context_cache_mib: 256,
+            memory_mib: 0,
             threads: 0,
             answer_tokens_max: 96,
             provider_dir: crate::config::providers::STANDARD_DIR.to_owned(),

@@ -251,6 +251,10 @@ pub(super) fn validate(raw: RawConfig, path: &Path) -> Result<Config, ConfigErro
                 0,
                 1 << 20,
             )? << 20,
+            memory_bytes: Some(
+                reject.within("inference.memory_mib", raw.inference.memory_mib, 0, 1 << 20)? << 20,
+            )
+            .filter(|bytes| *bytes > 0),
             threads,
             answer_tokens_max: reject.count(
                 "inference.answer_tokens_max",

@@ -1,9 +1,9 @@
 //! Sentences to vectors: tokenize, run the graph, mean over tokens, scale to length 1.
 //!
-//! One thread owns the model. A request is cut into parts of at most [`PART`] sentences that queue one after the other, so
-//! that a person's sentence waits for one part, and not for the hundreds of phrases of a device that has just connected. Parts that wait at the same
-//! time are embedded together, up to [`TOGETHER`] sentences; short ones are filled up to their neighbours' length and masked, as long as that wastes little
-//! ([`groups`]). A sentence's vector does not depend on its company but for the rounding of sums: the cosine to the vector made alone is above 0.9999.
+//! One thread owns the model. A request is cut into parts of at most [`PART`] sentences that queue one after the other, and the most urgent
+//! [`Class`] goes first, so that a person's sentence waits for one run, and not for the hundreds of phrases of a device that has just connected. Parts of one
+//! class that wait at the same time are embedded together, up to [`TOGETHER`] sentences; short ones are filled up to their neighbours' length and masked, as long as
+//! that wastes little ([`groups`]). A sentence's vector does not depend on its company but for the rounding of sums: the cosine to the vector made alone is above 0.9999.
 //! Bundle layout: `bert-last-hidden-state` ([`EmbeddingGraph`]).
 
 use std::time::{Duration, Instant};
@@ -13,12 +13,14 @@ use ort::{
     value::Tensor,
 };
 use tokenizers::{Tokenizer, TruncationParams};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
 use super::{
     bundle::Bundle,
+    class::Class,
     error::{InferenceError, LoadError},
+    jobs::Jobs,
     manifest::{EmbeddingGraph, Graph, Task},
     probe::{self, EmbeddingProbe},
     runtime::Runtime,
@@ -92,11 +94,26 @@ pub struct Embedded {
 
 /// A cheap, clonable way to the embedding model.
 #[derive(Debug, Clone)]
-pub struct EmbedderHandle(Door<EmbedJob>);
+pub struct EmbedderHandle {
+    door: Door<EmbedJob>,
+    class: Class,
+}
 
 impl EmbedderHandle {
     pub(super) fn new(door: Door<EmbedJob>) -> Self {
-        Self(door)
+        Self {
+            door,
+            class: Class::default(),
+        }
+    }
+
+    /// The same model, for requests of another class than [`Class::Local`].
+    #[must_use]
+    pub fn for_class(&self, class: Class) -> Self {
+        Self {
+            class,
+            ..self.clone()
+        }
     }
 
     /// Embeds sentences; the answer has them in the same order. Dropping the future abandons what has not begun.
@@ -134,11 +151,11 @@ impl EmbedderHandle {
                 since: Instant::now(),
             };
             if all.embeddings.is_empty() {
-                self.0.try_submit(job)?;
+                self.door.try_submit(self.class, job)?;
             } else {
-                self.0.submit(job).await?;
+                self.door.submit(self.class, job).await?;
             }
-            let part = answer.await.map_err(|_| self.0.not_ready())??;
+            let part = answer.await.map_err(|_| self.door.not_ready())??;
             all.embeddings.extend(part.embeddings);
             all.timings.queue += part.timings.queue;
             all.timings.tokenize += part.timings.tokenize;
@@ -211,12 +228,12 @@ impl Model for Embedder {
         Ok(embedder)
     }
 
-    fn serve(mut self, jobs: &mut mpsc::Receiver<EmbedJob>, stop: &CancellationToken) {
-        while let Some(first) = jobs.blocking_recv() {
+    fn serve(mut self, jobs: &Jobs<EmbedJob>, stop: &CancellationToken) {
+        while let Some((class, first)) = jobs.blocking_recv_classed() {
             let mut together = vec![first];
             let mut count = together[0].texts.len();
             while count + PART <= TOGETHER
-                && let Ok(job) = jobs.try_recv()
+                && let Some(job) = jobs.try_recv(class)
             {
                 count += job.texts.len();
                 together.push(job);

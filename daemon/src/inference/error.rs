@@ -6,6 +6,7 @@ use thiserror::Error;
 
 use super::{
     bundle::BundleError,
+    class::Class,
     manifest::Task,
     probe::ProbeError,
     providers::{Tried, trial::TrialError},
@@ -237,6 +238,43 @@ pub enum ProveError {
     Stopped,
 }
 
+/// Why a model that was to be loaded anew is not.
+#[derive(Debug, Clone, Error)]
+pub enum ReloadError {
+    /// No model of this name is configured.
+    #[error("no model {name:?} is configured")]
+    Unknown {
+        /// The name.
+        name: String,
+    },
+    /// Its bundle is not there. If it served, it goes on.
+    #[error("its bundle is not there (looked for {})", paths(looked))]
+    Missing {
+        /// Where it was looked for.
+        looked: Vec<PathBuf>,
+    },
+    /// There is no ONNX Runtime.
+    #[error(transparent)]
+    Runtime(Arc<RuntimeError>),
+    /// The bundle cannot be used. If another version of it served, that goes on.
+    #[error(transparent)]
+    Load(Arc<LoadError>),
+    /// Too many asked at once.
+    #[error("it is being looked after; try again in a moment")]
+    Busy,
+    /// Inference is being stopped.
+    #[error("inference is stopping")]
+    Stopped,
+}
+
+fn paths(looked: &[PathBuf]) -> String {
+    let each: Vec<String> = looked
+        .iter()
+        .map(|path| path.display().to_string())
+        .collect();
+    each.join(", ")
+}
+
 impl From<LoadError> for ProveError {
     fn from(error: LoadError) -> Self {
         Self::Load(Box::new(error))
@@ -256,16 +294,18 @@ pub enum InferenceError {
     },
     /// Refused at once: the queue is full, or the request could not have met its deadline.
     #[error(
-        "the {task} model is overloaded: {queued} of {capacity} requests waiting, an estimated {wait_ms} ms"
+        "the {task} model is overloaded: {queued} of {capacity} {class} requests waiting, an estimated {wait_ms} ms"
     )]
     Overloaded {
         /// Which model.
         task: Task,
-        /// Requests waiting or running.
+        /// The request's class.
+        class: Class,
+        /// Requests of its class waiting or running.
         queued: usize,
-        /// Most requests that may wait.
+        /// Most requests of its class that may wait.
         capacity: usize,
-        /// Estimated or suffered wait in milliseconds.
+        /// Milliseconds that it would have to wait by the estimate, or has waited; with a limit on the whole answer, until its end.
         wait_ms: u64,
     },
     /// The request asks for nothing, or for more than one request may.

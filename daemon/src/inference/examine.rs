@@ -195,6 +195,7 @@ pub(super) fn carry_out(
         .build()?;
     let begun = Instant::now();
     let inference = Inference::start(InferenceConfig {
+        memory: super::budget::MemoryLimits::default(),
         runtime_path: Some(runtime.path().to_owned()),
         model_dirs: dir.parent().map(Path::to_owned).into_iter().collect(),
         embedding: only(Task::Embedding),

@@ -12,13 +12,15 @@ use std::collections::{BTreeMap, VecDeque};
 use ort::session::{Session, SessionInputValue};
 use serde::Deserialize;
 use serde_json::Value as Json;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
 use super::{
     arrays::{Array, Arrays, Values},
     bundle::Bundle,
+    class::Class,
     error::{InferenceError, LoadError},
+    jobs::Jobs,
     manifest::{Dimension, Graph, Task, TensorFacts, TensorsGraph},
     probe::{self, ProbeError},
     runtime::Runtime,
@@ -59,7 +61,8 @@ impl GenericHandle {
             });
         }
         let (reply, answer) = oneshot::channel();
-        self.0.try_submit(GenericJob { inputs, reply })?;
+        self.0
+            .try_submit(Class::default(), GenericJob { inputs, reply })?;
         answer.await.map_err(|_| self.0.not_ready())?
     }
 }
@@ -126,19 +129,20 @@ impl Model for Generic {
         Ok(generic)
     }
 
-    fn serve(mut self, jobs: &mut mpsc::Receiver<GenericJob>, stop: &CancellationToken) {
+    fn serve(mut self, jobs: &Jobs<GenericJob>, stop: &CancellationToken) {
         let mut waiting: VecDeque<GenericJob> = VecDeque::new();
+        let mut served = Class::default();
         loop {
-            match waiting.pop_front() {
-                Some(job) => waiting.push_front(job),
-                None => match jobs.blocking_recv() {
-                    Some(job) => waiting.push_back(job),
-                    None => return,
-                },
+            if waiting.is_empty() {
+                let Some((class, job)) = jobs.blocking_recv_classed() else {
+                    return;
+                };
+                served = class;
+                waiting.push_back(job);
             }
-            // What waits in the channel may go along; what is here already came first.
+            // What waits in the queue may go along; what is here already came first.
             while waiting.len() < self.graph.rows_max()
-                && let Ok(job) = jobs.try_recv()
+                && let Some(job) = jobs.try_recv(served)
             {
                 waiting.push_back(job);
             }

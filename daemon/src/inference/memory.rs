@@ -17,9 +17,25 @@ const KV_BYTES: u64 = 4;
 
 /// What may still be taken, and who says so.
 #[derive(Debug, PartialEq, Eq)]
-struct Room {
-    bytes: u64,
+pub(super) struct Room {
+    pub(super) bytes: u64,
     limit: String,
+}
+
+/// The tightest of all limits, now.
+pub(super) fn room() -> Option<Room> {
+    rooms(Path::new("/proc"), Path::new("/sys/fs/cgroup"))
+        .into_iter()
+        .min_by_key(|room| room.bytes)
+}
+
+/// The least of the machine's memory and what the control groups from ours upwards may take, in bytes.
+pub(super) fn smallest_total(proc: &Path, cgroups: &Path) -> Option<u64> {
+    let meminfo = fs::read_to_string(proc.join("meminfo")).unwrap_or_default();
+    let machine = kib(&meminfo, "MemTotal:").map(|kib| kib << 10);
+    let groups = groups(proc, cgroups);
+    let limits = groups.iter().filter_map(|dir| number(dir, "memory.max"));
+    limits.chain(machine).min()
 }
 
 /// Refuses a bundle that would not fit.
@@ -27,11 +43,8 @@ struct Room {
 /// # Errors
 /// [`LoadError::Memory`].
 pub(super) fn check(bundle: &Bundle, context_tokens: usize) -> Result<(), LoadError> {
-    let room = rooms(Path::new("/proc"), Path::new("/sys/fs/cgroup"))
-        .into_iter()
-        .min_by_key(|room| room.bytes);
     let needed = estimate(bundle, context_tokens);
-    match room {
+    match room() {
         Some(room) if needed > room.bytes => Err(LoadError::Memory {
             path: bundle.path(bundle.manifest().graph.file()),
             needed_mib: needed.div_ceil(1 << 20),
@@ -43,7 +56,7 @@ pub(super) fn check(bundle: &Bundle, context_tokens: usize) -> Result<(), LoadEr
 }
 
 /// Bytes for the weights and, for chat, the key-value cache.
-fn estimate(bundle: &Bundle, context_tokens: usize) -> u64 {
+pub(super) fn estimate(bundle: &Bundle, context_tokens: usize) -> u64 {
     let manifest = bundle.manifest();
     let graph_file = manifest.graph.file();
     // The graph and the file of its weights, which has the graph's name in front.
@@ -74,25 +87,16 @@ fn estimate(bundle: &Bundle, context_tokens: usize) -> u64 {
 fn rooms(proc: &Path, cgroups: &Path) -> Vec<Room> {
     let mut rooms = Vec::new();
     let meminfo = fs::read_to_string(proc.join("meminfo")).unwrap_or_default();
-    let available = meminfo
-        .lines()
-        .find_map(|line| line.strip_prefix("MemAvailable:"))
-        .and_then(|value| value.trim().strip_suffix("kB")?.trim().parse::<u64>().ok());
+    let available = kib(&meminfo, "MemAvailable:");
     rooms.extend(available.map(|kib| Room {
         bytes: kib << 10,
         limit: "MemAvailable".into(),
     }));
-    let own = fs::read_to_string(proc.join("self/cgroup")).unwrap_or_default();
-    let own = own.lines().find_map(|line| line.strip_prefix("0::/"));
-    let own = own.filter(|path| !path.contains(".."));
-    let mut dir = own.map_or_else(PathBuf::new, |path| cgroups.join(path));
-    while dir.starts_with(cgroups) {
-        let read = |name: &str| {
-            let text = fs::read_to_string(dir.join(name)).ok()?;
-            text.trim().parse::<u64>().ok()
-        };
+    for dir in groups(proc, cgroups) {
         // `max` is no number: no limit.
-        if let (Some(max), Some(current)) = (read("memory.max"), read("memory.current")) {
+        if let (Some(max), Some(current)) =
+            (number(&dir, "memory.max"), number(&dir, "memory.current"))
+        {
             // Files that were read count as used, and make room when asked.
             let reclaimable = stat(&dir, "inactive_file").unwrap_or(0);
             rooms.push(Room {
@@ -100,11 +104,28 @@ fn rooms(proc: &Path, cgroups: &Path) -> Vec<Room> {
                 limit: format!("{}/memory.max is {} MiB", dir.display(), max >> 20),
             });
         }
-        if !dir.pop() {
-            break;
-        }
     }
     rooms
+}
+
+/// Our control group and those around it, the innermost first.
+fn groups(proc: &Path, cgroups: &Path) -> Vec<PathBuf> {
+    let own = fs::read_to_string(proc.join("self/cgroup")).unwrap_or_default();
+    let own = own.lines().find_map(|line| line.strip_prefix("0::/"));
+    let own = own.filter(|path| !path.contains(".."));
+    let dir = own.map_or_else(PathBuf::new, |path| cgroups.join(path));
+    let around = dir.ancestors().take_while(|dir| dir.starts_with(cgroups));
+    around.map(Path::to_path_buf).collect()
+}
+
+fn number(dir: &Path, name: &str) -> Option<u64> {
+    let text = fs::read_to_string(dir.join(name)).ok()?;
+    text.trim().parse::<u64>().ok()
+}
+
+fn kib(meminfo: &str, name: &str) -> Option<u64> {
+    let line = meminfo.lines().find_map(|line| line.strip_prefix(name))?;
+    line.trim().strip_suffix("kB")?.trim().parse().ok()
 }
 
 fn stat(dir: &Path, name: &str) -> Option<u64> {
@@ -141,5 +162,12 @@ mod tests {
         assert_eq!((rooms[0].bytes, rooms[1].bytes), (4 << 20, 2 << 20));
         assert!(rooms[1].limit.contains("system.slice/memory.max is 3 MiB"));
         assert!(super::rooms(Path::new("/nowhere"), Path::new("/nowhere")).is_empty());
+        assert_eq!(smallest_total(&proc, &cgroups), Some(9 << 10));
+        fs::write(proc.join("meminfo"), "MemTotal: 9000 kB\n").unwrap();
+        assert_eq!(smallest_total(&proc, &cgroups), Some(3 << 20));
+        assert_eq!(
+            smallest_total(Path::new("/nowhere"), Path::new("/nowhere")),
+            None
+        );
     }
 }

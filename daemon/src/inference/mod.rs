@@ -5,50 +5,54 @@
 //! sessions or doors, and nothing here blocks the async runtime: the handles await, the models' threads compute.
 //!
 //! Read in this order: [`manifest`] and [`bundle`] (what a model is on disk), [`runtime`] (ONNX Runtime), [`providers`] (what it runs on),
-//! [`status`], `slot` (a model's thread), then the engines [`embedder`], [`chat`], [`vad`] and [`generic`], and [`upstream`] (conversations that are answered elsewhere).
-//! [`probe`] is the proof that a loaded model computes the right thing, [`examine`] what a person asks about a bundle.
+//! [`status`], [`class`] and `jobs` (whose request goes first), `slot` (a model's thread), then the engines [`embedder`], [`chat`],
+//! [`vad`] and [`generic`], and [`upstream`] (conversations that are answered elsewhere). [`probe`] is the proof that a loaded model
+//! computes the right thing, [`examine`] what a person asks about a bundle.
 
 use std::{
     collections::BTreeMap,
+    fmt,
     num::NonZeroUsize,
     path::PathBuf,
-    sync::{
-        Arc, Weak,
-        mpsc::{SyncSender, sync_channel},
-    },
+    sync::{Arc, Weak, mpsc::SyncSender},
     thread,
     time::{Duration, Instant},
 };
 
 use tokio::{
-    sync::{mpsc, oneshot, watch},
+    sync::{oneshot, watch},
     time::timeout,
 };
 use tokio_util::sync::CancellationToken;
 
 use self::{
+    budget::{Budget, MemoryLimits},
     bundle::Bundle,
-    chat::{Chat, ChatHandle, ChatJob, SnapshotConfig},
-    embedder::{EmbedJob, Embedder, EmbedderHandle},
-    error::{InferenceError, LoadError, ProveError},
+    chat::{Chat, ChatHandle, SnapshotConfig},
+    embedder::{Embedder, EmbedderHandle},
+    error::{InferenceError, LoadError, ProveError, ReloadError},
     examine::{Depth, Examination, Examined, Known},
-    generic::{Generic, GenericHandle, GenericJob},
+    generic::{Generic, GenericHandle},
     interrupts::Interrupts,
+    jobs::Queue,
     manifest::Task,
     providers::{Choice, Providers, ProvidersConfig, desk::Memory},
-    slot::{Door, Model, QUEUE, Setup, Slot},
+    slot::{Door, Event, Model, Setup, Slot},
     status::{InferenceStatus, LoadStage, ModelState, ModelStatus, StatusBoard},
-    vad::{Vad, VadHandle, VadJob},
+    vad::{Vad, VadHandle},
 };
 
 pub mod arrays;
+pub mod budget;
 pub mod bundle;
 pub mod chat;
+pub mod class;
 pub mod embedder;
 pub mod error;
 pub mod examine;
 pub mod generic;
 mod interrupts;
+mod jobs;
 pub mod manifest;
 mod memory;
 pub mod probe;
@@ -89,6 +93,8 @@ pub struct InferenceConfig {
     pub snapshots: Option<SnapshotConfig>,
     /// What models run on.
     pub providers: ProvidersConfig,
+    /// How much memory they may take together.
+    pub memory: MemoryLimits,
 }
 
 /// The running engine. [`stop`](Self::stop) ends it with a grace period. Dropping it ends it, too, and blocks until the threads
@@ -108,16 +114,11 @@ struct ModelThread {
     join: thread::JoinHandle<()>,
 }
 
-/// The strong ends. While they live, the models' threads wait for work; dropping them stops the threads.
+/// While it lives, the models' threads wait for work; dropping it stops them.
 #[derive(Debug)]
 struct Owner {
-    _jobs: (
-        mpsc::Sender<EmbedJob>,
-        mpsc::Sender<ChatJob>,
-        mpsc::Sender<VadJob>,
-        Vec<mpsc::Sender<GenericJob>>,
-    ),
-    wakes: Vec<SyncSender<()>>,
+    queues: Vec<Arc<dyn Close>>,
+    wakes: Vec<(Arc<str>, SyncSender<Event>)>,
     interrupts: Interrupts,
     stop: CancellationToken,
 }
@@ -127,6 +128,22 @@ impl Drop for Owner {
     fn drop(&mut self) {
         self.stop.cancel();
         self.interrupts.terminate_all();
+        self.queues.iter().for_each(|queue| queue.close());
+        for (_, wake) in &self.wakes {
+            // Full means that it is awake, and will see.
+            let _ = wake.try_send(Event::Wake);
+        }
+    }
+}
+
+/// The queue of a model, of whatever kind.
+trait Close: fmt::Debug + Send + Sync {
+    fn close(&self);
+}
+
+impl<J: fmt::Debug + Send> Close for Queue<J> {
+    fn close(&self) {
+        Self::close(self);
     }
 }
 
@@ -173,28 +190,34 @@ impl Inference {
             interrupts: &interrupts,
             providers: &providers,
             board: board.clone(),
+            budget: Budget::new(config.memory),
             stop: &stop,
             wakes: Vec::new(),
             threads: Vec::new(),
+            queues: Vec::new(),
         };
         let embedder = launch.spawn::<Embedder>(&config.embedding);
         let chat = launch.spawn::<Chat>(&config.chat);
         let vad = launch.spawn::<Vad>(&config.vad);
-        let (mut generic_handles, mut generic) = (BTreeMap::new(), Vec::new());
+        let mut generic = BTreeMap::new();
         for name in &config.generic {
             launch.board = board.of(name);
             let jobs = launch.spawn::<Generic>(name);
             let door = Door::new(Task::Generic, &jobs, &launch.board);
-            generic_handles.insert(name.clone(), GenericHandle::new(door));
-            generic.push(jobs);
+            generic.insert(name.clone(), GenericHandle::new(door));
         }
-        let Launch { wakes, threads, .. } = launch;
+        let Launch {
+            wakes,
+            threads,
+            queues,
+            ..
+        } = launch;
         let embedder_handle = EmbedderHandle::new(Door::new(Task::Embedding, &embedder, &board));
         let chat_handle =
             ChatHandle::new(Door::new(Task::Chat, &chat, &board), config.chat_sessions);
         let vad_handle = VadHandle::new(Door::new(Task::Vad, &vad, &board));
         let owner = Arc::new(Owner {
-            _jobs: (embedder, chat, vad, generic),
+            queues,
             wakes,
             interrupts,
             stop,
@@ -203,7 +226,7 @@ impl Inference {
             embedder: embedder_handle,
             chat: chat_handle,
             vad: vad_handle,
-            generic: Arc::new(generic_handles),
+            generic: Arc::new(generic),
             board,
             prover: Prover {
                 providers,
@@ -289,16 +312,46 @@ impl InferenceHandle {
     /// Looks for what is missing now, instead of after the next pause.
     pub fn recheck(&self) {
         if let Some(owner) = self.owner.upgrade() {
-            for wake in &owner.wakes {
+            for (_, wake) in &owner.wakes {
                 // Full means that a look is already due.
-                let _ = wake.try_send(());
+                let _ = wake.try_send(Event::Wake);
             }
         }
     }
 
+    /// Loads the models of that name, or all, anew from what is on disk now, and returns when they serve. Requests that are under way are
+    /// answered by the old ones to their end, new ones by the new ones. Cancel safe: the models are loaded all the same.
+    ///
+    /// # Errors
+    /// [`ReloadError`], of the first that failed; what served goes on serving.
+    pub async fn reload(&self, name: Option<&str>) -> Result<Vec<Arc<str>>, ReloadError> {
+        let Some(owner) = self.owner.upgrade() else {
+            return Err(ReloadError::Stopped);
+        };
+        let mut waits = Vec::new();
+        for (model, wake) in &owner.wakes {
+            if name.is_none_or(|name| **model == *name) {
+                let (asked, told) = oneshot::channel();
+                wake.try_send(Event::Reload(asked))
+                    .map_err(|_| ReloadError::Busy)?;
+                waits.push((Arc::clone(model), told));
+            }
+        }
+        drop(owner);
+        if let (Some(name), true) = (name, waits.is_empty()) {
+            return Err(ReloadError::Unknown { name: name.into() });
+        }
+        let mut loaded = Vec::with_capacity(waits.len());
+        for (model, told) in waits {
+            told.await.unwrap_or(Err(ReloadError::Stopped))?;
+            loaded.push(model);
+        }
+        Ok(loaded)
+    }
+
     /// Tries again all providers that the configuration wants for the bundle `name`, forgetting what was measured, and returns on
-    /// which it would run. A model that was disabled for its providers is looked at again; one that serves goes on where it is until
-    /// the daemon is started again. Takes as long as the trials.
+    /// which it would run. A model that was disabled for its providers is looked at again; one that serves elsewhere is loaded anew and
+    /// moves. Takes as long as the trials.
     ///
     /// # Errors
     /// [`ProveError`]: no such bundle, no ONNX Runtime, or why the bundle cannot run.
@@ -333,7 +386,7 @@ impl InferenceHandle {
         &self.prover.model_dirs
     }
 
-    /// Waits until the model for `task` serves, at most for `patience`. Cancel safe.
+    /// Waits until the model for `task` takes requests, at most for `patience`. Cancel safe.
     ///
     /// # Errors
     /// [`InferenceError::WaitTimedOut`] with the state at the end; at once [`InferenceError::NotReady`] for a disabled model,
@@ -343,15 +396,16 @@ impl InferenceHandle {
         let mut status = self.board.subscribe();
         let settled = status.wait_for(|status| {
             status.model(task).is_none_or(|model| {
-                matches!(
-                    model.state,
-                    ModelState::Ready { .. } | ModelState::Disabled { .. } | ModelState::Stopped
-                )
+                model.state.takes_requests()
+                    || matches!(
+                        model.state,
+                        ModelState::Disabled { .. } | ModelState::Stopped
+                    )
             })
         });
         let waited = timeout(patience, settled).await.map(drop);
         match self.board.state_of(task) {
-            ModelState::Ready { .. } => Ok(()),
+            state if state.takes_requests() => Ok(()),
             ModelState::Stopped => Err(InferenceError::Stopping),
             state if waited.is_ok() => Err(InferenceError::NotReady { task, state }),
             state => Err(InferenceError::timed_out(task, begun.elapsed(), state)),
@@ -420,15 +474,18 @@ struct Launch<'a> {
     interrupts: &'a Interrupts,
     providers: &'a Arc<Providers>,
     board: StatusBoard,
+    budget: Arc<Budget>,
     stop: &'a CancellationToken,
-    wakes: Vec<SyncSender<()>>,
+    wakes: Vec<(Arc<str>, SyncSender<Event>)>,
     threads: Vec<ModelThread>,
+    queues: Vec<Arc<dyn Close>>,
 }
 
 impl Launch<'_> {
-    fn spawn<M: Model + 'static>(&mut self, name: &str) -> mpsc::Sender<M::Job> {
-        let (jobs, queue) = mpsc::channel(QUEUE);
-        let (wake, woken) = sync_channel(1);
+    fn spawn<M: Model + 'static>(&mut self, name: &str) -> Arc<Queue<M::Job>> {
+        let (wake, events) = slot::events();
+        let queue = Queue::new(wake.clone());
+        let served = Arc::clone(&queue);
         let (ended_guard, ended) = oneshot::channel::<()>();
         let name: Arc<str> = name.into();
         let slot = Slot {
@@ -443,27 +500,30 @@ impl Launch<'_> {
                 snapshots: self.config.snapshots.clone(),
             },
             providers: Arc::clone(self.providers),
+            budget: Arc::clone(&self.budget),
             board: self.board.clone(),
             stop: self.stop.clone(),
-            wake: woken,
+            events: wake.clone(),
         };
         let spawned = thread::Builder::new()
-            .name(format!("model-{}", M::TASK))
+            .name(format!("watch-{}", M::TASK))
             .spawn(move || {
-                slot.run::<M>(queue);
+                slot.run::<M>(&served, &events);
                 drop(ended_guard);
             });
         match spawned {
             Ok(join) => {
-                self.wakes.push(wake);
+                self.wakes.push((Arc::clone(&name), wake));
                 self.threads.push(ModelThread { name, ended, join });
             }
             Err(source) => {
                 let error = Arc::new(LoadError::Thread { source });
                 self.board
                     .note_model(M::TASK, ModelState::Disabled { error });
+                queue.abandon();
             }
         }
-        jobs
+        self.queues.push(Arc::<Queue<M::Job>>::clone(&queue));
+        queue
     }
 }

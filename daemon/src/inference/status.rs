@@ -106,6 +106,20 @@ pub enum ModelState {
         load_time: Duration,
         /// What it runs on, and who else was wanted.
         choice: Arc<Choice>,
+        /// Why the bundle as it is on disk now is not the one that serves.
+        unused: Option<Arc<LoadError>>,
+    },
+    /// It served and will serve again in a moment; requests wait for that.
+    Reloading {
+        /// When it began.
+        since: Instant,
+        /// What it is doing.
+        stage: LoadStage,
+    },
+    /// It is not in memory; the next request brings it back, if there is room.
+    Unloaded {
+        /// Why.
+        why: Arc<str>,
     },
     /// It is there and cannot be used; tried again when its files change.
     Disabled {
@@ -120,6 +134,16 @@ impl ModelState {
     /// Whether requests are taken.
     pub fn is_ready(&self) -> bool {
         matches!(self, Self::Ready { .. })
+    }
+
+    /// Whether requests are taken, if only to wait.
+    pub fn takes_requests(&self) -> bool {
+        match self {
+            Self::Ready { .. } | Self::Reloading { .. } | Self::Unloaded { .. } => true,
+            Self::Missing { .. } | Self::Loading { .. } | Self::Disabled { .. } | Self::Stopped => {
+                false
+            }
+        }
     }
 }
 
@@ -139,7 +163,15 @@ impl fmt::Display for ModelState {
                 write!(f, "{}; {remedy}", if looked.is_empty() { "" } else { ")" })
             }
             Self::Loading { stage, .. } => write!(f, "loading ({stage})"),
-            Self::Ready { load_time, choice } => {
+            Self::Reloading { stage, .. } => write!(f, "reloading ({stage}); requests wait"),
+            Self::Unloaded { why } => {
+                write!(f, "not in memory: {why}; the next request brings it back")
+            }
+            Self::Ready {
+                load_time,
+                choice,
+                unused,
+            } => {
                 write!(
                     f,
                     "ready on {} after {} ms",
@@ -148,6 +180,10 @@ impl fmt::Display for ModelState {
                 )?;
                 for tried in &choice.refused {
                     write!(f, "; not on {tried}")?;
+                }
+                if let Some(error) = unused {
+                    let why = chain(error.as_ref());
+                    write!(f, "; the bundle has changed and cannot be used: {why}")?;
                 }
                 Ok(())
             }
@@ -170,6 +206,8 @@ pub enum LoadStage {
     Graph,
     /// The probe runs.
     Probe,
+    /// The old one answers what it has begun.
+    Drain,
 }
 
 impl fmt::Display for LoadStage {
@@ -180,6 +218,7 @@ impl fmt::Display for LoadStage {
             Self::Provider => "trying providers",
             Self::Graph => "loading the graph",
             Self::Probe => "running the probe",
+            Self::Drain => "the old one ends its answers",
         })
     }
 }
@@ -231,13 +270,13 @@ impl StatusBoard {
         model.map_or(ModelState::Stopped, |model| model.state.clone())
     }
 
-    pub(super) fn is_ready(&self, task: Task) -> bool {
+    pub(super) fn takes_requests(&self, task: Task) -> bool {
         let status = self.shared.borrow();
         let model = status
             .models
             .iter()
             .find(|model| self.is_meant(model, task));
-        model.is_some_and(|model| model.state.is_ready())
+        model.is_some_and(|model| model.state.takes_requests())
     }
 
     /// Notes how a load of ONNX Runtime went; logs when that differs from the last time.

@@ -7,12 +7,14 @@ use ort::{
     session::{Session, SessionInputValue},
     value::Tensor,
 };
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
 use super::{
     bundle::Bundle,
+    class::Class,
     error::{InferenceError, LoadError},
+    jobs::Jobs,
     manifest::{Graph, Task, VadGraph},
     probe::{self, VadProbe},
     runtime::Runtime,
@@ -52,11 +54,13 @@ impl VadHandle {
         state: VadState,
     ) -> Result<(Vec<f32>, VadState), InferenceError> {
         let (reply, answer) = oneshot::channel();
-        self.0.try_submit(VadJob {
+        let job = VadJob {
             samples,
             state,
             reply,
-        })?;
+        };
+        // Whoever sends sound has somebody who speaks.
+        self.0.try_submit(Class::Voice, job)?;
         answer.await.map_err(|_| self.0.not_ready())?
     }
 }
@@ -105,7 +109,7 @@ impl Model for Vad {
         Ok(vad)
     }
 
-    fn serve(mut self, jobs: &mut mpsc::Receiver<VadJob>, stop: &CancellationToken) {
+    fn serve(mut self, jobs: &Jobs<VadJob>, stop: &CancellationToken) {
         while let Some(VadJob {
             samples,
             state,

@@ -13,6 +13,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::inference::InferenceHandle;
+use crate::inference::class::Class;
 use crate::inference::embedder::Embedded;
 use crate::inference::error::InferenceError;
 use crate::things::description::{ThingDescription, ThingId};
@@ -62,6 +63,7 @@ pub enum ComprehensionError {
 }
 
 struct Sentence {
+    class: Class,
     text: String,
     focus: Focus,
     asked: Instant,
@@ -119,18 +121,20 @@ impl Comprehension {
         self.understood.clone()
     }
 
-    /// Understands one sentence in the light of `focus`.
+    /// Understands one sentence in the light of `focus`; `class` says who waits.
     ///
     /// # Errors
     /// [`ComprehensionError`].
     pub async fn understand(
         &self,
+        class: Class,
         text: String,
         focus: Focus,
     ) -> Result<Understood, ComprehensionError> {
         let (reply, understood) = oneshot::channel();
         self.sentences
             .try_send(Sentence {
+                class,
                 text,
                 focus,
                 asked: Instant::now(),
@@ -213,7 +217,8 @@ impl ComprehensionTask {
                 .map(|phrase| phrase.text.clone())
                 .collect::<Vec<_>>();
             let count = texts.len();
-            match self.inference.embedder().embed(texts).await {
+            let embedder = self.inference.embedder().for_class(Class::Background);
+            match embedder.embed(texts).await {
                 Ok(vectors) => {
                     let vectors = vectors
                         .iter()
@@ -248,7 +253,10 @@ impl ComprehensionTask {
         // "Hello" has nothing to compare; the model need not be asked, nor even be there.
         let embedded = match texts.is_empty() {
             true => Embedded::default(),
-            false => self.inference.embedder().embed_timed(texts).await?,
+            false => {
+                let embedder = self.inference.embedder().for_class(sentence.class);
+                embedder.embed_timed(texts).await?
+            }
         };
         let vectors: Vec<Vec<f32>> = embedded
             .embeddings

@@ -19,6 +19,8 @@ pub mod speech;
 
 use std::fmt;
 
+use crate::inference::class::Class;
+
 /// Who asks. Doors authenticate; [`permission`] decides what it may do.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Principal {
@@ -29,6 +31,26 @@ pub enum Principal {
     },
     /// Whoever may publish to this box's command topic: the broker's access control decides who that is.
     Fleet,
+}
+
+impl Principal {
+    /// The class of what it asks for, unless it asks for another that it [may](Self::may_ask_as).
+    #[must_use]
+    pub fn class(&self) -> Class {
+        match self {
+            Self::Local { .. } => Class::Local,
+            Self::Fleet => Class::Fleet,
+        }
+    }
+
+    /// Whether it may ask in the name of a class: nobody far away is a voice at this box.
+    #[must_use]
+    pub fn may_ask_as(&self, class: Class) -> bool {
+        match self {
+            Self::Local { .. } => class != Class::Fleet,
+            Self::Fleet => class >= Class::Fleet,
+        }
+    }
 }
 
 impl fmt::Display for Principal {

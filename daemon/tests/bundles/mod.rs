@@ -12,7 +12,9 @@ use std::{
     time::Duration,
 };
 
-use autoglm_edge::inference::{InferenceConfig, providers::ProvidersConfig, runtime};
+use autoglm_edge::inference::{
+    InferenceConfig, budget::MemoryLimits, providers::ProvidersConfig, runtime,
+};
 
 /// Long enough for the slowest model on a busy machine; a test that needs it has failed.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
@@ -81,6 +83,7 @@ pub(crate) fn config() -> InferenceConfig {
         snapshots: None,
         // Nothing is written there unless a policy asks for providers.
         providers: ProvidersConfig::cpu(std::env::temp_dir().join("autoglm-edge-unused")),
+        memory: MemoryLimits::default(),
     }
 }
 

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 use autoglm_edge::inference::InferenceConfig;
+use autoglm_edge::inference::budget::MemoryLimits;
 use autoglm_edge::inference::chat::ChatMessage;
 use autoglm_edge::inference::providers::ProvidersConfig;
 use tokenizers::Tokenizer;
@@ -78,6 +79,7 @@ impl Bundles {
             snapshots: None,
             // Nothing is written there: no policy asks for providers.
             providers: ProvidersConfig::cpu(std::env::temp_dir().join("autoglm-edge-unused")),
+            memory: MemoryLimits::default(),
         }
     }
 

@@ -24,6 +24,7 @@ use super::bus::Daemon;
 use super::exit::Exit;
 use super::failure::Failure;
 use super::output::{Form, Output};
+use crate::inference::class::Class;
 
 /// Runs `chat`.
 ///
@@ -38,6 +39,7 @@ pub async fn run(global: &Global, args: ChatArgs, output: &mut Output) -> Result
         daemon: super::connect(global).await?,
         global,
         session,
+        class: args.class.into(),
     };
     let mut show = Show::new(args.explain);
     if args.text.is_empty() {
@@ -50,6 +52,7 @@ struct Chat<'a> {
     daemon: Daemon,
     global: &'a Global,
     session: String,
+    class: Class,
 }
 
 impl Chat<'_> {
@@ -127,7 +130,7 @@ impl Chat<'_> {
         show: &mut Show,
         output: &mut Output,
     ) -> Result<Exit, Failure> {
-        let pipe = self.daemon.say(&self.session, text).await?;
+        let pipe = self.daemon.say(&self.session, text, self.class).await?;
         let pipe = pipe::Receiver::from_owned_fd(OwnedFd::from(pipe)).map_err(|error| {
             Failure::new(Exit::Internal, "the daemon's answer is no pipe").because(&error)
         })?;

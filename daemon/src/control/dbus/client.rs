@@ -45,7 +45,8 @@ pub trait Manager {
         options: HashMap<&str, Variant<'_>>,
     ) -> zbus::Result<Dictionary>;
 
-    /// Says something; the answer comes on the pipe, one JSON object a line, the last with `event` `done` or `failed`.
+    /// Says something; the answer comes on the pipe, one JSON object a line, the last with `event` `done` or `failed`. Options: `class` (s),
+    /// `deadline-ms` (u).
     fn say(
         &self,
         session: &str,
@@ -67,6 +68,9 @@ pub trait Manager {
 
     /// The same, and measures it.
     fn benchmark_model(&self, model: &str) -> zbus::Result<Dictionary>;
+
+    /// Loads a model anew, or all with an empty name; takes as long as that.
+    fn reload_models(&self, model: &str) -> zbus::Result<Vec<String>>;
 
     /// All conversations, the one that was active last first.
     fn list_sessions(&self) -> zbus::Result<Vec<Dictionary>>;

@@ -2,7 +2,7 @@
 
 use zbus::DBusError;
 
-use crate::inference::error::{LoadError, ProveError, chain};
+use crate::inference::error::{LoadError, ProveError, ReloadError, chain};
 use crate::router::conversation::SayError;
 use crate::router::outcome::CommandError;
 use crate::session::SessionError;
@@ -98,6 +98,17 @@ impl From<ProveError> for Error {
                 Self::UnsoundModel(chain(&error))
             }
             error => Self::ModelUnavailable(chain(&error)),
+        }
+    }
+}
+
+impl From<ReloadError> for Error {
+    fn from(error: ReloadError) -> Self {
+        let message = chain(&error);
+        match error {
+            ReloadError::Unknown { .. } => Self::InvalidArgument(message),
+            ReloadError::Busy => Self::Busy(message),
+            _ => Self::ModelUnavailable(message),
         }
     }
 }

@@ -15,7 +15,9 @@ use super::error::Error;
 use super::value;
 use crate::control::json as form;
 use crate::inference::InferenceHandle;
+use crate::inference::class::Class;
 use crate::inference::examine::Depth;
+use crate::router::Principal;
 use crate::router::command::{Command, Commands};
 use crate::router::conversation::{Conversations, SayEvent, Utterance};
 use crate::session::{SessionId, Sessions};
@@ -127,6 +129,9 @@ impl Manager {
 
     /// Says something in a conversation. Returns the reading end of a pipe, on which the answer comes as it happens: one JSON object a
     /// line, the last with `event` `done` or `failed`. Closing the pipe ends the language model's answer, but no command.
+    ///
+    /// Options: `class` (s: `local`, `voice` for somebody who speaks, or `background`), whose turn comes first where a model is busy;
+    /// `deadline-ms` (u): the language model refuses at once what it will probably not have answered by then.
     async fn say(
         &self,
         #[zbus(header)] header: Header<'_>,
@@ -135,16 +140,20 @@ impl Manager {
         text: &str,
         options: HashMap<String, OwnedVariant>,
     ) -> Result<zbus::OwnedFd, Error> {
-        known_options(&options, &[])?;
+        known_options(&options, &["class", "deadline-ms"])?;
+        let end_within = deadline_option(&options)?;
         let principal = self
             .access
             .authorise(connection, &header, Verb::Converse)
             .await?;
         let session = session_id(session)?;
+        let class = class_option(&options, &principal)?;
         let events = self.conversations.say(Utterance {
             session,
             principal,
             text: text.to_owned(),
+            class,
+            end_within,
         })?;
         let (reader, writer) =
             std::io::pipe().map_err(|error| Error::Failed(format!("no pipe: {error}")))?;
@@ -167,7 +176,7 @@ impl Manager {
 
     /// Tries again all execution providers that the configuration wants for a model, forgetting what was measured of them. Returns
     /// `provider` and `device` on which it would run, `is_fallback`, `measured`, and `refused`: who else was wanted, and why not. A model that was
-    /// disabled for its providers is looked at again; one that serves moves when the daemon is started again. Takes as long as the
+    /// disabled for its providers is looked at again; one that serves elsewhere is loaded anew and moves. Takes as long as the
     /// trials, minutes where a provider compiles.
     async fn probe_model(
         &self,
@@ -180,6 +189,22 @@ impl Manager {
             .await?;
         let choice = self.inference.prove(model).await?;
         Ok(owned(status::choice(&choice)))
+    }
+
+    /// Loads a model anew from what is on disk now, or all with an empty name, and returns the names of those that were. What is under
+    /// way is answered to its end by the old ones; if a new one cannot be used, the old one goes on and this fails.
+    async fn reload_models(
+        &self,
+        #[zbus(header)] header: Header<'_>,
+        #[zbus(connection)] connection: &Connection,
+        model: &str,
+    ) -> Result<Vec<String>, Error> {
+        self.access
+            .authorise(connection, &header, Verb::Control)
+            .await?;
+        let name = (!model.is_empty()).then_some(model);
+        let loaded = self.inference.reload(name).await?;
+        Ok(loaded.iter().map(ToString::to_string).collect())
     }
 
     /// All bundles in the configured directories: `name`, `dir`, `task`, `title`, `licence`, `bytes`, and `problem` where one cannot be used.
@@ -324,13 +349,8 @@ impl Manager {
                 .map_err(|_| Error::InvalidArgument("option id must be a string".to_owned()))?;
             command.id = format!("dbus:{id}");
         }
-        if let Some(deadline) = options.get("deadline-ms") {
-            let millis = u32::try_from(deadline).map_err(|_| {
-                Error::InvalidArgument(
-                    "option deadline-ms must be an unsigned 32-bit integer".to_owned(),
-                )
-            })?;
-            command.deadline = Some(Duration::from_millis(u64::from(millis)).min(DEADLINE_MAX));
+        if let Some(deadline) = deadline_option(options)? {
+            command.deadline = Some(deadline);
         }
         let done = self.commands.execute(command).await?;
         let mut result = form::executed(&Ok(done));
@@ -360,6 +380,38 @@ fn session_id(text: &str) -> Result<SessionId, Error> {
 }
 
 /// Refuses an option that is not known, since a mistyped one would silently be without effect.
+fn deadline_option(options: &HashMap<String, OwnedVariant>) -> Result<Option<Duration>, Error> {
+    let Some(deadline) = options.get("deadline-ms") else {
+        return Ok(None);
+    };
+    let millis = u32::try_from(deadline).map_err(|_| {
+        Error::InvalidArgument("option deadline-ms must be an unsigned 32-bit integer".to_owned())
+    })?;
+    Ok(Some(
+        Duration::from_millis(u64::from(millis)).min(DEADLINE_MAX),
+    ))
+}
+
+fn class_option(
+    options: &HashMap<String, OwnedVariant>,
+    principal: &Principal,
+) -> Result<Class, Error> {
+    let Some(class) = options.get("class") else {
+        return Ok(principal.class());
+    };
+    let name = String::try_from(class.clone()).unwrap_or_default();
+    Class::from_name(&name)
+        .filter(|class| principal.may_ask_as(*class))
+        .ok_or_else(|| {
+            let all = Class::ALL.into_iter();
+            let may: Vec<&str> = all
+                .filter(|class| principal.may_ask_as(*class))
+                .map(Class::name)
+                .collect();
+            Error::InvalidArgument(format!("option class must be one of {}", may.join(", ")))
+        })
+}
+
 pub(super) fn known_options(
     options: &HashMap<String, OwnedVariant>,
     known: &[&str],

@@ -10,13 +10,21 @@
 //!
 //! So an answer waits for at most one piece of a prompt between its own runs, and prompts get on in every round, first come,
 //! first served.
+//!
+//! Not everybody is in every round, since each row makes a run longer. While a voice is answered, the others rest, and background
+//! work rests while anybody else is answered; every [`REST`]th round is for all. What a new voice finds planned is
+//! dropped, so it is in the very next run.
 
 use std::collections::{BTreeMap, VecDeque};
 
-use super::cache::slots::SequenceId;
+use super::{super::class::Class, cache::slots::SequenceId};
 
 /// Tokens of a prompt per run. Cancellation is seen between runs, and 64 tokens take some 0.2 s on one core.
 pub(super) const CHUNK: usize = 64;
+
+/// Of so many rounds one is for all. Chosen because a reader still sees a text that grows, and a voice loses an eighth of its time at most to
+/// each other row.
+const REST: u32 = 8;
 
 /// What to run now.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -32,15 +40,25 @@ pub(super) enum Step {
 pub(super) struct Batch {
     sequences: BTreeMap<SequenceId, Sequence>,
     round: VecDeque<Step>,
+    /// Rounds since the last that was for all.
+    rested: u32,
     /// Whether rows may run together at all.
     is_joint: bool,
 }
 
 #[derive(Debug)]
 struct Sequence {
+    class: Class,
     outstanding: usize,
     /// The prompt has been read, and its stream is running.
     has_begun: bool,
+    is_parked: bool,
+}
+
+impl Sequence {
+    fn is_ready(&self) -> bool {
+        self.outstanding > 0 && !self.is_parked
+    }
 }
 
 impl Batch {
@@ -53,14 +71,44 @@ impl Batch {
     }
 
     /// A new sequence with a prompt of which `outstanding` tokens are to be computed. Ids grow with age.
-    pub(super) fn admit(&mut self, id: SequenceId, outstanding: usize) {
+    pub(super) fn admit(&mut self, id: SequenceId, class: Class, outstanding: usize) {
         self.sequences.insert(
             id,
             Sequence {
+                class,
                 outstanding,
                 has_begun: false,
+                is_parked: false,
             },
         );
+        self.make_way(class);
+    }
+
+    /// Less of the prompt is to be computed than was thought.
+    pub(super) fn note_restored(&mut self, id: SequenceId, outstanding: usize) {
+        if let Some(sequence) = self.sequences.get_mut(&id) {
+            sequence.outstanding = outstanding;
+        }
+    }
+
+    /// The sequence rests until it is resumed.
+    pub(super) fn park(&mut self, id: SequenceId) {
+        if let Some(sequence) = self.sequences.get_mut(&id) {
+            sequence.is_parked = true;
+        }
+    }
+
+    /// The sequence goes on where it was.
+    pub(super) fn resume(&mut self, id: SequenceId) {
+        if let Some(sequence) = self.sequences.get_mut(&id) {
+            sequence.is_parked = false;
+        }
+    }
+
+    fn make_way(&mut self, class: Class) {
+        if class == Class::Voice {
+            self.round.clear();
+        }
     }
 
     /// The sequence ended, was cancelled or failed.
@@ -97,10 +145,8 @@ impl Batch {
             // The sequence may have gone since the round was planned, or need more or less than then.
             match step {
                 Step::Alone(id, _) => {
-                    let left = self
-                        .sequences
-                        .get(&id)
-                        .map_or(0, |sequence| sequence.outstanding);
+                    let ready = self.sequences.get(&id).filter(|one| one.is_ready());
+                    let left = ready.map_or(0, |sequence| sequence.outstanding);
                     if left > 0 {
                         return Some(Step::Alone(id, piece(left)));
                     }
@@ -109,7 +155,7 @@ impl Batch {
                     ids.retain(|id| {
                         self.sequences
                             .get(id)
-                            .is_some_and(|sequence| sequence.outstanding == 1)
+                            .is_some_and(|one| one.is_ready() && one.outstanding == 1)
                     });
                     if !ids.is_empty() {
                         return Some(Step::Together(ids));
@@ -121,11 +167,19 @@ impl Batch {
     }
 
     fn plan(&mut self) {
+        let ready = || self.sequences.values().filter(|one| one.is_ready());
+        let Some(first) = ready().map(|one| one.class).min() else {
+            return;
+        };
+        let rests =
+            |class: Class| class != first && (first == Class::Voice || class == Class::Background);
+        let is_for_all = self.rested + 1 >= REST || !ready().any(|one| rests(one.class));
+        self.rested = if is_for_all { 0 } else { self.rested + 1 };
+        let takes_part =
+            |sequence: &Sequence| sequence.is_ready() && (is_for_all || !rests(sequence.class));
         let begun = |several: bool| {
             self.sequences.iter().filter(move |(_, sequence)| {
-                sequence.has_begun
-                    && sequence.outstanding > 0
-                    && (sequence.outstanding > 1) == several
+                sequence.has_begun && takes_part(sequence) && (sequence.outstanding > 1) == several
             })
         };
         let single: Vec<SequenceId> = begun(false).map(|(&id, _)| id).collect();
@@ -141,7 +195,8 @@ impl Batch {
         let prompt = self
             .sequences
             .iter()
-            .find(|(_, sequence)| !sequence.has_begun && sequence.outstanding > 0);
+            .filter(|(_, sequence)| !sequence.has_begun && takes_part(sequence))
+            .min_by_key(|&(&id, sequence)| (sequence.class, id));
         self.round
             .extend(prompt.map(|(&id, sequence)| Step::Alone(id, piece(sequence.outstanding))));
     }
@@ -184,10 +239,10 @@ mod tests {
     fn answers_run_together_and_a_prompt_gets_one_piece_between() {
         let mut batch = Batch::new(true);
         for id in [1, 2] {
-            batch.admit(id, 5);
+            batch.admit(id, Class::Local, 5);
             batch.note_outstanding(id, 1);
         }
-        batch.admit(3, 2 * CHUNK);
+        batch.admit(3, Class::Local, 2 * CHUNK);
         assert_eq!(batch.next(), Some(Step::Together(vec![1, 2])));
         assert_eq!(batch.next(), Some(Step::Alone(3, CHUNK)));
         batch.note_run(3, CHUNK);
@@ -209,11 +264,53 @@ mod tests {
     fn a_model_that_takes_one_sequence_gets_one_at_a_time() {
         let mut batch = Batch::new(false);
         for id in [1, 2] {
-            batch.admit(id, 1);
+            batch.admit(id, Class::Local, 1);
             batch.note_outstanding(id, 1);
         }
         assert_eq!(batch.next(), Some(Step::Together(vec![1])));
         assert_eq!(batch.next(), Some(Step::Together(vec![2])));
+    }
+
+    /// Sequences that have begun, with one token outstanding for ever.
+    fn answering(classes: &[(SequenceId, Class)]) -> Batch {
+        let mut batch = Batch::new(true);
+        for &(id, class) in classes {
+            batch.admit(id, class, 1);
+            batch.note_outstanding(id, 1);
+        }
+        batch
+    }
+
+    #[test]
+    fn a_new_voice_is_in_the_very_next_run_and_alone_in_it() {
+        let mut batch = answering(&[(1, Class::Local), (2, Class::Background)]);
+        batch.admit(3, Class::Local, 3 * CHUNK);
+        assert_eq!(batch.next(), Some(Step::Together(vec![1])));
+        batch.admit(4, Class::Voice, 10);
+        assert_eq!(batch.next(), Some(Step::Alone(4, 10)));
+        batch.note_run(4, 10);
+        batch.note_outstanding(4, 1);
+        for _ in 0..5 {
+            assert_eq!(batch.next(), Some(Step::Together(vec![4])));
+        }
+    }
+
+    #[test]
+    fn every_eighth_round_is_for_all_and_the_parked_are_in_none() {
+        for first in [Class::Voice, Class::Local] {
+            let mut batch =
+                answering(&[(1, Class::Background), (2, Class::Background), (3, first)]);
+            batch.park(1);
+            let rounds: Vec<Option<Step>> = (0..16).map(|_| batch.next()).collect();
+            let alone = Some(Step::Together(vec![3]));
+            let all = Some(Step::Together(vec![2, 3]));
+            for (at, round) in rounds.iter().enumerate() {
+                assert_eq!(round, if at % 8 == 7 { &all } else { &alone }, "round {at}");
+            }
+            batch.remove(3);
+            batch.resume(1);
+            assert_eq!(batch.next(), Some(Step::Together(vec![1, 2])));
+        }
     }
 
     proptest! {
@@ -230,7 +327,7 @@ mod tests {
             for turn in 0usize.. {
                 for (id, (at, prompt, answer, _)) in (0u64..).zip(&arrivals) {
                     if *at == turn {
-                        batch.admit(id, *prompt);
+                        batch.admit(id, Class::Local, *prompt);
                         answers.insert(id, *answer);
                     }
                 }

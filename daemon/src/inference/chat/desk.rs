@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::{
-    super::error::InferenceError,
+    super::{class::Class, error::InferenceError},
     Finish,
     batch::{Batch, Step},
     cache::slots::{Claim, SequenceId, Slots},
@@ -19,9 +19,10 @@ pub(super) struct Desk {
     pub(super) slots: Slots,
     batch: Batch,
     sequences: BTreeMap<SequenceId, Sequence>,
-    next_id: SequenceId,
     /// Sequences that came to their end since this was last asked for.
     finished: Vec<Finished>,
+    /// Sequences that are over, however, since this was last asked for.
+    ended: Vec<SequenceId>,
 }
 
 /// What a sequence that came to its end left in its slot.
@@ -47,9 +48,14 @@ impl Desk {
             slots,
             batch: Batch::new(is_joint),
             sequences: BTreeMap::new(),
-            next_id: 0,
             finished: Vec::new(),
+            ended: Vec::new(),
         }
+    }
+
+    /// Which sequences are over since the last call.
+    pub(super) fn take_ended(&mut self) -> Vec<SequenceId> {
+        std::mem::take(&mut self.ended)
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -63,19 +69,40 @@ impl Desk {
     )]
     pub(super) fn admit(
         &mut self,
+        id: SequenceId,
+        class: Class,
         sequence: Sequence,
         need: usize,
-    ) -> Result<(SequenceId, Claim), Sequence> {
-        let id = self.next_id;
+    ) -> Result<Claim, Sequence> {
         let ids = sequence.known();
         let usable = ids.len().saturating_sub(ALWAYS_COMPUTED);
         let Some(claim) = self.slots.claim(id, ids, usable, need) else {
             return Err(sequence);
         };
-        self.batch.admit(id, ids.len() - claim.reused);
+        self.batch.admit(id, class, ids.len() - claim.reused);
         self.sequences.insert(id, sequence);
-        self.next_id += 1;
-        Ok((id, claim))
+        Ok(claim)
+    }
+
+    /// The sequence makes room for another, and keeps what it has.
+    pub(super) fn park(&mut self, id: SequenceId) {
+        self.batch.park(id);
+        if let Some(slot) = self.slots.slot_of(id) {
+            self.slots.park(slot);
+        }
+        if let Some(sequence) = self.sequences.get(&id) {
+            sequence.note_parked();
+        }
+    }
+
+    /// The sequence goes on where it was. Gives the slots to give back, or `None` when there is not the memory.
+    pub(super) fn resume(&mut self, id: SequenceId) -> Option<Vec<usize>> {
+        let released = match self.slots.slot_of(id) {
+            Some(slot) => self.slots.resume(slot)?,
+            None => Vec::new(),
+        };
+        self.batch.resume(id);
+        Some(released)
     }
 
     /// More of the prompt came from elsewhere: the slot holds its first `held` tokens.
@@ -84,7 +111,7 @@ impl Desk {
             return;
         };
         self.slots.set(slot, &sequence.known()[..held]);
-        self.batch.admit(id, sequence.known().len() - held);
+        self.batch.note_restored(id, sequence.known().len() - held);
     }
 
     /// Which slots hold what came to its end since the last call.
@@ -194,6 +221,7 @@ impl Desk {
     /// A sequence is over; its cache stays for the next turn.
     pub(super) fn end(&mut self, id: SequenceId, outcome: Result<Finish, Ended>) {
         self.batch.remove(id);
+        self.ended.push(id);
         let slot = self.slots.slot_of(id);
         if let Some(slot) = slot {
             self.slots.free(slot);

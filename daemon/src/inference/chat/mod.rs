@@ -3,15 +3,17 @@
 //! [`ChatHandle`] is what the rest of the daemon holds, [`ChatRequest`] and [`ChatEvent`] what goes through it; `worker` is the model on
 //! its thread, `sequence` one answer under way. Around them stand the pure parts: `prompt` (what the model reads, and what is left
 //! out), `batch` (what runs next), `cache::slots` (which cache serves whom), `sampler` (which token), `text` (whole
-//! characters), `admission` (whether a request can begin in time). `graph` runs the model, one file per layout.
+//! characters), `admission` (whether a request can begin in time), `schedule` (who has a row, and who makes room). `graph` runs the
+//! model, one file per layout.
 //!
 //! | channel | from, to | capacity | when full |
 //! | --- | --- | --- | --- |
-//! | jobs | handles -> model thread | 32 | refused at once with `Overloaded` |
+//! | jobs | handles -> encoding threads | 8 of voice, 32 of each other class | refused at once with `Overloaded` |
+//! | prepared | encoding threads -> model thread | 2 of each class or more urgent | the next are prepared when these have a row |
 //! | events | model thread -> one caller | [`EVENTS`] | texts are joined until there is room; the model never waits |
 //!
-//! Jobs are taken from their channel when a slot of the cache is free for them. Dropping the receiver of the events cancels: seen
-//! before every run of the model, which computes one token for each answer or one piece of a prompt.
+//! Dropping the receiver of the events cancels: seen before every run of the model, which computes one token for each answer or one piece
+//! of a prompt.
 
 use std::{num::NonZeroUsize, sync::Arc, time::Instant};
 
@@ -20,7 +22,7 @@ use tokio::sync::{mpsc, watch};
 use super::{
     error::{InferenceError, millis},
     manifest::Task,
-    slot::{Door, QUEUE},
+    slot::Door,
 };
 
 mod admission;
@@ -38,13 +40,14 @@ mod outlet;
 mod prompt;
 mod request;
 mod sampler;
+mod schedule;
 mod sequence;
 mod snapshot;
 mod stop;
 mod text;
 mod worker;
 
-use self::admission::{Load, Ticket};
+use self::admission::{Estimate, Load, Ticket};
 pub(super) use self::worker::Chat;
 pub use self::{
     constrain::Form,
@@ -87,33 +90,47 @@ impl ChatHandle {
     /// Queues a request and returns the stream of its events. Dropping the receiver cancels.
     ///
     /// # Errors
-    /// At once: [`InferenceError::NotReady`]; [`InferenceError::Overloaded`] when the queue is full or
-    /// [`begin_within`](ChatRequest::begin_within) cannot be kept by the estimate; [`InferenceError::OutOfRange`]. What goes wrong
-    /// later comes as [`ChatEvent::Failed`].
+    /// At once: [`InferenceError::NotReady`]; [`InferenceError::Overloaded`] when the queue of its class is full, or
+    /// [`begin_within`](ChatRequest::begin_within) or [`end_within`](ChatRequest::end_within) cannot be kept by the estimate;
+    /// [`InferenceError::OutOfRange`]. What goes wrong later comes as [`ChatEvent::Failed`].
     pub fn generate(
         &self,
         request: ChatRequest,
     ) -> Result<mpsc::Receiver<ChatEvent>, InferenceError> {
         request.check()?;
-        let wait = self.load.estimated_wait();
-        if request.begin_within.is_some_and(|patience| wait > patience) {
+        let (class, bytes) = (request.class, request.bytes());
+        let Estimate {
+            wait,
+            answer,
+            before,
+        } = self.load.estimate(class, bytes, request.max_tokens);
+        let limits = [
+            (request.begin_within, wait),
+            (request.end_within, wait + answer),
+        ];
+        let missed = limits
+            .into_iter()
+            .find(|(limit, estimate)| limit.is_some_and(|limit| *estimate > limit));
+        if let Some((_, estimate)) = missed {
             return Err(InferenceError::Overloaded {
                 task: Task::Chat,
-                queued: self.load.in_flight(),
-                capacity: QUEUE,
-                wait_ms: millis(wait),
+                class,
+                queued: before,
+                capacity: class.places(),
+                wait_ms: millis(estimate),
             });
         }
         let (events, stream) = mpsc::channel(EVENTS);
-        let ticket = self.load.enter();
-        self.door.try_submit(ChatJob {
+        let ticket = self.load.enter(class, bytes, request.max_tokens);
+        let job = ChatJob {
             request,
             events,
             since: Instant::now(),
             load: Arc::clone(&self.load),
             counters: Arc::clone(&self.counters),
             ticket,
-        })?;
+        };
+        self.door.try_submit(class, job)?;
         Ok(stream)
     }
 }

@@ -5,7 +5,7 @@ use std::{ops::AddAssign, time::Duration};
 use serde_json::Value;
 
 use super::{
-    super::error::InferenceError,
+    super::{class::Class, error::InferenceError},
     constrain::Form,
     logprobs::TOP_LOGPROBS_MAX,
     sampler::Sampling,
@@ -69,8 +69,13 @@ pub struct ChatRequest {
     pub form: Option<Form>,
     /// Tell how likely each token was ([`ChatEvent::Choices`]), and so many alternatives, at most [`TOP_LOGPROBS_MAX`].
     pub logprobs: Option<usize>,
+    /// Who waits for the answer, and so whose turn comes first.
+    pub class: Class,
     /// Refuse instead of waiting longer than this for the model. `None` waits as long as the queue takes.
     pub begin_within: Option<Duration>,
+    /// Refuse at once if the whole answer will probably take longer than this from now, by what answers took lately and what is before it. An
+    /// answer that has begun is not cut off.
+    pub end_within: Option<Duration>,
     /// Whether tokens are guessed from what was said already, and verified several at a time.
     pub speculation: Speculation,
 }
@@ -102,9 +107,21 @@ impl ChatRequest {
             stop: Vec::new(),
             form: None,
             logprobs: None,
+            class: Class::default(),
             begin_within: None,
+            end_within: None,
             speculation: Speculation::default(),
         }
+    }
+
+    /// Bytes of all messages and tools.
+    pub(super) fn bytes(&self) -> usize {
+        let tools = self.tools.iter().map(|tool| tool.to_string().len());
+        let messages = self.messages.iter();
+        messages
+            .map(|message| message.content.len())
+            .chain(tools)
+            .sum()
     }
 
     pub(in super::super) fn check(&self) -> Result<(), InferenceError> {
@@ -122,13 +139,7 @@ impl ChatRequest {
                 format!("1 to {MESSAGES_MAX}"),
             );
         }
-        let tools = self.tools.iter().map(|tool| tool.to_string().len());
-        let bytes = self
-            .messages
-            .iter()
-            .map(|message| message.content.len())
-            .chain(tools)
-            .sum();
+        let bytes = self.bytes();
         if bytes > TEXT_BYTES_MAX {
             return refuse(
                 "bytes of all messages and tools",
@@ -274,6 +285,8 @@ pub struct ChatCounters {
     pub cancelled: u64,
     /// Requests that were accepted and then failed.
     pub failed: u64,
+    /// Times that an answer made room for a more urgent one, and waited.
+    pub parked: u64,
 }
 
 impl AddAssign for ChatCounters {
@@ -286,6 +299,7 @@ impl AddAssign for ChatCounters {
             answered,
             cancelled,
             failed,
+            parked,
         } = more;
         self.prompt_tokens += prompt_tokens;
         self.drawn_tokens += drawn_tokens;
@@ -294,5 +308,6 @@ impl AddAssign for ChatCounters {
         self.answered += answered;
         self.cancelled += cancelled;
         self.failed += failed;
+        self.parked += parked;
     }
 }

@@ -8,9 +8,9 @@ use std::{
 use tokio::sync::watch;
 
 use super::{
-    super::error::InferenceError,
+    super::{class::Class, error::InferenceError},
     ChatCounters, ChatEvent, ChatTimings, Finish, Speculation, TokenChoice, Usage,
-    admission::{Load, Ticket},
+    admission::{Load, Spent, Ticket},
     constrain::Guide,
     drafts::{self, Drafts, Propose},
     logprobs::logprobs,
@@ -73,6 +73,8 @@ pub(super) struct Limits {
 pub(super) struct Account {
     pub(super) counters: Arc<watch::Sender<ChatCounters>>,
     pub(super) load: Arc<Load>,
+    /// Bytes of the request, by which the next ones are estimated.
+    pub(super) bytes: usize,
     #[expect(dead_code, reason = "counts as in flight by being there")]
     pub(super) ticket: Ticket,
 }
@@ -86,7 +88,7 @@ pub(super) enum Ended {
 }
 
 impl Sequence {
-    /// `queue` and `encode` are over; reading the prompt begins at `now`.
+    /// `queue` and `encode` are over; it waits for a row until [`start`](Self::start).
     pub(super) fn new(
         prompt: Vec<u32>,
         limits: Limits,
@@ -131,6 +133,11 @@ impl Sequence {
         self.prompt_tokens
     }
 
+    /// Requests of a class at this model.
+    pub(super) fn in_flight(&self, class: Class) -> usize {
+        self.account.load.in_flight(class)
+    }
+
     pub(super) fn is_wanted(&self) -> bool {
         self.outlet.is_wanted()
     }
@@ -138,11 +145,18 @@ impl Sequence {
     /// The prompt's first `reused` tokens are in the cache, and the rest will be read.
     pub(super) fn start(&mut self, reused: usize, dropped_messages: usize) {
         self.reused = reused;
+        let waited = self.lap();
+        self.timings.queue += waited;
         self.outlet.push(ChatEvent::Started {
             prompt_tokens: self.prompt_tokens,
             reused_tokens: reused,
             dropped_messages,
         });
+    }
+
+    /// It made room for another.
+    pub(super) fn note_parked(&self) {
+        self.account.counters.send_modify(|total| total.parked += 1);
     }
 
     /// Tokens `from..to` of what is known went through the model.
@@ -312,13 +326,12 @@ impl Sequence {
             Ok(finish) => {
                 counts.answered += 1;
                 self.timings.decode = self.lap();
-                let ChatTimings {
-                    encode,
-                    prefill,
-                    decode,
-                    ..
-                } = self.timings;
-                self.account.load.report(encode + prefill + decode);
+                self.account.load.report(&Spent {
+                    bytes: self.account.bytes,
+                    begin: self.timings.encode + self.timings.prefill,
+                    decode: self.timings.decode,
+                    tokens: self.drawn,
+                });
                 Some(ChatEvent::Done {
                     tokens: self.drawn,
                     usage: Usage {

@@ -137,7 +137,12 @@ impl SayError {
     pub fn name(&self) -> &'static str {
         match self {
             Self::Length { .. } => "InvalidSentence",
-            Self::Busy { .. } | Self::Comprehension(ComprehensionError::Busy) => "Busy",
+            Self::Busy { .. }
+            | Self::Comprehension(
+                ComprehensionError::Busy
+                | ComprehensionError::Model(InferenceError::Overloaded { .. }),
+            )
+            | Self::Chat(InferenceError::Overloaded { .. }) => "Busy",
             Self::Comprehension(_) | Self::Chat(_) => "ModelUnavailable",
             Self::Session(_) => "StoreUnavailable",
         }

@@ -9,7 +9,7 @@ use serde_json::Value;
 use tokio::sync::mpsc;
 
 use super::{Kind, Parts, Report, SayError, SayEvent, SayTimings, Utterance};
-use crate::inference::chat::ChatEvent;
+use crate::inference::chat::{ChatEvent, ChatRequest};
 use crate::inference::upstream::Origin;
 use crate::router::command::Command;
 use crate::router::outcome::{CommandError, Done};
@@ -57,7 +57,7 @@ impl Exchange {
         let understood = self
             .parts
             .comprehension
-            .understand(self.utterance.text.clone(), focus)
+            .understand(self.utterance.class, self.utterance.text.clone(), focus)
             .await?;
         self.timings.comprehension = understood.timings;
         let resolution = understood.resolution;
@@ -232,11 +232,15 @@ impl Exchange {
 
     /// The language model answers, with the session's context.
     async fn converse(&mut self, session: &Session) -> Result<String, SayError> {
-        let request = self.parts.speech.chat_request(
-            session,
-            &self.utterance.text,
-            &self.parts.registry.things(),
-        );
+        let request = ChatRequest {
+            class: self.utterance.class,
+            end_within: self.utterance.end_within,
+            ..self.parts.speech.chat_request(
+                session,
+                &self.utterance.text,
+                &self.parts.registry.things(),
+            )
+        };
         // A listener who goes away before the first word ends it, too.
         let parts = Arc::clone(&self.parts);
         let mut answer = tokio::select! {

@@ -13,6 +13,7 @@ mod exchange;
 
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use tokio::sync::mpsc;
 use tokio_util::task::TaskTracker;
@@ -21,6 +22,7 @@ use super::Principal;
 use super::command::Commands;
 use super::comprehension::Comprehension;
 use super::speech::Speech;
+use crate::inference::class::Class;
 use crate::inference::upstream::Dispatcher;
 use crate::session::{SessionId, Sessions};
 use crate::things::registry::Registry;
@@ -42,6 +44,10 @@ pub struct Utterance {
     pub principal: Principal,
     /// What.
     pub text: String,
+    /// Who waits for the answer: whose turn comes first where a model is busy.
+    pub class: Class,
+    /// Refuse at once what a model will probably not have answered by then.
+    pub end_within: Option<Duration>,
 }
 
 /// Holds conversations. Cheap to clone.

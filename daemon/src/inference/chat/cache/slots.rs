@@ -3,6 +3,9 @@
 //! A slot belongs to one sequence while that is answered, and stays as a cached beginning afterwards. A new prompt gets the slot
 //! that already holds most of its beginning; where another prompt's beginning is shared (the same system prompt), it is copied. What is
 //! used least recently goes first. The caller carries out what a [`Claim`] and [`Slots::gather`] say.
+//!
+//! There are twice as many slots as rows: a sequence that makes room for a more urgent one keeps its slot and what is in it, and only what was
+//! reserved for it is free meanwhile. Of finished sequences no more is kept than if those slots did not exist.
 
 /// One request in the engine.
 pub(in super::super) type SequenceId = u64;
@@ -16,6 +19,8 @@ const LOST_MAX: usize = 16;
 #[derive(Debug)]
 pub(in super::super) struct Slots {
     slots: Vec<Slot>,
+    /// Sequences that run at a time.
+    rows: usize,
     capacity: usize,
     /// Tokens that all slots together may take from memory; at least `capacity`.
     budget: usize,
@@ -30,12 +35,21 @@ struct Slot {
     touched: usize,
     /// While owned: the most that the owner may come to hold.
     reserved: usize,
+    /// Owned by one that does not run now, and takes no more memory meanwhile.
+    is_parked: bool,
     used_at: u64,
 }
 
 impl Slot {
     fn cost(&self) -> usize {
-        self.touched.max(self.reserved)
+        match self.is_parked {
+            true => self.touched,
+            false => self.touched.max(self.reserved),
+        }
+    }
+
+    fn is_idle(&self) -> bool {
+        self.owner.is_none() && self.touched > 0
     }
 }
 
@@ -52,22 +66,21 @@ pub(in super::super) struct Claim {
 }
 
 impl Slots {
-    /// `count` slots of `capacity` tokens, which may take the memory of `budget` tokens together, but always that of one slot.
-    pub(in super::super) fn new(count: usize, capacity: usize, budget: usize) -> Self {
+    /// Slots of `capacity` tokens for `rows` running sequences and as many parked ones ([`count`](Self::count)), which may take the
+    /// memory of `budget` tokens together, but always that of one slot.
+    pub(in super::super) fn new(rows: usize, capacity: usize, budget: usize) -> Self {
         Self {
-            slots: vec![Slot::default(); count],
+            slots: vec![Slot::default(); Self::count(rows)],
+            rows,
             capacity,
             budget: budget.max(capacity),
             clock: 0,
         }
     }
 
-    pub(in super::super) fn capacity(&self) -> usize {
-        self.capacity
-    }
-
-    pub(in super::super) fn has_free(&self) -> bool {
-        self.slots.iter().any(|slot| slot.owner.is_none())
+    /// Slots that `rows` running sequences need.
+    pub(in super::super) const fn count(rows: usize) -> usize {
+        rows.saturating_mul(2)
     }
 
     pub(in super::super) fn tokens(&self, slot: usize) -> &[u32] {
@@ -104,9 +117,11 @@ impl Slots {
             let slot = &self.slots[at];
             (shared(at), slot.owner.is_none(), slot.used_at)
         })?;
+        let is_full = self.surplus_by(1) > 0;
         let oldest = free().min_by_key(|&at| {
             let slot = &self.slots[at];
-            (!slot.tokens.is_empty(), slot.used_at)
+            // An empty one first, as long as that does not keep more beginnings than there are rows for.
+            (slot.is_idle() != is_full, slot.used_at)
         })?;
         let reused = shared(best);
         let keeps_best = self.slots[best].owner.is_none()
@@ -124,11 +139,8 @@ impl Slots {
             cost -= self.slots[slot].touched - need;
             released.push(slot);
         }
-        let mut idle: Vec<usize> = free()
-            .filter(|&at| at != slot && Some(at) != copy_from && self.slots[at].touched > 0)
-            .collect();
-        idle.sort_by_key(|&at| self.slots[at].used_at);
-        for at in idle {
+        let idle = self.idle().into_iter();
+        for at in idle.filter(|&at| at != slot && Some(at) != copy_from) {
             if cost <= self.budget {
                 break;
             }
@@ -192,7 +204,66 @@ impl Slots {
         let slot = &mut self.slots[slot];
         slot.owner = None;
         slot.reserved = 0;
+        slot.is_parked = false;
         slot.used_at = self.clock;
+    }
+
+    /// The sequence makes room: what it holds stays, what was reserved for it is free.
+    pub(in super::super) fn park(&mut self, slot: usize) {
+        self.slots[slot].is_parked = true;
+    }
+
+    /// Reserves again what the sequence may come to hold. Gives the slots whose memory is to be given back first, or `None` when those that
+    /// run leave too little.
+    pub(in super::super) fn resume(&mut self, slot: usize) -> Option<Vec<usize>> {
+        let own = self.slots[slot].touched.max(self.slots[slot].reserved);
+        let others = (0..self.slots.len()).filter(|&at| at != slot);
+        let mut cost = own + others.map(|at| self.slots[at].cost()).sum::<usize>();
+        let mut released = Vec::new();
+        for at in self.idle() {
+            if cost <= self.budget {
+                break;
+            }
+            cost -= self.slots[at].touched;
+            released.push(at);
+        }
+        if cost > self.budget {
+            return None;
+        }
+        self.slots[slot].is_parked = false;
+        for &at in &released {
+            self.note_released(at);
+        }
+        Some(released)
+    }
+
+    /// Idle slots beyond what is kept of finished sequences; their memory is to be given back.
+    pub(in super::super) fn surplus(&mut self) -> Vec<usize> {
+        let mut released = self.idle();
+        released.truncate(self.surplus_by(0));
+        for &at in &released {
+            self.note_released(at);
+        }
+        released
+    }
+
+    /// How many slots in use there would be too many with `more`.
+    fn surplus_by(&self, more: usize) -> usize {
+        let parked = self.slots.iter().filter(|slot| slot.is_parked).count();
+        let used = self
+            .slots
+            .iter()
+            .filter(|slot| slot.owner.is_some() || slot.touched > 0);
+        (used.count() + more).saturating_sub(self.rows + parked)
+    }
+
+    /// Slots that nobody owns and that hold something, the least recently used first.
+    fn idle(&self) -> Vec<usize> {
+        let mut idle: Vec<usize> = (0..self.slots.len())
+            .filter(|&at| self.slots[at].is_idle())
+            .collect();
+        idle.sort_by_key(|&at| self.slots[at].used_at);
+        idle
     }
 
     /// What two slots hold was exchanged. Memory stays where it was taken, and both have now taken that of the longer one.
@@ -334,6 +405,8 @@ mod tests {
         Claim(Vec<u32>, usize),
         Extend(usize, usize),
         Free(usize),
+        Park(usize),
+        Resume(usize),
     }
 
     fn acts() -> impl Strategy<Value = Vec<Act>> {
@@ -343,6 +416,8 @@ mod tests {
                 (ids, 0usize..20).prop_map(|(ids, more)| Act::Claim(ids, more)),
                 (0usize..4, 1usize..4).prop_map(|(at, count)| Act::Extend(at, count)),
                 (0usize..4).prop_map(Act::Free),
+                (0usize..4).prop_map(Act::Park),
+                (0usize..4).prop_map(Act::Resume),
             ],
             0..60,
         )
@@ -353,13 +428,17 @@ mod tests {
         fn the_budget_holds_and_what_is_reused_is_what_was_asked(acts in acts(), budget in 20usize..90) {
             let mut slots = Slots::new(4, 24, budget);
             let mut running: Vec<(usize, usize)> = Vec::new();
+            let mut parked: Vec<(usize, usize, Vec<u32>)> = Vec::new();
             for (id, act) in (0u64..).zip(acts) {
                 match act {
                     Act::Claim(ids, more) => {
+                        if running.len() == 4 {
+                            continue;
+                        }
                         let usable = ids.len().saturating_sub(1);
                         let before: Vec<Vec<u32>> = slots.slots.iter().map(|slot| slot.tokens.clone()).collect();
                         let Some(claim) = slots.claim(id, &ids, usable, ids.len() + more) else {
-                            prop_assert!(!running.is_empty(), "alone there is always room");
+                            prop_assert!(!running.is_empty() || !parked.is_empty(), "alone there is always room");
                             continue;
                         };
                         prop_assert!(running.iter().all(|(slot, _)| *slot != claim.slot && !claim.released.contains(slot)));
@@ -378,7 +457,27 @@ mod tests {
                     Act::Free(at) => if at < running.len() {
                         slots.free(running.remove(at).0);
                     },
+                    Act::Park(at) => if at < running.len() && parked.len() < 4 {
+                        let (slot, room) = running.remove(at);
+                        slots.park(slot);
+                        parked.push((slot, room, slots.tokens(slot).to_vec()));
+                    },
+                    Act::Resume(at) => if at < parked.len() && running.len() < 4 {
+                        if slots.resume(parked[at].0).is_some() {
+                            let (slot, room, _) = parked.remove(at);
+                            running.push((slot, room));
+                        } else {
+                            // Of those that ran last one can go on as soon as nobody else runs.
+                            prop_assert!(!running.is_empty() || parked.len() > 1);
+                        }
+                    },
                 }
+                slots.surplus();
+                for (slot, _, tokens) in &parked {
+                    prop_assert_eq!(slots.tokens(*slot), tokens, "what is parked stays");
+                }
+                let held = slots.slots.iter().filter(|slot| slot.owner.is_some() || slot.touched > 0).count();
+                prop_assert!(held <= 4 + parked.len(), "{} are held", held);
                 prop_assert!(slots.cost() <= budget.max(24), "{} of {}", slots.cost(), budget);
             }
         }

@@ -1,0 +1,171 @@
+//! From a chat bundle on disk to a model that has passed its probe: graph, tokenizer, caches, snapshots.
+
+use std::{collections::BTreeMap, fs, sync::Arc};
+
+use ort::session::RunOptions;
+use sha2::{Digest, Sha256};
+
+use super::{
+    super::{
+        super::{
+            bundle::{Bundle, MANIFEST_FILE},
+            error::LoadError,
+            manifest::{CacheForm, ChatGraph, Graph},
+            probe::{self, ChatProbe},
+            runtime::Runtime,
+            session,
+            slot::Setup,
+            status::LoadStage,
+        },
+        cache::{
+            budget,
+            memory::{ElementKind, Geometry},
+            slots::Slots,
+        },
+        constrain::Grammars,
+        desk::Desk,
+        graph::{
+            DecoderGraph,
+            growing::Growing,
+            in_place::{InPlace, Lengths},
+        },
+        prompt::PromptMaker,
+        schedule::Schedule,
+        snapshot::Shelf,
+    },
+    Chat,
+    encode::Encoder,
+};
+
+pub(super) fn load(
+    bundle: &Bundle,
+    runtime: &Runtime,
+    setup: &Setup,
+    on_stage: &dyn Fn(LoadStage),
+) -> Result<Chat, LoadError> {
+    let manifest = bundle.manifest();
+    let (Some(graph), Some(tokenizer), Some(template)) = (
+        manifest.graph.chat(),
+        &manifest.tokenizer,
+        &manifest.template,
+    ) else {
+        unreachable!(
+            "Bundle::open checked that a chat bundle has its graph, a tokenizer and a template"
+        );
+    };
+    let prompts = PromptMaker::load(&bundle.path(&tokenizer.file), &bundle.path(&template.file))?;
+    let (geometry, budget) = geometry(graph, setup)?;
+    on_stage(LoadStage::Graph);
+    let session = session::open(bundle, runtime, setup.threads)?;
+    let interruptible =
+        setup
+            .interrupts
+            .enter(RunOptions::new().map_err(|source| LoadError::Graph {
+                path: bundle.path(&graph.file),
+                source,
+            })?);
+    let mut decoder: Box<dyn DecoderGraph> = match (&manifest.graph, graph.cache) {
+        (Graph::Optimum(_), CacheForm::Appended) => Box::new(Growing::new(
+            session,
+            graph.vocab_size,
+            geometry,
+            interruptible,
+        )),
+        (Graph::Optimum(_), CacheForm::InPlace) => Box::new(InPlace::new(
+            session,
+            graph,
+            Lengths::Masked,
+            geometry,
+            interruptible,
+        )?),
+        _ => Box::new(InPlace::new(
+            session,
+            graph,
+            Lengths::Counted,
+            geometry,
+            interruptible,
+        )?),
+    };
+    on_stage(LoadStage::Probe);
+    let probe: ChatProbe = probe::read(bundle)?;
+    let logits =
+        decoder
+            .alone(0, 0, &probe.input_ids, 1)
+            .map_err(|source| LoadError::ProbeRun {
+                name: manifest.name.clone(),
+                source: Box::new(source.into()),
+            })?;
+    probe.check(logits)?;
+    let grammars = Grammars::new(
+        &prompts.tokenizer(),
+        graph.vocab_size,
+        &tokenizer.end_of_turn,
+    );
+    if let Err(reason) = &grammars {
+        tracing::warn!(model = manifest.name, %reason, "no answer can be held to a form");
+    }
+    let rows = setup.chat_sessions.get();
+    let slots = Slots::new(rows, geometry.capacity, budget);
+    Ok(Chat {
+        schedule: Schedule::new(rows),
+        waiting: BTreeMap::new(),
+        desk: Desk::new(slots, decoder.is_joint()),
+        graph: decoder,
+        vocab_size: graph.vocab_size,
+        encoder: Arc::new(Encoder {
+            prompts,
+            grammars,
+            end_of_turn: tokenizer.end_of_turn.as_slice().into(),
+            capacity: geometry.capacity,
+        }),
+        shelf: shelf(bundle, runtime, setup),
+    })
+}
+
+/// The snapshots of this model. Without them it serves as well, so what is wrong with them is said and no more.
+fn shelf(bundle: &Bundle, runtime: &Runtime, setup: &Setup) -> Option<Shelf> {
+    let config = setup.snapshots.clone()?;
+    let directory = config.directory.clone();
+    // The manifest has the digests of all files, and the layout and type of the cache. A candidate's and its options' debug text says
+    // all of them; if a release writes it otherwise, conversations are read anew once.
+    let fingerprint = fs::read(bundle.path(MANIFEST_FILE)).map(|manifest| {
+        let manifest = hex::encode(Sha256::digest(manifest));
+        let (placement, build) = (runtime.placement(), runtime.build());
+        let (provider, options) = (&placement.candidate, &placement.options);
+        format!("1|{manifest}|{provider:?}|{options:?}|{build}")
+    });
+    match fingerprint.and_then(|fingerprint| Shelf::open(config, fingerprint)) {
+        Ok(shelf) => Some(shelf),
+        Err(error) => {
+            tracing::warn!(%error, directory = %directory.display(), "conversations' caches are not kept");
+            None
+        }
+    }
+}
+
+/// The caches' shape, and how many tokens they may take memory for together.
+fn geometry(graph: &ChatGraph, setup: &Setup) -> Result<(Geometry, usize), LoadError> {
+    let kind = ElementKind::from_name(&graph.kv_type)
+        .expect("Bundle::open checked that the cache's type is one of these");
+    let geometry = Geometry {
+        tensors: graph.layers * 2,
+        heads: graph.kv_heads,
+        dim: graph.head_dim,
+        kind,
+        capacity: setup.context_tokens.min(graph.context_tokens),
+        slots: Slots::count(setup.chat_sessions.get()),
+    };
+    let limit = u128::from(budget::limit_bytes());
+    let bytes = geometry
+        .token_bytes()
+        .saturating_mul(geometry.capacity as u128);
+    if bytes > limit {
+        return Err(LoadError::CacheTooLarge {
+            tokens: geometry.capacity,
+            bytes,
+            limit,
+        });
+    }
+    let budget = usize::try_from(limit / geometry.token_bytes().max(1)).unwrap_or(usize::MAX);
+    Ok((geometry, budget))
+}
