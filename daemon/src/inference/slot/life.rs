@@ -70,12 +70,12 @@ pub(in super::super) enum Report {
 enum NotLoaded {
     Unchanged,
     NoRoom,
-    Refused(LoadError),
+    Refused(Arc<LoadError>),
 }
 
 impl From<LoadError> for NotLoaded {
     fn from(error: LoadError) -> Self {
-        Self::Refused(error)
+        Self::Refused(Arc::new(error))
     }
 }
 
@@ -99,7 +99,7 @@ pub(super) fn run<M: Model>(slot: &Slot, order: &Order, queue: &Arc<Queue<M::Job
             }
             Err(NotLoaded::Unchanged) => Report::Unchanged,
             Err(NotLoaded::NoRoom) => Report::NoRoom,
-            Err(NotLoaded::Refused(error)) => Report::Refused(Arc::new(error)),
+            Err(NotLoaded::Refused(error)) => Report::Refused(error),
         }
     }));
     report(lived.unwrap_or_else(|panic| Report::Panicked(panic_message(&*panic))));
@@ -126,7 +126,7 @@ fn load<M: Model>(
     let bundle = Bundle::open(&order.dir).map_err(LoadError::from)?;
     let actual = bundle.manifest().task;
     if actual != M::TASK {
-        return Err(NotLoaded::Refused(LoadError::WrongTask {
+        return Err(NotLoaded::from(LoadError::WrongTask {
             name: slot.name.to_string(),
             expected: M::TASK,
             actual,
