@@ -35,6 +35,7 @@ async fn model() -> (Inference, Embeddings) {
         .find(|path| path.is_file());
     let inference = Inference::start(InferenceConfig {
         generic: Vec::new(),
+        memory: autoglm_edge::inference::budget::MemoryLimits::default(),
         runtime_path: Some(library.expect("an ONNX Runtime in the cache")),
         model_dirs: vec![cache.join("models")],
         embedding: EMBEDDING.into(),

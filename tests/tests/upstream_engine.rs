@@ -45,6 +45,7 @@ impl Site {
         let config = Config::from_text(&text, Path::new("config.toml")).unwrap();
         let inference = Inference::start(InferenceConfig {
             generic: Vec::new(),
+            memory: autoglm_edge::inference::budget::MemoryLimits::default(),
             runtime_path: None,
             model_dirs: vec![directory.path().to_owned()],
             embedding: CHAT.to_owned(),
