@@ -107,8 +107,7 @@ async fn a_sentence_among_others_of_other_lengths_and_callers_is_the_sentence_al
         });
     }
     let mut least = 1f32;
-    while let Some(done) = callers.join_next().await {
-        let (index, together) = done.unwrap();
+    for (index, together) in callers.join_all().await {
         let alone = &embed(&inference, &[&texts[index]]).await[0];
         least = least.min(alone.cosine(&together));
     }

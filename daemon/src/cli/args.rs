@@ -8,7 +8,6 @@ use clap_complete::Shell;
 
 use super::bus::Bus;
 use super::exit::Exit;
-use crate::inference::class::Class;
 
 /// Talks to the edge daemon: what is connected, what it can do, and what you want done.
 #[derive(Debug, Parser)]
@@ -225,12 +224,14 @@ pub enum Asking {
     Background,
 }
 
-impl From<Asking> for Class {
-    fn from(asking: Asking) -> Self {
-        match asking {
-            Asking::Voice => Self::Voice,
-            Asking::Local => Self::Local,
-            Asking::Background => Self::Background,
+impl Asking {
+    /// As `Say` knows it.
+    #[must_use]
+    pub fn class(self) -> &'static str {
+        match self {
+            Self::Voice => "voice",
+            Self::Local => "local",
+            Self::Background => "background",
         }
     }
 }

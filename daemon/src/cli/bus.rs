@@ -18,7 +18,6 @@ use crate::control::dbus::client::{
     BluetoothProxy, Dictionary, LinkProxy, ManagerProxy, ModelProxy, ThingProxy,
 };
 use crate::control::dbus::{names, value};
-use crate::inference::class::Class;
 
 /// Longest wait for a reply unless told otherwise. Chosen because polkit may ask the person for a password meanwhile, and
 /// because devices have deadlines of their own, which are shorter.
@@ -192,8 +191,8 @@ impl Daemon {
     ///
     /// # Errors
     /// What the daemon said.
-    pub async fn say(&self, session: &str, text: &str, class: Class) -> Result<OwnedFd, Failure> {
-        let options = HashMap::from([("class", Variant::from(class.name()))]);
+    pub async fn say(&self, session: &str, text: &str, class: &str) -> Result<OwnedFd, Failure> {
+        let options = HashMap::from([("class", Variant::from(class))]);
         self.manager
             .say(session, text, options)
             .await

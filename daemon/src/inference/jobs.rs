@@ -411,6 +411,18 @@ mod tests {
     }
 
     #[test]
+    fn what_goes_along_is_of_the_same_class_and_nothing_once_another_serves() {
+        let (queue, jobs) =
+            queue_of(&[(Class::Local, 1), (Class::Background, 2), (Class::Local, 3)]);
+        assert_eq!(jobs.blocking_recv_classed(), Some((Class::Local, 1)));
+        assert_eq!(jobs.try_recv(Class::Local), Some(3));
+        assert_eq!(jobs.try_recv(Class::Local), None);
+        let next = queue.serve();
+        assert_eq!(jobs.try_recv(Class::Background), None);
+        assert_eq!(next.try_recv(Class::Background), Some(2));
+    }
+
+    #[test]
     fn what_has_waited_for_a_minute_is_as_urgent_as_what_is_typed() {
         let queue = Queue::new(events().0);
         let jobs = queue.serve();

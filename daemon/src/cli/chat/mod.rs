@@ -19,12 +19,11 @@ use tokio::net::unix::pipe;
 use self::event::Event;
 use self::show::Show;
 use self::source::Source;
-use super::args::{ChatArgs, Global};
+use super::args::{Asking, ChatArgs, Global};
 use super::bus::Daemon;
 use super::exit::Exit;
 use super::failure::Failure;
 use super::output::{Form, Output};
-use crate::inference::class::Class;
 
 /// Runs `chat`.
 ///
@@ -39,7 +38,7 @@ pub async fn run(global: &Global, args: ChatArgs, output: &mut Output) -> Result
         daemon: super::connect(global).await?,
         global,
         session,
-        class: args.class.into(),
+        class: args.class,
     };
     let mut show = Show::new(args.explain);
     if args.text.is_empty() {
@@ -52,7 +51,7 @@ struct Chat<'a> {
     daemon: Daemon,
     global: &'a Global,
     session: String,
-    class: Class,
+    class: Asking,
 }
 
 impl Chat<'_> {
@@ -130,7 +129,10 @@ impl Chat<'_> {
         show: &mut Show,
         output: &mut Output,
     ) -> Result<Exit, Failure> {
-        let pipe = self.daemon.say(&self.session, text, self.class).await?;
+        let pipe = self
+            .daemon
+            .say(&self.session, text, self.class.class())
+            .await?;
         let pipe = pipe::Receiver::from_owned_fd(OwnedFd::from(pipe)).map_err(|error| {
             Failure::new(Exit::Internal, "the daemon's answer is no pipe").because(&error)
         })?;
