@@ -18,7 +18,12 @@ const WITHOUT_DEFAULT: [&str; 4] = [
 /// Lists of tables, of which there are none by default.
 const TABLES: [&str; 4] = ["broker", "device", "foreign.modbus", "foreign.mqtt"];
 /// What these begin is not there by default.
-const OPTIONAL: [&str; 3] = ["fleet.", "foreign.ble.", "inference.providers."];
+const OPTIONAL: [&str; 4] = [
+    "fleet.",
+    "foreign.ble.",
+    "inference.providers.",
+    "inference.upstream.",
+];
 
 fn example() -> String {
     std::fs::read_to_string(shipped().join("config.example.toml")).unwrap()
