@@ -57,7 +57,7 @@ pub(super) struct Speech {
 #[derive(Debug)]
 enum Source {
     Events {
-        events: Events,
+        events: Box<Events>,
         reader: Reader,
         /// Whether the last event came.
         is_over: bool,
@@ -185,7 +185,7 @@ async fn begin(engine: &Arc<Engine>, message: Request) -> Result<Speech, Upstrea
                 Protocol::KServe { .. } => Reader::KServe(kserve::Reader::default()),
             };
             speech.source = Source::Events {
-                events: response.events(EVENT_BYTES_MAX),
+                events: Box::new(response.events(EVENT_BYTES_MAX)),
                 reader,
                 is_over: false,
             };

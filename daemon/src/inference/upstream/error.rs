@@ -16,7 +16,7 @@ pub enum UpstreamError {
         /// Where the engine is.
         url: String,
         /// Which file, and why.
-        source: HttpError,
+        source: Box<HttpError>,
     },
     /// The request needs something that cannot be asked for elsewhere.
     #[error("{what} cannot be asked of an engine elsewhere")]
@@ -34,7 +34,7 @@ pub enum UpstreamError {
     #[error("{source}; is the engine running, and the address right?")]
     Unreachable {
         /// What was seen.
-        source: HttpError,
+        source: Box<HttpError>,
     },
     /// It does not accept us.
     #[error("the engine at {url} refused our key (HTTP {status}); put a valid one into key_file")]
@@ -135,7 +135,10 @@ pub enum UpstreamError {
 impl UpstreamError {
     pub(super) fn of_http(url: String, source: HttpError) -> Self {
         match source {
-            HttpError::Access(_) => Self::OurFiles { url, source },
+            HttpError::Access(_) => Self::OurFiles {
+                url,
+                source: Box::new(source),
+            },
             HttpError::Slow {
                 what: what @ "begin to answer",
                 within,
@@ -146,7 +149,9 @@ impl UpstreamError {
                 within_ms: u64::try_from(within.as_millis()).unwrap_or(u64::MAX),
             },
             HttpError::NoHttp { message, .. } => Self::Nonsense { url, what: message },
-            source => Self::Unreachable { source },
+            source => Self::Unreachable {
+                source: Box::new(source),
+            },
         }
     }
 
