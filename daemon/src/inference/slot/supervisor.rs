@@ -1,6 +1,6 @@
 //! The thread that watches over one configured model: looks for it, has it loaded, and swaps it when its bundle, or what it should run on, changes.
 //!
-//! It never computes: each model lives on a thread of its own ([`life`](super::life)). So a changed bundle is loaded, proved and warmed up beside
+//! It never computes: each model lives on a thread of its own ([`life`]). So a changed bundle is loaded, proved and warmed up beside
 //! the one that serves, takes the queue over in one step, and the old one answers what it has begun to the end. Where there is no room for
 //! both, the new one is checked as far as that goes without loading it, the old one answers what it has begun, and requests wait in the
 //! queue until the new one is there. A changed bundle that cannot be used changes nothing but the status.
