@@ -96,7 +96,9 @@ def _parser() -> argparse.ArgumentParser:
     bundles.add_argument("names", nargs="*", metavar="BUNDLE", help="the default ones if none is named")
     bundles.set_defaults(run=_bundles)
     test_tools = commands.add_parser(
-        "test-tools", parents=[shared], help="what the tests need besides: foreign devices (pymodbus), execution providers, a further bundle"
+        "test-tools",
+        parents=[shared],
+        help="what the tests need besides: foreign devices (pymodbus), execution providers, a further bundle",
     )
     test_tools.set_defaults(run=_test_tools)
     peers = commands.add_parser(

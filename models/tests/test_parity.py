@@ -46,7 +46,6 @@ class Parity(unittest.TestCase):
     def test_a_chat_model_with_rounded_offsets_is_refused(self):
         import numpy as np
         import tokenizers
-
         from autoglm_models.recipes import chat
         from autoglm_models.recipes.chat.blockwise import Q_MAX, IntegerBlocks
         from autoglm_models.recipes.chat.linear import matmul_4_bits
@@ -91,7 +90,6 @@ class Parity(unittest.TestCase):
         import numpy as np
         import safetensors.numpy
         import tokenizers
-
         from autoglm_models.recipes import embedding
         from autoglm_models.recipes.limits import enforce
 
@@ -137,7 +135,6 @@ class Conversion(unittest.TestCase):
 
     def test_fitted_blocks_are_nearer_to_random_weights_than_plain_ones(self):
         import numpy as np
-
         from autoglm_models.recipes.chat.blockwise import fit_blocks
 
         seed = 11

@@ -60,7 +60,9 @@ class Hub(http.server.BaseHTTPRequestHandler):
         if not repository.is_dir() or revision not in ("main", "v1"):
             return self.refuse(404)
         files = sorted(str(path.relative_to(repository)) for path in repository.rglob("*") if path.is_file())
-        body = json.dumps({"id": f"{owner}/{name}", "sha": commit(repository), "siblings": [{"rfilename": file} for file in files]}).encode()
+        body = json.dumps(
+            {"id": f"{owner}/{name}", "sha": commit(repository), "siblings": [{"rfilename": file} for file in files]}
+        ).encode()
         self.send_response(200)
         self.send_header("Content-Type", "application/json")
         self.send_header("Content-Length", str(len(body)))

@@ -6,7 +6,7 @@ A disk that loses everything unflushed is nbdkit's own cache filter; this one is
 may survive earlier ones.
 """
 
-import io
+import builtins
 import os
 import random
 import threading
@@ -41,7 +41,7 @@ def after_fork():
 
 def wait_for_cut():
     # Not `open`: that is the plugin's callback below.
-    with io.open(parameters["control"]) as control:
+    with builtins.open(parameters["control"]) as control:
         command, seed = control.readline().split()
     assert command == "cut"
     chance = random.Random(int(seed))
