@@ -8,7 +8,7 @@ use autoglm_edge::inference::{
     Inference, InferenceConfig, InferenceHandle,
     chat::{ChatEvent, ChatMessage, ChatRequest, Form, Role, Speculation},
     class::Class,
-    error::InferenceError,
+    error::{InferenceError, Wait},
     manifest::Task,
 };
 use tokio::sync::mpsc::{Receiver, error::TryRecvError};
@@ -200,11 +200,11 @@ async fn what_cannot_end_in_time_is_refused_at_once_and_told_the_estimate() {
         Err(InferenceError::Overloaded {
             task: Task::Chat,
             class: told,
-            wait_ms,
+            wait: Wait::Estimated(wait),
             ..
         }) => {
             assert_eq!(told, class);
-            Some(wait_ms)
+            Some(wait.as_millis())
         }
         Ok(_) => None,
         Err(error) => panic!("{error}"),

@@ -1,6 +1,6 @@
 //! What can go wrong, by who is to blame: [`LoadError`] for the bundle on disk, [`InferenceError`] for one request.
 
-use std::{error::Error as StdError, path::PathBuf, sync::Arc, time::Duration};
+use std::{error::Error as StdError, fmt, path::PathBuf, sync::Arc, time::Duration};
 
 use thiserror::Error;
 
@@ -281,6 +281,27 @@ impl From<LoadError> for ProveError {
     }
 }
 
+/// What is known of the time that a request takes that was refused for want of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Wait {
+    /// Nothing: the queue is full, whatever it takes.
+    Unknown,
+    /// By what was measured it would wait so long; with a limit on the whole answer, until its end.
+    Estimated(Duration),
+    /// It has waited so long.
+    Passed(Duration),
+}
+
+impl fmt::Display for Wait {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unknown => Ok(()),
+            Self::Estimated(wait) => write!(f, ", an estimated {} ms", wait.as_millis()),
+            Self::Passed(wait) => write!(f, ", this one for {} ms", wait.as_millis()),
+        }
+    }
+}
+
 /// Why one request was not served. The model goes on with the next.
 #[derive(Debug, Error)]
 pub enum InferenceError {
@@ -294,7 +315,7 @@ pub enum InferenceError {
     },
     /// Refused at once: the queue is full, or the request could not have met its deadline.
     #[error(
-        "the {task} model is overloaded: {queued} of {capacity} {class} requests waiting, an estimated {wait_ms} ms"
+        "the {task} model is overloaded: {queued} of {capacity} {class} requests waiting{wait}"
     )]
     Overloaded {
         /// Which model.
@@ -305,8 +326,8 @@ pub enum InferenceError {
         queued: usize,
         /// Most requests of its class that may wait.
         capacity: usize,
-        /// Milliseconds that it would have to wait by the estimate, or has waited; with a limit on the whole answer, until its end.
-        wait_ms: u64,
+        /// What is known of the time that it takes.
+        wait: Wait,
     },
     /// The request asks for nothing, or for more than one request may.
     #[error("{what} is {actual}, allowed are {allowed}")]

@@ -27,16 +27,16 @@ use tokio_util::sync::CancellationToken;
 
 use self::{
     budget::{Budget, MemoryLimits},
-    bundle::Bundle,
     chat::{Chat, ChatHandle, SnapshotConfig},
     embedder::{Embedder, EmbedderHandle},
     error::{InferenceError, LoadError, ProveError, ReloadError},
-    examine::{Depth, Examination, Examined, Known},
+    examine::{Depth, Examined, Known},
     generic::{Generic, GenericHandle},
     interrupts::Interrupts,
     jobs::Queue,
     manifest::Task,
-    providers::{Choice, Providers, ProvidersConfig, desk::Memory},
+    prover::Prover,
+    providers::{Choice, Providers, ProvidersConfig},
     slot::{Door, Event, Model, Setup, Slot},
     status::{InferenceStatus, LoadStage, ModelState, ModelStatus, StatusBoard},
     vad::{Vad, VadHandle},
@@ -56,6 +56,7 @@ mod jobs;
 pub mod manifest;
 mod memory;
 pub mod probe;
+mod prover;
 pub mod providers;
 mod recheck;
 pub mod runtime;
@@ -410,61 +411,6 @@ impl InferenceHandle {
             state if waited.is_ok() => Err(InferenceError::NotReady { task, state }),
             state => Err(InferenceError::timed_out(task, begun.elapsed(), state)),
         }
-    }
-}
-
-/// What a proof that a person asks for needs.
-#[derive(Debug, Clone)]
-struct Prover {
-    providers: Arc<Providers>,
-    runtime_path: Option<PathBuf>,
-    model_dirs: Vec<PathBuf>,
-    threads: NonZeroUsize,
-    context_tokens: usize,
-}
-
-impl Prover {
-    fn locate(&self, name: &str) -> Result<PathBuf, ProveError> {
-        search::locate(name, &self.model_dirs).map_err(|looked| ProveError::Missing {
-            name: name.to_owned(),
-            looked,
-        })
-    }
-
-    fn examine(&self, name: &str, depth: Depth) -> Result<Examined, ProveError> {
-        let dir = self.locate(name)?;
-        let runtime = runtime::Runtime::load(self.runtime_path.as_deref())?;
-        let bundle = Bundle::open(&dir).map_err(LoadError::from)?;
-        let choice = self
-            .providers
-            .choose(&bundle, &runtime, self.threads, Memory::Use)?;
-        let examination = Examination {
-            bundle: dir,
-            placement: choice.placement,
-            threads: self.threads,
-            context_tokens: self.context_tokens,
-            depth,
-        };
-        match self.providers.examine(&runtime, examination)? {
-            Ok(examined) => Ok(examined),
-            Err((stage, message)) => Err(ProveError::Unsound {
-                name: name.to_owned(),
-                stage,
-                message,
-            }),
-        }
-    }
-
-    fn prove(&self, name: &str) -> Result<Choice, ProveError> {
-        let dir = self.locate(name)?;
-        let runtime = runtime::Runtime::load(self.runtime_path.as_deref())?;
-        let bundle = Bundle::open(&dir).map_err(LoadError::from)?;
-        bundle.verify().map_err(LoadError::from)?;
-        let choice = self
-            .providers
-            .choose(&bundle, &runtime, self.threads, Memory::Renew);
-        self.providers.begin_round();
-        Ok(choice?)
     }
 }
 

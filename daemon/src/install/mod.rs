@@ -25,6 +25,7 @@ use crate::inference::{
 pub mod hub;
 pub mod place;
 pub mod source;
+mod transfer;
 
 pub use self::{
     hub::{HubError, RepositoryId},

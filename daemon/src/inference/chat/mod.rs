@@ -20,7 +20,7 @@ use std::{num::NonZeroUsize, sync::Arc, time::Instant};
 use tokio::sync::{mpsc, watch};
 
 use super::{
-    error::{InferenceError, millis},
+    error::{InferenceError, Wait},
     manifest::Task,
     slot::Door,
 };
@@ -117,7 +117,7 @@ impl ChatHandle {
                 class,
                 queued: before,
                 capacity: class.places(),
-                wait_ms: millis(estimate),
+                wait: Wait::Estimated(estimate),
             });
         }
         let (events, stream) = mpsc::channel(EVENTS);

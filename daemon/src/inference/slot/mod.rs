@@ -28,7 +28,7 @@ use super::{
     bundle::Bundle,
     chat::SnapshotConfig,
     class::Class,
-    error::{InferenceError, LoadError, ReloadError},
+    error::{InferenceError, LoadError, ReloadError, Wait},
     interrupts::Interrupts,
     jobs::{Jobs, NotTaken, Queue},
     manifest::Task,
@@ -192,7 +192,7 @@ impl<J> Door<J> {
             class,
             queued: self.queue.queued(class),
             capacity: class.places(),
-            wait_ms: 0,
+            wait: Wait::Unknown,
         }
     }
 

@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 use super::super::{
     super::{
         class::Class,
-        error::{InferenceError, millis},
+        error::{InferenceError, Wait},
         jobs::{Jobs, Place, Taken},
         manifest::Task,
     },
@@ -220,6 +220,6 @@ fn late(class: Class, queued: usize, since: Instant, now: Instant) -> InferenceE
         class,
         queued,
         capacity: class.places(),
-        wait_ms: millis(now.saturating_duration_since(since)),
+        wait: Wait::Passed(now.saturating_duration_since(since)),
     }
 }
