@@ -43,10 +43,11 @@ async fn model() -> (Inference, Embeddings) {
         vad: "none".into(),
         context_tokens: 128,
         chat_sessions: NonZeroUsize::new(8).expect("eight is not zero"),
-        threads: NonZeroUsize::MIN,
+        threads: NonZeroUsize::MIN.into(),
         snapshots: None,
         // Nothing is written there: no policy asks for providers.
         providers: ProvidersConfig::cpu(std::env::temp_dir().join("autoglm-edge-unused")),
+        adapt: None,
     });
     let handle = inference.handle();
     handle

@@ -53,9 +53,10 @@ impl Site {
             vad: CHAT.to_owned(),
             context_tokens: 512,
             chat_sessions: NonZeroUsize::MIN,
-            threads: NonZeroUsize::MIN,
+            threads: NonZeroUsize::MIN.into(),
             snapshots: None,
             providers: ProvidersConfig::cpu(directory.path().join("unused")),
+            adapt: None,
         });
         let dispatcher = Dispatcher::new(
             inference.handle(),

@@ -2,9 +2,10 @@
 //!
 //! The raw form mirrors the file and refuses unknown keys; [`Config`] holds checked types and is the only
 //! form that leaves this module. Every error names the file, the key, the value and what is allowed. All
-//! defaults stand in `raw.rs` (those of foreign devices in `foreign.rs`, of execution providers in `providers.rs`, of engines elsewhere in `upstream.rs`), each with its unit and reason. Secrets never stand in the file, only paths to them.
+//! defaults stand in `raw.rs` (those of foreign devices in `foreign.rs`, of strain in `adapt.rs`, of execution providers in `providers.rs`, of engines elsewhere in `upstream.rs`), each with its unit and reason. Secrets never stand in the file, only paths to them.
 
 mod access;
+pub mod adapt;
 mod device;
 mod fleet;
 pub mod foreign;
@@ -135,8 +136,8 @@ pub struct InferenceSettings {
     pub context_cache_bytes: u64,
     /// Memory of all models together, by estimate; `None` for a share of what the machine has.
     pub memory_bytes: Option<u64>,
-    /// Threads that one model may use.
-    pub threads: NonZeroUsize,
+    /// Threads that one model may use; `None` for half of what the machine lends.
+    pub threads: Option<NonZeroUsize>,
     /// Longest answer in tokens.
     pub answer_tokens_max: usize,
     /// What models run on.
@@ -145,6 +146,8 @@ pub struct InferenceSettings {
     pub upstreams: std::collections::BTreeMap<String, upstream::UpstreamSettings>,
     /// Whether the engines that bundles themselves name are asked.
     pub is_bundle_upstream_allowed: bool,
+    /// What strain is, and what is done about it; `None` where nobody looks.
+    pub adapt: Option<adapt::AdaptSettings>,
 }
 
 /// The fleet's broker.

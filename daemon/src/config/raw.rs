@@ -152,7 +152,7 @@ pub struct RawInference {
     /// Memory in MiB that models may take together, by estimate; 0 for three quarters of what the machine, or the service's control group,
     /// has.
     pub memory_mib: u64,
-    /// Threads per model, 0 for half of the cores (at least one): the links need the rest.
+    /// Threads per model, 0 for half of the processors that the machine lends (at least one): the links need the rest. Never more than it lends.
     pub threads: usize,
     /// Longest answer in tokens. Default 96: a few sentences; a small model's longer answers get worse, not better.
     pub answer_tokens_max: usize,
@@ -170,6 +170,8 @@ pub struct RawInference {
     pub providers: super::providers::RawProviders,
     /// `[inference.upstream.NAME]`
     pub upstream: super::upstream::RawUpstreams,
+    /// `[inference.adapt]`
+    pub adapt: super::adapt::RawAdapt,
 }
 
 impl Default for RawInference {
@@ -197,6 +199,7 @@ impl Default for RawInference {
             providers: super::providers::RawProviders::default(),
             bundle_upstreams: false,
             upstream: super::upstream::RawUpstreams::default(),
+            adapt: super::adapt::RawAdapt::default(),
         }
     }
 }

@@ -181,10 +181,6 @@ pub(super) fn validate(raw: RawConfig, path: &Path) -> Result<Config, ConfigErro
     let chat_sessions =
         NonZeroUsize::new(chat_sessions).expect("the range that was just checked begins at 1");
     let threads = reject.count("inference.threads", raw.inference.threads, 0, 256)?;
-    let threads = NonZeroUsize::new(threads).unwrap_or_else(|| {
-        let cores = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
-        NonZeroUsize::new(cores / 2).unwrap_or(NonZeroUsize::MIN)
-    });
     let named = [
         ("inference.embedding", &raw.inference.embedding),
         ("inference.chat", &raw.inference.chat),
@@ -215,6 +211,7 @@ pub(super) fn validate(raw: RawConfig, path: &Path) -> Result<Config, ConfigErro
     let providers = super::providers::validate(&reject, &raw.inference)?;
     let upstreams =
         super::upstream::validate(&reject, &raw.inference.upstream, &raw.inference.chat)?;
+    let adapt = super::adapt::validate(&reject, &raw.inference.adapt, &raw.inference.chat)?;
     Ok(Config {
         box_id,
         state_dir: absolute(&reject, "box.state_dir", &raw.edge_box.state_dir)?,
@@ -255,7 +252,7 @@ pub(super) fn validate(raw: RawConfig, path: &Path) -> Result<Config, ConfigErro
                 reject.within("inference.memory_mib", raw.inference.memory_mib, 0, 1 << 20)? << 20,
             )
             .filter(|bytes| *bytes > 0),
-            threads,
+            threads: NonZeroUsize::new(threads),
             answer_tokens_max: reject.count(
                 "inference.answer_tokens_max",
                 raw.inference.answer_tokens_max,
@@ -265,6 +262,7 @@ pub(super) fn validate(raw: RawConfig, path: &Path) -> Result<Config, ConfigErro
             providers,
             upstreams,
             is_bundle_upstream_allowed: raw.inference.bundle_upstreams,
+            adapt,
         },
         foreign: super::foreign::validate(&reject, raw.foreign)?,
         fleet: raw

@@ -21,6 +21,14 @@ pub enum LoadError {
     /// The bundle itself is at fault.
     #[error(transparent)]
     Bundle(#[from] BundleError),
+    /// There is no such bundle.
+    #[error("there is no bundle {name} (looked for {})", paths(looked))]
+    Absent {
+        /// Its name.
+        name: String,
+        /// Where it was looked for.
+        looked: Vec<PathBuf>,
+    },
     /// The configuration asks this bundle for something that it does not do.
     #[error("the bundle {name} does {actual}, the configuration names it for {expected}")]
     WrongTask {

@@ -207,12 +207,14 @@ pub(super) fn carry_out(
             .collect(),
         context_tokens,
         chat_sessions: NonZeroUsize::MIN,
-        threads,
+        threads: threads.into(),
         snapshots: None,
         providers: ProvidersConfig {
             fixed: Some(placement),
             ..ProvidersConfig::cpu(work.to_owned())
         },
+        // What is measured is measured as it is.
+        adapt: None,
     });
     let handle = inference.handle();
     let loaded = engine.block_on(handle.wait_ready(manifest.task, TIME_MAX));

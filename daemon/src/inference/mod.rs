@@ -5,8 +5,8 @@
 //! sessions or doors, and nothing here blocks the async runtime: the handles await, the models' threads compute.
 //!
 //! Read in this order: [`manifest`] and [`bundle`] (what a model is on disk), [`runtime`] (ONNX Runtime), [`providers`] (what it runs on),
-//! [`status`], [`class`] and `jobs` (whose request goes first), `slot` (a model's thread), then the engines [`embedder`], [`chat`],
-//! [`vad`] and [`generic`], and [`upstream`] (conversations that are answered elsewhere). [`probe`] is the proof that a loaded model
+//! [`status`], [`threads`], [`class`] and `jobs` (whose request goes first), `slot` (a model's thread), then the engines [`embedder`], [`chat`],
+//! [`vad`] and [`generic`], [`adapt`] (less is done under strain), and [`upstream`] (conversations that are answered elsewhere). [`probe`] is the proof that a loaded model
 //! computes the right thing, [`examine`] what a person asks about a bundle.
 
 use std::{
@@ -14,7 +14,10 @@ use std::{
     fmt,
     num::NonZeroUsize,
     path::PathBuf,
-    sync::{Arc, Weak, mpsc::SyncSender},
+    sync::{
+        Arc, Mutex, Weak,
+        mpsc::{self, SyncSender},
+    },
     thread,
     time::{Duration, Instant},
 };
@@ -26,6 +29,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use self::{
+    adapt::{AdaptConfig, Adaptation, Wish},
     budget::{Budget, MemoryLimits},
     chat::{Chat, ChatHandle, SnapshotConfig},
     embedder::{Embedder, EmbedderHandle},
@@ -39,9 +43,11 @@ use self::{
     providers::{Choice, Providers, ProvidersConfig},
     slot::{Door, Event, Model, Setup, Slot},
     status::{InferenceStatus, LoadStage, ModelState, ModelStatus, StatusBoard},
+    threads::Threads,
     vad::{Vad, VadHandle},
 };
 
+pub mod adapt;
 pub mod arrays;
 pub mod budget;
 pub mod bundle;
@@ -64,6 +70,7 @@ pub mod search;
 mod session;
 mod slot;
 pub mod status;
+pub mod threads;
 pub mod upstream;
 pub mod vad;
 mod vocabulary;
@@ -89,13 +96,15 @@ pub struct InferenceConfig {
     /// Conversations that are answered at a time.
     pub chat_sessions: NonZeroUsize,
     /// Threads inside an operator, for each model.
-    pub threads: NonZeroUsize,
+    pub threads: Threads,
     /// Where conversations' caches outlive the process; `None` keeps them in memory alone.
     pub snapshots: Option<SnapshotConfig>,
     /// What models run on.
     pub providers: ProvidersConfig,
     /// How much memory they may take together.
     pub memory: MemoryLimits,
+    /// What is done under strain; `None` for nothing.
+    pub adapt: Option<AdaptConfig>,
 }
 
 /// The running engine. [`stop`](Self::stop) ends it with a grace period. Dropping it ends it, too, and blocks until the threads
@@ -122,6 +131,8 @@ struct Owner {
     wakes: Vec<(Arc<str>, SyncSender<Event>)>,
     interrupts: Interrupts,
     stop: CancellationToken,
+    /// Its end ends the thread that looks for strain.
+    _watched: Option<mpsc::Sender<()>>,
 }
 
 impl Drop for Owner {
@@ -140,11 +151,16 @@ impl Drop for Owner {
 /// The queue of a model, of whatever kind.
 trait Close: fmt::Debug + Send + Sync {
     fn close(&self);
+    fn rest_background(&self, rests: bool);
 }
 
 impl<J: fmt::Debug + Send> Close for Queue<J> {
     fn close(&self) {
         Self::close(self);
+    }
+
+    fn rest_background(&self, rests: bool) {
+        Self::rest_background(self, rests);
     }
 }
 
@@ -156,6 +172,7 @@ pub struct InferenceHandle {
     vad: VadHandle,
     generic: Arc<BTreeMap<String, GenericHandle>>,
     board: StatusBoard,
+    adaptation: watch::Receiver<Adaptation>,
     prover: Prover,
     owner: Weak<Owner>,
 }
@@ -186,7 +203,16 @@ impl Inference {
                 .collect(),
         );
         let interrupts = Interrupts::default();
+        let rest = adapt::watch::at_rest(config.threads, config.adapt.is_some());
+        if let Some(asked) = rest.threads_asked
+            && asked > rest.threads_lent
+        {
+            tracing::warn!(%asked, lent = %rest.threads_lent, "more threads are configured than processors are lent to this process; models get what is lent");
+        }
+        let wishes = Arc::new(Mutex::new(rest.wish.clone()));
         let mut launch = Launch {
+            threads: rest.wish.threads,
+            wishes: Arc::clone(&wishes),
             config: &config,
             interrupts: &interrupts,
             providers: &providers,
@@ -194,8 +220,14 @@ impl Inference {
             budget: Budget::new(config.memory),
             stop: &stop,
             wakes: Vec::new(),
-            threads: Vec::new(),
+            model_threads: Vec::new(),
             queues: Vec::new(),
+            pulse: Arc::default(),
+            snapshots: config
+                .snapshots
+                .clone()
+                .map(chat::Snapshots::new)
+                .map(Arc::new),
         };
         let embedder = launch.spawn::<Embedder>(&config.embedding);
         let chat = launch.spawn::<Chat>(&config.chat);
@@ -209,19 +241,42 @@ impl Inference {
         }
         let Launch {
             wakes,
-            threads,
+            model_threads: mut threads,
             queues,
+            pulse,
             ..
         } = launch;
         let embedder_handle = EmbedderHandle::new(Door::new(Task::Embedding, &embedder, &board));
-        let chat_handle =
-            ChatHandle::new(Door::new(Task::Chat, &chat, &board), config.chat_sessions);
+        let chat_handle = ChatHandle::new(
+            Door::new(Task::Chat, &chat, &board),
+            config.chat_sessions,
+            pulse,
+        );
         let vad_handle = VadHandle::new(Door::new(Task::Vad, &vad, &board));
+        let prover_threads = rest.wish.threads;
+        let (told, adaptation) = watch::channel(rest);
+        let chat_wake = wakes.iter().find(|(name, _)| **name == *config.chat);
+        let watched = config.adapt.zip(chat_wake).and_then(|(adapt, (_, wake))| {
+            watch_over(adapt::watch::Watch {
+                config: adapt,
+                threads: config.threads,
+                chat: chat_handle.clone(),
+                wishes,
+                wake: wake.clone(),
+                queues: queues.clone(),
+                board: Arc::new(told),
+            })
+        });
+        let watched = watched.map(|(thread, watched)| {
+            threads.push(thread);
+            watched
+        });
         let owner = Arc::new(Owner {
             queues,
             wakes,
             interrupts,
             stop,
+            _watched: watched,
         });
         let handle = InferenceHandle {
             embedder: embedder_handle,
@@ -229,11 +284,12 @@ impl Inference {
             vad: vad_handle,
             generic: Arc::new(generic),
             board,
+            adaptation,
             prover: Prover {
                 providers,
                 runtime_path: config.runtime_path,
                 model_dirs: config.model_dirs,
-                threads: config.threads,
+                threads: prover_threads,
                 context_tokens: config.context_tokens,
             },
             owner: Arc::downgrade(&owner),
@@ -308,6 +364,12 @@ impl InferenceHandle {
     /// Where everything stands, now and at every change.
     pub fn status(&self) -> watch::Receiver<InferenceStatus> {
         self.board.subscribe()
+    }
+
+    /// How the box stands, and what is done about it. Who waits for changes is woken for those of the level, of what is done and of what cannot be
+    /// measured; values that sway are found by who looks.
+    pub fn adaptation(&self) -> watch::Receiver<Adaptation> {
+        self.adaptation.clone()
     }
 
     /// Looks for what is missing now, instead of after the next pause.
@@ -414,6 +476,28 @@ impl InferenceHandle {
     }
 }
 
+/// Starts the thread that looks for strain. Without it models serve as well, so that it cannot be started is said and no more.
+fn watch_over(watch: adapt::watch::Watch) -> Option<(ModelThread, mpsc::Sender<()>)> {
+    let (ended_guard, ended) = oneshot::channel::<()>();
+    let (watched, stop) = mpsc::channel();
+    let spawned = thread::Builder::new()
+        .name("watch-strain".to_owned())
+        .spawn(move || {
+            watch.run(&stop);
+            drop(ended_guard);
+        });
+    match spawned {
+        Ok(join) => {
+            let name = "strain".into();
+            Some((ModelThread { name, ended, join }, watched))
+        }
+        Err(error) => {
+            tracing::error!(%error, "nobody looks for strain");
+            None
+        }
+    }
+}
+
 /// Collects what the threads leave behind while they are started.
 struct Launch<'a> {
     config: &'a InferenceConfig,
@@ -423,8 +507,14 @@ struct Launch<'a> {
     budget: Arc<Budget>,
     stop: &'a CancellationToken,
     wakes: Vec<(Arc<str>, SyncSender<Event>)>,
-    threads: Vec<ModelThread>,
+    model_threads: Vec<ModelThread>,
     queues: Vec<Arc<dyn Close>>,
+    /// That each model has when nothing is short.
+    threads: NonZeroUsize,
+    /// How the chat model is to run.
+    wishes: adapt::Wishes,
+    pulse: Arc<chat::Pulse>,
+    snapshots: Option<Arc<chat::Snapshots>>,
 }
 
 impl Launch<'_> {
@@ -439,17 +529,26 @@ impl Launch<'_> {
             runtime_path: self.config.runtime_path.clone(),
             model_dirs: self.config.model_dirs.clone(),
             setup: Setup {
-                threads: self.config.threads,
+                threads: self.threads,
                 context_tokens: self.config.context_tokens,
                 chat_sessions: self.config.chat_sessions,
                 interrupts: self.interrupts.clone(),
-                snapshots: self.config.snapshots.clone(),
+                snapshots: self.snapshots.clone(),
+                pulse: Arc::clone(&self.pulse),
             },
             providers: Arc::clone(self.providers),
             budget: Arc::clone(&self.budget),
             board: self.board.clone(),
             stop: self.stop.clone(),
             events: wake.clone(),
+            wishes: match M::TASK {
+                Task::Chat => Arc::clone(&self.wishes),
+                // As it is configured, always.
+                _ => Arc::new(Mutex::new(Wish {
+                    threads: self.threads,
+                    instead: None,
+                })),
+            },
         };
         let spawned = thread::Builder::new()
             .name(format!("watch-{}", M::TASK))
@@ -460,7 +559,7 @@ impl Launch<'_> {
         match spawned {
             Ok(join) => {
                 self.wakes.push((Arc::clone(&name), wake));
-                self.threads.push(ModelThread { name, ended, join });
+                self.model_threads.push(ModelThread { name, ended, join });
             }
             Err(source) => {
                 let error = Arc::new(LoadError::Thread { source });

@@ -79,11 +79,12 @@ pub(crate) fn config() -> InferenceConfig {
         generic: Vec::new(),
         context_tokens: 1024,
         chat_sessions: NonZeroUsize::new(CHAT_SESSIONS).expect("it is not zero"),
-        threads: NonZeroUsize::MIN,
+        threads: NonZeroUsize::MIN.into(),
         snapshots: None,
         // Nothing is written there unless a policy asks for providers.
         providers: ProvidersConfig::cpu(std::env::temp_dir().join("autoglm-edge-unused")),
         memory: MemoryLimits::default(),
+        adapt: None,
     }
 }
 

@@ -75,11 +75,12 @@ impl Bundles {
             generic: Vec::new(),
             context_tokens: 128,
             chat_sessions: NonZeroUsize::new(8).expect("eight is not zero"),
-            threads: NonZeroUsize::MIN,
+            threads: NonZeroUsize::MIN.into(),
             snapshots: None,
             // Nothing is written there: no policy asks for providers.
             providers: ProvidersConfig::cpu(std::env::temp_dir().join("autoglm-edge-unused")),
             memory: MemoryLimits::default(),
+            adapt: None,
         }
     }
 

@@ -81,6 +81,14 @@ pub trait Manager {
     /// Deletes a conversation; false when there was none.
     fn delete_session(&self, session: &str) -> zbus::Result<bool>;
 
+    /// How hard the box has it: `normal`, `eased` or `strained`.
+    #[zbus(property)]
+    fn strain(&self) -> zbus::Result<String>;
+
+    /// Why.
+    #[zbus(property)]
+    fn strain_reason(&self) -> zbus::Result<String>;
+
     /// The daemon's version.
     #[zbus(property(emits_changed_signal = "const"))]
     fn version(&self) -> zbus::Result<String>;

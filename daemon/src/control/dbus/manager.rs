@@ -311,6 +311,20 @@ impl Manager {
         Ok(self.sessions.delete(&session_id(session)?).await?.is_some())
     }
 
+    /// How hard the box has it: `normal`, `eased` (fewer threads) or `strained` (the smaller bundle, background work rests, conversations may go
+    /// elsewhere).
+    #[zbus(property)]
+    fn strain(&self) -> String {
+        let adaptation = self.inference.adaptation();
+        adaptation.borrow().level.name().to_owned()
+    }
+
+    /// Why it came to that, in words; empty before the first change.
+    #[zbus(property)]
+    fn strain_reason(&self) -> String {
+        self.inference.adaptation().borrow().reason.clone()
+    }
+
     /// The daemon's version.
     #[zbus(property(emits_changed_signal = "const"))]
     fn version(&self) -> String {

@@ -152,6 +152,7 @@ impl Door {
         cancel: &CancellationToken,
     ) -> Result<(), DoorError> {
         let connection = self.connect().await?;
+        let mut strain = self.inference.adaptation();
         let (mut things, mut links, mut models) = (
             self.registry.watch(),
             self.links.clone(),
@@ -193,6 +194,7 @@ impl Door {
                 _ = lost.next() => return Err(DoorError::Lost),
                 Ok(()) = things.changed() => { things.mark_unchanged(); tree.follow().await?; }
                 Ok(()) = links.changed() => { links.mark_unchanged(); tree.follow().await?; }
+                Ok(()) = strain.changed() => { strain.mark_unchanged(); tree.follow().await?; }
                 Ok(()) = models.changed() => { models.mark_unchanged(); tree.follow().await?; }
                 event = events.recv() => match event {
                     Ok(event) => tree.announce(&event).await?,

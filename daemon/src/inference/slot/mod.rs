@@ -13,7 +13,7 @@ use std::{
     num::NonZeroUsize,
     path::PathBuf,
     sync::{
-        Arc,
+        Arc, PoisonError,
         mpsc::{Receiver, SyncSender, sync_channel},
     },
     time::Instant,
@@ -24,9 +24,10 @@ use tokio_util::sync::CancellationToken;
 
 use self::{life::Report, supervisor::Supervisor};
 use super::{
+    adapt::{Wish, Wishes},
     budget::Budget,
     bundle::Bundle,
-    chat::SnapshotConfig,
+    chat::{Pulse, Snapshots},
     class::Class,
     error::{InferenceError, LoadError, ReloadError, Wait},
     interrupts::Interrupts,
@@ -91,6 +92,7 @@ pub(super) trait Model: Sized {
 /// What the configuration says about running models.
 #[derive(Debug, Clone)]
 pub(super) struct Setup {
+    /// Threads inside an operator, when nothing is short.
     pub(super) threads: NonZeroUsize,
     /// Bound on the chat context in tokens, which bounds the key-value cache.
     pub(super) context_tokens: usize,
@@ -99,7 +101,9 @@ pub(super) struct Setup {
     /// Where long runs enter themselves, to be ended when the engine stops.
     pub(super) interrupts: Interrupts,
     /// Where conversations' caches are kept.
-    pub(super) snapshots: Option<SnapshotConfig>,
+    pub(super) snapshots: Option<Arc<Snapshots>>,
+    /// Where the chat model notes how long its tokens take.
+    pub(super) pulse: Arc<Pulse>,
 }
 
 /// Everything that the threads of one model need to know.
@@ -114,9 +118,16 @@ pub(super) struct Slot {
     pub(super) stop: CancellationToken,
     /// To its own supervisor.
     pub(super) events: SyncSender<Event>,
+    /// How it is to run now.
+    pub(super) wishes: Wishes,
 }
 
 impl Slot {
+    fn wish(&self) -> Wish {
+        let wish = self.wishes.lock();
+        wish.unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
     /// The life of the supervisor's thread.
     pub(super) fn run<M: Model + 'static>(
         self,

@@ -45,7 +45,7 @@ async fn main() -> Result<()> {
         chat: CHAT.into(),
         vad: "silero-vad".into(),
         context_tokens: CONTEXT_TOKENS,
-        threads: options.threads,
+        threads: options.threads.into(),
         ..bundles.embedding_only()
     });
     let handle = inference.handle();
