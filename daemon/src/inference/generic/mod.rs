@@ -146,6 +146,9 @@ impl Model for Generic {
                 };
                 served = class;
                 waiting.push_back(job);
+            } else if let Some(urgent) = jobs.try_recv_before(served) {
+                // One run of it between two of those that did not go along: neither waits for more than one.
+                self.serve_next(&mut VecDeque::from([urgent]));
             }
             // What waits in the queue may go along; what is here already came first.
             while waiting.len() < self.graph.rows_max()
