@@ -9,7 +9,7 @@ use tokio::sync::watch;
 
 use crate::foreign::{SourceStatus, Sources};
 use crate::inference::InferenceHandle;
-use crate::inference::adapt::{Absent, Adaptation};
+use crate::inference::adapt::{Absent, Adaptation, Level};
 use crate::inference::error::LoadError;
 use crate::inference::examine::{Examined, Known};
 use crate::inference::providers::outcome::Compiled;
@@ -79,6 +79,14 @@ impl StatusSource {
     #[must_use]
     pub fn box_id(&self) -> &str {
         &self.box_id
+    }
+
+    /// How hard the box has it, and why it came to that.
+    #[must_use]
+    pub fn strain(&self) -> (Level, String) {
+        let adaptation = self.inference.adaptation();
+        let adaptation = adaptation.borrow();
+        (adaptation.level, adaptation.reason.clone())
     }
 
     /// Everything, as one JSON object.

@@ -236,14 +236,13 @@ impl Manager {
     /// elsewhere).
     #[zbus(property)]
     fn strain(&self) -> String {
-        let adaptation = self.inference.adaptation();
-        adaptation.borrow().level.name().to_owned()
+        self.status.strain().0.name().to_owned()
     }
 
     /// Why it came to that, in words; empty before the first change.
     #[zbus(property)]
     fn strain_reason(&self) -> String {
-        self.inference.adaptation().borrow().reason.clone()
+        self.status.strain().1
     }
 
     /// The daemon's version.

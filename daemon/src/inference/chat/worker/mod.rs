@@ -3,10 +3,8 @@
 
 use std::{
     collections::BTreeMap,
-    ops::Range,
     sync::{
         Arc,
-        atomic::AtomicBool,
         mpsc::{self, Receiver, Sender},
     },
     thread,
@@ -32,7 +30,7 @@ use super::{
     ChatJob,
     batch::Step,
     cache::slots::SequenceId,
-    desk::{ALWAYS_COMPUTED, Desk, Finished},
+    desk::{Desk, Finished},
     graph::DecoderGraph,
     pulse::Pulse,
     schedule::Schedule,
@@ -273,86 +271,6 @@ impl Chat {
             sequence.start(claim.reused, dropped_messages, &self.bundle);
         }
         true
-    }
-
-    /// Asks for what the disk has of a prompt and memory has not; `false` when that is nothing.
-    fn ask_for_cache(
-        &mut self,
-        id: SequenceId,
-        held: usize,
-        dropped_messages: usize,
-        reads: Option<&Sender<Restore>>,
-    ) -> bool {
-        let (Some(shelf), Some(reads)) = (&self.shelf, reads) else {
-            return false;
-        };
-        let Some(sequence) = self.desk.sequence_mut(id) else {
-            return false;
-        };
-        let prompt = sequence.known();
-        let usable = prompt.len().saturating_sub(ALWAYS_COMPUTED);
-        let mut segments = shelf.chain(prompt);
-        // The segments follow one another without a gap, so the slot holds all that is before the first of these.
-        segments.retain(|(_, segment)| segment.to > held && segment.from < usable);
-        if held >= usable || segments.is_empty() {
-            return false;
-        }
-        let is_wanted = Arc::new(AtomicBool::new(true));
-        let restore = Restore {
-            id,
-            segments,
-            is_wanted: Arc::clone(&is_wanted),
-        };
-        if reads.send(restore).is_err() {
-            return false;
-        }
-        let restoring = Restoring {
-            is_wanted,
-            held,
-            dropped_messages,
-        };
-        self.restoring.insert(id, restoring);
-        true
-    }
-
-    /// Takes a part of a cache in.
-    fn import(&mut self, id: SequenceId, tokens: Range<usize>, bytes: &[u8]) {
-        let (Some(restoring), Some(slot)) =
-            (self.restoring.get_mut(&id), self.desk.slots.slot_of(id))
-        else {
-            return;
-        };
-        match self.graph.import(slot, tokens.clone(), bytes) {
-            Ok(true) => {
-                let known = self.desk.sequence_mut(id).map_or(0, |it| it.known().len());
-                restoring.held = tokens.end.min(known.saturating_sub(ALWAYS_COMPUTED));
-                self.desk.slots.touch(slot, tokens.end);
-                self.desk.note_restored(id, restoring.held);
-                return;
-            }
-            Ok(false) => {
-                tracing::warn!(
-                    bytes = bytes.len(),
-                    tokens = tokens.len(),
-                    "a conversation's cache has another shape than the model's"
-                );
-            }
-            Err(error) => {
-                tracing::warn!(%error, "a conversation's cache cannot be taken in");
-            }
-        }
-        self.end_restoring(id);
-    }
-
-    /// What has come of a cache is all; the rest is computed.
-    fn end_restoring(&mut self, id: SequenceId) {
-        let Some(restoring) = self.restoring.remove(&id) else {
-            return;
-        };
-        self.desk.hold(id, false);
-        if let Some(sequence) = self.desk.sequence_mut(id) {
-            sequence.start(restoring.held, restoring.dropped_messages, &self.bundle);
-        }
     }
 
     /// Offers what a finished sequence left in its slot to the disk.
