@@ -67,7 +67,6 @@ fn config(root: &Path, smaller: &str) -> InferenceConfig {
                 smaller: Some(smaller.into()),
                 ..Measures::default()
             },
-            ..AdaptConfig::default()
         }),
         ..bundles::config()
     }
