@@ -222,6 +222,7 @@ impl Inference {
             wakes: Vec::new(),
             model_threads: Vec::new(),
             queues: Vec::new(),
+            resting: Vec::new(),
             pulse: Arc::default(),
             snapshots: config
                 .snapshots
@@ -243,6 +244,7 @@ impl Inference {
             wakes,
             model_threads: mut threads,
             queues,
+            resting,
             pulse,
             ..
         } = launch;
@@ -263,7 +265,7 @@ impl Inference {
                 chat: chat_handle.clone(),
                 wishes,
                 wake: wake.clone(),
-                queues: queues.clone(),
+                resting,
                 board: Arc::new(told),
             })
         });
@@ -509,6 +511,8 @@ struct Launch<'a> {
     wakes: Vec<(Arc<str>, SyncSender<Event>)>,
     model_threads: Vec<ModelThread>,
     queues: Vec<Arc<dyn Close>>,
+    /// Of these, the ones whose background work rests under strain: not what a new device needs to be understood.
+    resting: Vec<Arc<dyn Close>>,
     /// That each model has when nothing is short.
     threads: NonZeroUsize,
     /// How the chat model is to run.
@@ -567,6 +571,9 @@ impl Launch<'_> {
                     .note_model(M::TASK, ModelState::Disabled { error });
                 queue.abandon();
             }
+        }
+        if matches!(M::TASK, Task::Chat | Task::Generic) {
+            self.resting.push(Arc::<Queue<M::Job>>::clone(&queue));
         }
         self.queues.push(Arc::<Queue<M::Job>>::clone(&queue));
         queue

@@ -2,7 +2,8 @@
 //!
 //! Fewer threads where processors or cool air are short, and only for the chat model, which computes for seconds where the others compute for milliseconds. Where
 //! more is asked than it can answer, fewer threads would make it worse, and where memory is short, they would not help. The smaller bundle
-//! serves while the box is strained, whatever is short. Background work rests then, and who may be answered elsewhere is
+//! serves while the box is strained, whatever is short. Background work of the chat and generic models rests then (the embedding
+//! model's does not: without it a new device is not understood), and who may be answered elsewhere is
 //! (`inference/upstream/dispatch.rs`).
 
 use std::{num::NonZeroUsize, sync::Arc};

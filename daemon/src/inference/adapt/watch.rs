@@ -28,8 +28,8 @@ pub(in super::super) struct Watch {
     /// What the chat model's supervisor is told, and how it is woken.
     pub(in super::super) wishes: Wishes,
     pub(in super::super) wake: SyncSender<Event>,
-    /// Of all models.
-    pub(in super::super) queues: Vec<Arc<dyn Close>>,
+    /// The queues whose background work rests under strain.
+    pub(in super::super) resting: Vec<Arc<dyn Close>>,
     pub(in super::super) board: Arc<watch::Sender<Adaptation>>,
 }
 
@@ -105,7 +105,7 @@ impl Watch {
             let _ = self.wake.try_send(Event::Wake);
         }
         if rests != before.background_rests {
-            self.queues
+            self.resting
                 .iter()
                 .for_each(|queue| queue.rest_background(rests));
         }
