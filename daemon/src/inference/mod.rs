@@ -6,7 +6,7 @@
 //!
 //! Read in this order: [`manifest`] and [`bundle`] (what a model is on disk), [`runtime`] (ONNX Runtime), [`providers`] (what it runs on),
 //! [`status`], [`class`] and `jobs` (whose request goes first), `slot` (a model's thread), then the engines [`embedder`], [`chat`],
-//! [`vad`] and [`generic`], and [`upstream`] (conversations that are answered elsewhere). [`probe`] is the proof that a loaded model
+//! [`vad`], [`tts`] and [`generic`], and [`upstream`] (conversations that are answered elsewhere). [`probe`] is the proof that a loaded model
 //! computes the right thing, [`examine`] what a person asks about a bundle.
 
 use std::{
@@ -39,6 +39,7 @@ use self::{
     providers::{Choice, Providers, ProvidersConfig},
     slot::{Door, Event, Model, Setup, Slot},
     status::{InferenceStatus, LoadStage, ModelState, ModelStatus, StatusBoard},
+    tts::{Tts, TtsHandle},
     vad::{Vad, VadHandle},
 };
 
@@ -64,6 +65,7 @@ pub mod search;
 mod session;
 mod slot;
 pub mod status;
+pub mod tts;
 pub mod upstream;
 pub mod vad;
 mod vocabulary;
@@ -81,6 +83,10 @@ pub struct InferenceConfig {
     pub chat: String,
     /// Name of the voice activity bundle.
     pub vad: String,
+    /// Name of the bundle that speaks; `None` has no thread.
+    pub tts: Option<String>,
+    /// The program that makes phonemes of text, absolute; see [`config::ESPEAK_NG`](crate::config::ESPEAK_NG).
+    pub espeak_ng: PathBuf,
     /// Names of the bundles that take and give plain tensors; each has a thread of its own.
     pub generic: Vec<String>,
     /// Longest chat context in tokens; a model's own limit holds, too. The key-value cache of the default model takes 46 kB
@@ -154,6 +160,7 @@ pub struct InferenceHandle {
     embedder: EmbedderHandle,
     chat: ChatHandle,
     vad: VadHandle,
+    tts: Option<TtsHandle>,
     generic: Arc<BTreeMap<String, GenericHandle>>,
     board: StatusBoard,
     prover: Prover,
@@ -170,10 +177,12 @@ impl Inference {
             (Task::Chat, &config.chat),
             (Task::Vad, &config.vad),
         ];
+        let tts = config.tts.iter().map(|name| (Task::Tts, name));
         let generic = config.generic.iter().map(|name| (Task::Generic, name));
         let board = StatusBoard::new(
             models
                 .into_iter()
+                .chain(tts)
                 .chain(generic)
                 .map(|(task, name)| ModelStatus {
                     name: name.as_str().into(),
@@ -200,6 +209,7 @@ impl Inference {
         let embedder = launch.spawn::<Embedder>(&config.embedding);
         let chat = launch.spawn::<Chat>(&config.chat);
         let vad = launch.spawn::<Vad>(&config.vad);
+        let tts = config.tts.as_ref().map(|name| launch.spawn::<Tts>(name));
         let mut generic = BTreeMap::new();
         for name in &config.generic {
             launch.board = board.of(name);
@@ -217,6 +227,7 @@ impl Inference {
         let chat_handle =
             ChatHandle::new(Door::new(Task::Chat, &chat, &board), config.chat_sessions);
         let vad_handle = VadHandle::new(Door::new(Task::Vad, &vad, &board));
+        let tts_handle = tts.map(|jobs| TtsHandle::new(Door::new(Task::Tts, &jobs, &board)));
         let owner = Arc::new(Owner {
             queues,
             wakes,
@@ -227,6 +238,7 @@ impl Inference {
             embedder: embedder_handle,
             chat: chat_handle,
             vad: vad_handle,
+            tts: tts_handle,
             generic: Arc::new(generic),
             board,
             prover: Prover {
@@ -235,6 +247,7 @@ impl Inference {
                 model_dirs: config.model_dirs,
                 threads: config.threads,
                 context_tokens: config.context_tokens,
+                espeak_ng: config.espeak_ng,
             },
             owner: Arc::downgrade(&owner),
         };
@@ -298,6 +311,11 @@ impl InferenceHandle {
     /// The voice activity model.
     pub fn vad(&self) -> &VadHandle {
         &self.vad
+    }
+
+    /// The voice, if one is configured.
+    pub fn tts(&self) -> Option<&TtsHandle> {
+        self.tts.as_ref()
     }
 
     /// The model of plain tensors of this name, if the configuration names it.
@@ -443,6 +461,7 @@ impl Launch<'_> {
                 context_tokens: self.config.context_tokens,
                 chat_sessions: self.config.chat_sessions,
                 interrupts: self.interrupts.clone(),
+                espeak_ng: self.config.espeak_ng.clone(),
                 snapshots: self.config.snapshots.clone(),
             },
             providers: Arc::clone(self.providers),

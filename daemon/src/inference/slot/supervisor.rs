@@ -16,7 +16,7 @@ use std::{
         mpsc::{Receiver, RecvTimeoutError},
     },
     thread::{self, JoinHandle},
-    time::Instant,
+    time::{Instant, SystemTime},
 };
 
 use super::{
@@ -42,6 +42,7 @@ const BUNDLE_REMEDY: &str =
 struct Seen {
     files: Fingerprint,
     libraries: Fingerprint,
+    surroundings: Option<(u64, SystemTime)>,
     round: u64,
 }
 
@@ -175,6 +176,7 @@ impl<M: Model + 'static> Supervisor<M> {
         let seen = Seen {
             files: Fingerprint::of(&dir),
             libraries: self.slot.providers.dir_fingerprint(),
+            surroundings: M::surroundings(&self.slot.setup),
             round: self.slot.providers.round(),
         };
         let is_asked = !self.asked.is_empty();
