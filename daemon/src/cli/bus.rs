@@ -69,6 +69,17 @@ pub enum Request<'a> {
     Write(&'a str, Json),
 }
 
+/// How a text is spoken.
+#[derive(Debug, Clone, Copy)]
+pub struct Speaking<'a> {
+    /// Who waits for it.
+    pub class: &'a str,
+    /// Which speaker; the first when left out.
+    pub speaker: Option<u32>,
+    /// How fast; as recorded when left out.
+    pub speed: Option<f64>,
+}
+
 /// How a device is paired.
 #[derive(Debug, Clone, Copy)]
 pub struct Pairing<'a> {
@@ -197,6 +208,22 @@ impl Daemon {
             .say(session, text, options)
             .await
             .map_err(|error| self.failure(&error))
+    }
+
+    /// Speaks a text; the sound comes on the pipe.
+    ///
+    /// # Errors
+    /// What the daemon said.
+    pub async fn speak(&self, text: &str, how: &Speaking<'_>) -> Result<OwnedFd, Failure> {
+        let mut options = HashMap::from([("class", Variant::from(how.class))]);
+        if let Some(speaker) = how.speaker {
+            options.insert("speaker", Variant::from(speaker));
+        }
+        if let Some(speed) = how.speed {
+            options.insert("speed", Variant::from(speed));
+        }
+        let pipe = self.manager.speak(text, options).await;
+        pipe.map_err(|error| self.failure(&error))
     }
 
     /// How everything stands.

@@ -54,6 +54,10 @@ pub trait Manager {
         options: HashMap<&str, Variant<'_>>,
     ) -> zbus::Result<OwnedFd>;
 
+    /// Speaks a text; lines of JSON with the sound between them come on the pipe, the last with `event` `done` or `failed`. Options: `class` (s),
+    /// `deadline-ms` (u), `speaker` (u), `speed` (d).
+    fn speak(&self, text: &str, options: HashMap<&str, Variant<'_>>) -> zbus::Result<OwnedFd>;
+
     /// How everything stands.
     fn status(&self) -> zbus::Result<Dictionary>;
 

@@ -2,7 +2,7 @@
 
 use zbus::DBusError;
 
-use crate::inference::error::{LoadError, ProveError, ReloadError, chain};
+use crate::inference::error::{InferenceError, LoadError, ProveError, ReloadError, chain};
 use crate::router::conversation::SayError;
 use crate::router::outcome::CommandError;
 use crate::session::SessionError;
@@ -98,6 +98,33 @@ impl From<ProveError> for Error {
                 Self::UnsoundModel(chain(&error))
             }
             error => Self::ModelUnavailable(chain(&error)),
+        }
+    }
+}
+
+impl Error {
+    /// The last part of its name on the bus.
+    #[must_use]
+    pub fn short_name(&self) -> String {
+        let name = zbus::DBusError::name(self);
+        let name = name.as_str();
+        name.rsplit('.').next().unwrap_or(name).to_owned()
+    }
+}
+
+impl From<InferenceError> for Error {
+    fn from(error: InferenceError) -> Self {
+        let message = chain(&error);
+        match error {
+            InferenceError::Overloaded { .. } => Self::Busy(message),
+            InferenceError::NotReady { .. }
+            | InferenceError::WaitTimedOut { .. }
+            | InferenceError::Phonemes { .. }
+            | InferenceError::Stopping => Self::ModelUnavailable(message),
+            InferenceError::OutOfRange { .. } | InferenceError::Silent => {
+                Self::InvalidSentence(message)
+            }
+            _ => Self::Failed(message),
         }
     }
 }

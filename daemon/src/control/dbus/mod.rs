@@ -2,6 +2,7 @@
 //!
 //! - [`names`]: service, interfaces and paths, defined once for daemon and command line;
 //! - [`manager`]: the methods, at the root of our tree;
+//! - [`mod@speak`]: what comes on the pipe of `Speak`;
 //! - [`bluetooth`]: pairing and forgetting, beside it;
 //! - [`objects`]: things, links and models as objects with properties;
 //! - [`access`]: who may call what; [`error`] and [`value`]: the edges to our types;
@@ -18,4 +19,5 @@ pub mod manager;
 pub mod names;
 pub mod objects;
 pub mod service;
+mod speak;
 pub mod value;
