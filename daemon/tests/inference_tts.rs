@@ -211,7 +211,7 @@ async fn whatever_a_text_holds_it_is_spoken_or_refused_by_name() {
         .unwrap_err()
         .to_string();
     assert!(
-        error.contains("characters of one word is 301") && error.contains("300"),
+        error.contains("characters of one word is 201") && error.contains("200"),
         "{error}"
     );
     for (request, part) in [

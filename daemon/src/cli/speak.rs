@@ -286,35 +286,28 @@ struct Player {
     input: Option<ChildStdin>,
 }
 
-/// Players and the packages that they are in, the preferred first: ALSA's goes through whatever sound server there is.
-const PLAYERS: [(&str, &str, fn(u32) -> Vec<String>); 3] = [
-    ("aplay", "alsa-utils", |rate| {
-        let rate = rate.to_string();
-        [
-            "-q", "-t", "raw", "-f", "S16_LE", "-c", "1", "-r", &rate, "-",
-        ]
-        .map(str::to_owned)
-        .into()
-    }),
-    ("paplay", "pulseaudio-utils", |rate| {
-        let rate = format!("--rate={rate}");
-        ["--raw", "--format=s16le", "--channels=1", &rate]
-            .map(str::to_owned)
-            .into()
-    }),
-    ("pw-play", "pipewire-bin", |rate| {
-        let rate = rate.to_string();
-        ["--format", "s16", "--channels", "1", "--rate", &rate, "-"]
-            .map(str::to_owned)
-            .into()
-    }),
+/// Programs that play, with the packages that they are in, the preferred first: ALSA's goes through whatever sound server there is.
+const PLAYERS: [(&str, &str); 3] = [
+    ("aplay", "alsa-utils"),
+    ("paplay", "pulseaudio-utils"),
+    ("pw-play", "pipewire-bin"),
 ];
+
+/// The arguments by which one of them plays mono samples of 16 bits from standard input.
+fn arguments(player: &str, sample_rate_hz: u32) -> Vec<String> {
+    let line = match player {
+        "aplay" => format!("-q -t raw -f S16_LE -c 1 -r {sample_rate_hz} -"),
+        "paplay" => format!("--raw --format=s16le --channels=1 --rate={sample_rate_hz}"),
+        _ => format!("--format s16 --channels 1 --rate {sample_rate_hz} -"),
+    };
+    line.split(' ').map(str::to_owned).collect()
+}
 
 impl Player {
     fn start(sample_rate_hz: u32, output: &mut Output) -> Result<Self, Failure> {
-        for (name, _, arguments) in PLAYERS {
+        for (name, _) in PLAYERS {
             let started = Command::new(name)
-                .args(arguments(sample_rate_hz))
+                .args(arguments(name, sample_rate_hz))
                 .stdin(Stdio::piped())
                 .stdout(Stdio::null())
                 .kill_on_drop(true)
@@ -336,7 +329,7 @@ impl Player {
                 }
             }
         }
-        let names = PLAYERS.map(|(name, package, _)| format!("{name} ({package})"));
+        let names = PLAYERS.map(|(name, package)| format!("{name} ({package})"));
         let message = format!("no player is installed: {}", names.join(", "));
         Err(Failure::new(Exit::Unavailable, message)
             .hint("--output FILE writes a WAV file, and a pipe gets one on standard output"))

@@ -23,7 +23,7 @@ use self::{
 };
 use super::{class::Class, error::InferenceError, slot::Door};
 
-pub(super) use self::{model::Tts, probe::TtsProbe};
+pub(super) use self::{model::Tts, phonemes::RUN_PHONEMES_MAX, probe::TtsProbe};
 
 pub mod espeak;
 mod model;

@@ -59,7 +59,7 @@ impl Model for Tts {
             .map_err(|source| LoadError::Phonemes { source })?;
         on_stage(LoadStage::Graph);
         let path = || bundle.path(&graph.file);
-        let options = RunOptions::new().map_err(|source| LoadError::Graph {
+        let options = run_options(runtime).map_err(|source| LoadError::Graph {
             path: path(),
             source,
         })?;
@@ -124,6 +124,15 @@ impl Model for Tts {
     fn surroundings(setup: &Setup) -> Option<(u64, std::time::SystemTime)> {
         fingerprint(Path::new(&setup.espeak_ng))
     }
+}
+
+/// A run takes up to 200 MB, and a box speaks seldom: what it took is given back after it, for a twentieth of its time.
+fn run_options(runtime: &Runtime) -> ort::Result<RunOptions<NoSelectedOutputs>> {
+    let mut options = RunOptions::new()?;
+    if runtime.placement().candidate.is_cpu() {
+        options.set("memory.enable_memory_arena_shrinkage", "cpu:0")?;
+    }
+    Ok(options)
 }
 
 /// The ids of a piece of text, in runs.

@@ -10,9 +10,9 @@ use unicode_normalization::UnicodeNormalization as _;
 use super::sentences::mark;
 use crate::inference::manifest::TtsGraph;
 
-/// Most phonemes in a run of the graph, which bounds its memory whatever a text turns into (a number of 300 digits is half a page of words). Chosen above
+/// Most phonemes in a run of the graph, which bounds its memory whatever a text turns into (a number of 200 digits is half a page of words). Chosen above
 /// what a piece of plain text has.
-pub(super) const RUN_PHONEMES_MAX: usize = 400;
+pub(in super::super) const RUN_PHONEMES_MAX: usize = 240;
 
 /// Phonemes of one clause or word, as they came, are of a voice if no more than this part (as one in so many) of them is unknown to it.
 const UNKNOWN_MAX: usize = 2;

@@ -9,8 +9,8 @@ use unicode_segmentation::UnicodeSegmentation as _;
 /// Most characters of a text: some ten minutes of speech.
 pub const TEXT_CHARS_MAX: usize = 10_000;
 
-/// Most characters of a piece, and so of a word: some twenty seconds of speech.
-pub const PIECE_CHARS_MAX: usize = 300;
+/// Most characters of a piece, and so of a word: some twelve seconds of speech.
+pub const PIECE_CHARS_MAX: usize = 200;
 
 /// A piece below this goes along with the next sentence.
 const PIECE_CHARS_MIN: usize = 24;
