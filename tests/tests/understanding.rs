@@ -41,6 +41,8 @@ async fn model() -> (Inference, Embeddings) {
         embedding: EMBEDDING.into(),
         chat: "none".into(),
         vad: "none".into(),
+        tts: None,
+        espeak_ng: autoglm_edge::config::ESPEAK_NG.into(),
         context_tokens: 128,
         chat_sessions: NonZeroUsize::new(8).expect("eight is not zero"),
         threads: NonZeroUsize::MIN.into(),

@@ -51,6 +51,8 @@ impl Site {
             embedding: CHAT.to_owned(),
             chat: CHAT.to_owned(),
             vad: CHAT.to_owned(),
+            tts: None,
+            espeak_ng: autoglm_edge::config::ESPEAK_NG.into(),
             context_tokens: 512,
             chat_sessions: NonZeroUsize::MIN,
             threads: NonZeroUsize::MIN.into(),

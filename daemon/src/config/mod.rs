@@ -30,6 +30,9 @@ pub use validate::ConfigError;
 /// Where the packaged daemon looks for its configuration.
 pub const DEFAULT_PATH: &str = "/etc/autoglm-edge/config.toml";
 
+/// Where Debian's package puts the program that makes phonemes of text.
+pub const ESPEAK_NG: &str = "/usr/bin/espeak-ng";
+
 /// The daemon's configuration, checked.
 #[derive(Debug, Clone)]
 pub struct Config {
@@ -126,6 +129,10 @@ pub struct InferenceSettings {
     pub chat: String,
     /// Bundle that notices speech.
     pub vad: String,
+    /// Bundle that speaks, if one is wanted.
+    pub tts: Option<String>,
+    /// The program that makes phonemes of text.
+    pub espeak_ng: PathBuf,
     /// Bundles that take and give plain tensors.
     pub generic: Vec<String>,
     /// Longest conversation that the model sees, in tokens.

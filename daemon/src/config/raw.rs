@@ -140,6 +140,10 @@ pub struct RawInference {
     pub chat: String,
     /// Bundle that notices speech.
     pub vad: String,
+    /// Bundle that speaks; empty for none.
+    pub tts: String,
+    /// The program that makes phonemes of text. Default: where Debian's package puts it.
+    pub espeak_ng: String,
     /// Bundles that take and give plain tensors. Default: none.
     pub generic: Vec<String>,
     /// Longest conversation that the model sees, in tokens. Default 2048: up to 95 MB of key-value cache for each conversation with
@@ -185,6 +189,8 @@ impl Default for RawInference {
             embedding: "all-minilm-l6-v2-int8".to_owned(),
             chat: "smollm2-135m-instruct-int4".to_owned(),
             vad: "silero-vad".to_owned(),
+            tts: "piper-en-us-joe-int8".to_owned(),
+            espeak_ng: crate::config::ESPEAK_NG.to_owned(),
             generic: Vec::new(),
             context_tokens: 2048,
             chat_sessions: 8,

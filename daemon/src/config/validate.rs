@@ -186,9 +186,11 @@ pub(super) fn validate(raw: RawConfig, path: &Path) -> Result<Config, ConfigErro
         ("inference.chat", &raw.inference.chat),
         ("inference.vad", &raw.inference.vad),
     ];
+    let tts = Some(&raw.inference.tts).filter(|bundle| !bundle.is_empty());
     let generic = raw.inference.generic.iter();
     for (key, bundle) in named
         .into_iter()
+        .chain(tts.map(|bundle| ("inference.tts", bundle)))
         .chain(generic.map(|bundle| ("inference.generic", bundle)))
     {
         if bundle.is_empty() || bundle.contains(['/', '\\']) || bundle.starts_with('.') {
@@ -234,6 +236,8 @@ pub(super) fn validate(raw: RawConfig, path: &Path) -> Result<Config, ConfigErro
             embedding: raw.inference.embedding,
             chat: raw.inference.chat,
             vad: raw.inference.vad,
+            tts: tts.cloned(),
+            espeak_ng: absolute(&reject, "inference.espeak_ng", &raw.inference.espeak_ng)?,
             generic: raw.inference.generic,
             context_tokens: reject.count(
                 "inference.context_tokens",

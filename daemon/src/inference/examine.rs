@@ -5,6 +5,7 @@
 //! measured is the model's alone. What is shown are medians on a box that does its other work meanwhile.
 
 use std::{
+    cell::Cell,
     collections::BTreeMap,
     error::Error,
     fs,
@@ -25,6 +26,7 @@ use super::{
     probe::{self, EmbeddingProbe, VadProbe},
     providers::{Placement, ProvidersConfig},
     runtime::Runtime,
+    tts::{SpeakRequest, TtsProbe},
     vad::VadState,
 };
 
@@ -58,6 +60,7 @@ pub(super) struct Examination {
     pub(super) placement: Placement,
     pub(super) threads: NonZeroUsize,
     pub(super) context_tokens: usize,
+    pub(super) espeak_ng: PathBuf,
     pub(super) depth: Depth,
 }
 
@@ -174,6 +177,7 @@ pub(super) fn carry_out(
         placement,
         threads,
         context_tokens,
+        espeak_ng,
         depth,
     } = examination;
     on_step("the bundle");
@@ -202,6 +206,8 @@ pub(super) fn carry_out(
         embedding: only(Task::Embedding),
         chat: only(Task::Chat),
         vad: only(Task::Vad),
+        tts: (manifest.task == Task::Tts).then(|| manifest.name.clone()),
+        espeak_ng,
         generic: (manifest.task == Task::Generic)
             .then(|| manifest.name.clone())
             .into_iter()
@@ -288,6 +294,29 @@ async fn measure(bundle: &Bundle, handle: &InferenceHandle) -> Result<Vec<Figure
             let length = graph.chunk_samples as f64 / f64::from(graph.sample_rate_hz) * 1000.0;
             let what = format!("a chunk of {length:.0} ms of sound");
             Ok(vec![times.figure(&what, "ms")])
+        }
+        Graph::Tts(_) => {
+            let probe: TtsProbe = probe::read(bundle)?;
+            let tts = handle.tts().ok_or("the model was not started")?;
+            let seconds = Cell::new(0.0);
+            let times = repeat(async || {
+                let begun = Instant::now();
+                let mut speech = tts.speak(SpeakRequest::new(probe.text.clone()))?;
+                let mut samples = 0.0;
+                while let Some(spoken) = speech.next().await {
+                    let spoken = spoken?;
+                    samples += spoken.samples.len() as f64 / f64::from(spoken.sample_rate_hz);
+                }
+                seconds.set(samples);
+                Ok(millis(begun.elapsed()))
+            })
+            .await?;
+            let length = seconds.get();
+            let factor = Rates(times.0.iter().map(|ms| ms / 1000.0 / length).collect());
+            Ok(vec![
+                times.figure(&format!("{length:.1} s of speech"), "ms"),
+                factor.figure("the same, as a part of its length", "of real time"),
+            ])
         }
         Graph::Tensors(_) => {
             let inputs = GenericProbe::of(bundle)?.inputs;

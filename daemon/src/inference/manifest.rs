@@ -23,6 +23,8 @@ pub enum Task {
     Chat,
     /// Sound to the probability of speech.
     Vad,
+    /// Text to speech.
+    Tts,
     /// Named tensors to named tensors.
     Generic,
 }
@@ -34,6 +36,7 @@ impl Task {
             Self::Embedding => "embedding",
             Self::Chat => "chat",
             Self::Vad => "vad",
+            Self::Tts => "tts",
             Self::Generic => "generic",
         }
     }
@@ -158,6 +161,9 @@ pub enum Graph {
     /// 16 kHz sound to a probability, with a state handed from chunk to chunk.
     #[serde(rename = "silero-v5")]
     Vad(VadGraph),
+    /// Phoneme ids to sound, as Piper exports its voices.
+    #[serde(rename = "piper-vits")]
+    Tts(TtsGraph),
     /// Named tensors in and out, without a meaning of their own.
     #[serde(rename = "tensors")]
     Tensors(TensorsGraph),
@@ -170,6 +176,7 @@ impl Graph {
             Self::Chat(_) | Self::Optimum(_) => Task::Chat,
             Self::Embedding(_) => Task::Embedding,
             Self::Vad(_) => Task::Vad,
+            Self::Tts(_) => Task::Tts,
             Self::Tensors(_) => Task::Generic,
         }
     }
@@ -178,7 +185,7 @@ impl Graph {
     pub fn chat(&self) -> Option<&ChatGraph> {
         match self {
             Self::Chat(graph) | Self::Optimum(graph) => Some(graph),
-            Self::Embedding(_) | Self::Vad(_) | Self::Tensors(_) => None,
+            Self::Embedding(_) | Self::Vad(_) | Self::Tts(_) | Self::Tensors(_) => None,
         }
     }
 
@@ -188,6 +195,7 @@ impl Graph {
             Self::Chat(graph) | Self::Optimum(graph) => &graph.file,
             Self::Embedding(graph) => &graph.file,
             Self::Vad(graph) => &graph.file,
+            Self::Tts(graph) => &graph.file,
             Self::Tensors(graph) => &graph.file,
         }
     }
@@ -198,6 +206,7 @@ impl Graph {
             Self::Chat(graph) | Self::Optimum(graph) => &graph.inputs,
             Self::Embedding(graph) => &graph.inputs,
             Self::Vad(graph) => &graph.inputs,
+            Self::Tts(graph) => &graph.inputs,
             Self::Tensors(graph) => &graph.inputs,
         }
     }
@@ -208,6 +217,7 @@ impl Graph {
             Self::Chat(graph) | Self::Optimum(graph) => &graph.outputs,
             Self::Embedding(graph) => &graph.outputs,
             Self::Vad(graph) => &graph.outputs,
+            Self::Tts(graph) => &graph.outputs,
             Self::Tensors(graph) => &graph.outputs,
         }
     }
@@ -305,6 +315,51 @@ pub struct VadGraph {
     pub inputs: BTreeMap<String, TensorFacts>,
     /// Declared outputs.
     pub outputs: BTreeMap<String, TensorFacts>,
+}
+
+/// Layout `piper-vits`. Inputs `input[B,S] i64` (phoneme ids), `input_lengths[B] i64`, `scales[3] f32` (noise, length, noise of the
+/// lengths) and, for a voice of several speakers, `sid[B] i64`; output `output`, `hop_samples` for each frame, f32 in -1..1.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TtsGraph {
+    /// The graph's file.
+    pub file: String,
+    /// Sample rate in Hz.
+    pub sample_rate_hz: u32,
+    /// Samples per frame: the sound's length is a multiple of it.
+    pub hop_samples: usize,
+    /// Speakers that the voice has.
+    pub speakers: u32,
+    /// The voice of espeak-ng that makes its phonemes, as `espeak-ng --voices` has it.
+    pub espeak_voice: String,
+    /// The phoneme that stands before and behind every other one.
+    pub pad: char,
+    /// The phoneme that begins.
+    pub begin: char,
+    /// The phoneme that ends.
+    pub end: char,
+    /// Number of phoneme ids that the graph has.
+    pub symbols: u32,
+    /// What it was made to be spoken with.
+    pub scales: TtsScales,
+    /// The id of each phoneme: one character of espeak-ng's IPA in NFD, or a mark of punctuation.
+    pub phonemes: BTreeMap<char, u32>,
+    /// Declared inputs.
+    pub inputs: BTreeMap<String, TensorFacts>,
+    /// Declared outputs.
+    pub outputs: BTreeMap<String, TensorFacts>,
+}
+
+/// How a voice is spoken with.
+#[derive(Debug, Clone, Copy, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TtsScales {
+    /// How much the sound varies from one time to the next; 0 is always the same.
+    pub noise: f32,
+    /// How long everything takes; 1 is as recorded.
+    pub length: f32,
+    /// How much the lengths of the phonemes vary; 0 is always the same.
+    pub noise_width: f32,
 }
 
 /// Layout `tensors`: whatever the inputs and outputs say. A free dimension has one extent in all inputs of a request.

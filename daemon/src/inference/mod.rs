@@ -6,7 +6,7 @@
 //!
 //! Read in this order: [`manifest`] and [`bundle`] (what a model is on disk), [`runtime`] (ONNX Runtime), [`providers`] (what it runs on),
 //! [`status`], [`threads`], [`class`] and `jobs` (whose request goes first), `slot` (a model's thread), then the engines [`embedder`], [`chat`],
-//! [`vad`] and [`generic`], [`adapt`] (less is done under strain), and [`upstream`] (conversations that are answered elsewhere). [`probe`] is the proof that a loaded model
+//! [`vad`], [`tts`] and [`generic`], [`adapt`] (less is done under strain), and [`upstream`] (conversations that are answered elsewhere). [`probe`] is the proof that a loaded model
 //! computes the right thing, [`examine`] what a person asks about a bundle.
 
 use std::{
@@ -44,6 +44,7 @@ use self::{
     slot::{Door, Event, Model, Setup, Slot},
     status::{InferenceStatus, LoadStage, ModelState, ModelStatus, StatusBoard},
     threads::Threads,
+    tts::{Tts, TtsHandle},
     vad::{Vad, VadHandle},
 };
 
@@ -71,6 +72,7 @@ mod session;
 mod slot;
 pub mod status;
 pub mod threads;
+pub mod tts;
 pub mod upstream;
 pub mod vad;
 mod vocabulary;
@@ -88,6 +90,10 @@ pub struct InferenceConfig {
     pub chat: String,
     /// Name of the voice activity bundle.
     pub vad: String,
+    /// Name of the bundle that speaks; `None` has no thread.
+    pub tts: Option<String>,
+    /// The program that makes phonemes of text, absolute; see [`config::ESPEAK_NG`](crate::config::ESPEAK_NG).
+    pub espeak_ng: PathBuf,
     /// Names of the bundles that take and give plain tensors; each has a thread of its own.
     pub generic: Vec<String>,
     /// Longest chat context in tokens; a model's own limit holds, too. The key-value cache of the default model takes 46 kB
@@ -170,6 +176,7 @@ pub struct InferenceHandle {
     embedder: EmbedderHandle,
     chat: ChatHandle,
     vad: VadHandle,
+    tts: Option<TtsHandle>,
     generic: Arc<BTreeMap<String, GenericHandle>>,
     board: StatusBoard,
     adaptation: watch::Receiver<Adaptation>,
@@ -187,10 +194,12 @@ impl Inference {
             (Task::Chat, &config.chat),
             (Task::Vad, &config.vad),
         ];
+        let tts = config.tts.iter().map(|name| (Task::Tts, name));
         let generic = config.generic.iter().map(|name| (Task::Generic, name));
         let board = StatusBoard::new(
             models
                 .into_iter()
+                .chain(tts)
                 .chain(generic)
                 .map(|(task, name)| ModelStatus {
                     name: name.as_str().into(),
@@ -233,6 +242,7 @@ impl Inference {
         let embedder = launch.spawn::<Embedder>(&config.embedding);
         let chat = launch.spawn::<Chat>(&config.chat);
         let vad = launch.spawn::<Vad>(&config.vad);
+        let tts = config.tts.as_ref().map(|name| launch.spawn::<Tts>(name));
         let mut generic = BTreeMap::new();
         for name in &config.generic {
             launch.board = board.of(name);
@@ -273,6 +283,7 @@ impl Inference {
             threads.push(thread);
             watched
         });
+        let tts_handle = tts.map(|jobs| TtsHandle::new(Door::new(Task::Tts, &jobs, &board)));
         let owner = Arc::new(Owner {
             queues,
             wakes,
@@ -284,6 +295,7 @@ impl Inference {
             embedder: embedder_handle,
             chat: chat_handle,
             vad: vad_handle,
+            tts: tts_handle,
             generic: Arc::new(generic),
             board,
             adaptation,
@@ -293,6 +305,7 @@ impl Inference {
                 model_dirs: config.model_dirs,
                 threads: prover_threads,
                 context_tokens: config.context_tokens,
+                espeak_ng: config.espeak_ng,
             },
             owner: Arc::downgrade(&owner),
         };
@@ -356,6 +369,11 @@ impl InferenceHandle {
     /// The voice activity model.
     pub fn vad(&self) -> &VadHandle {
         &self.vad
+    }
+
+    /// The voice, if one is configured.
+    pub fn tts(&self) -> Option<&TtsHandle> {
+        self.tts.as_ref()
     }
 
     /// The model of plain tensors of this name, if the configuration names it.
@@ -539,6 +557,7 @@ impl Launch<'_> {
                 interrupts: self.interrupts.clone(),
                 snapshots: self.snapshots.clone(),
                 pulse: Arc::clone(&self.pulse),
+                espeak_ng: self.config.espeak_ng.clone(),
             },
             providers: Arc::clone(self.providers),
             budget: Arc::clone(&self.budget),

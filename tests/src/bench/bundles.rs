@@ -72,6 +72,8 @@ impl Bundles {
             embedding: EMBEDDING.into(),
             chat: "none".into(),
             vad: "none".into(),
+            tts: None,
+            espeak_ng: autoglm_edge::config::ESPEAK_NG.into(),
             generic: Vec::new(),
             context_tokens: 128,
             chat_sessions: NonZeroUsize::new(8).expect("eight is not zero"),

@@ -15,6 +15,7 @@ use zbus::{OwnedFd, Variant};
 pub use self::bluetooth::Pairing;
 pub use self::decode::ThingObject;
 use self::decode::{by_name, object, objects, snake_case, thing};
+pub use self::models::Speaking;
 use super::exit::Exit;
 use super::failure::Failure;
 use crate::control::dbus::client::{

@@ -107,6 +107,10 @@ pub trait Models {
     /// The same, and measures it.
     fn benchmark(&self, model: &str) -> zbus::Result<Dictionary>;
 
+    /// Speaks a text; lines of JSON with the sound between them come on the pipe, the last with `event` `done` or `failed`. Options: `class` (s),
+    /// `deadline-ms` (u), `speaker` (u), `speed` (d).
+    fn speak(&self, text: &str, options: HashMap<&str, Variant<'_>>) -> zbus::Result<OwnedFd>;
+
     /// Runs a model of plain tensors once. Options: `class` (s).
     fn run(
         &self,

@@ -314,7 +314,9 @@ fn session_id(text: &str) -> Result<SessionId, Error> {
 }
 
 /// Refuses an option that is not known, since a mistyped one would silently be without effect.
-fn deadline_option(options: &HashMap<String, OwnedVariant>) -> Result<Option<Duration>, Error> {
+pub(super) fn deadline_option(
+    options: &HashMap<String, OwnedVariant>,
+) -> Result<Option<Duration>, Error> {
     let Some(deadline) = options.get("deadline-ms") else {
         return Ok(None);
     };

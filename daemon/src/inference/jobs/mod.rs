@@ -370,6 +370,11 @@ impl<J> Jobs<J> {
         }
     }
 
+    /// Requests of a class that wait.
+    pub(super) fn queued(&self, class: Class) -> usize {
+        self.queue.queued(class)
+    }
+
     /// Takes out all jobs that wait and for which `is_out` holds.
     pub(super) fn extract(&self, is_out: impl Fn(&J, Instant) -> bool) -> Vec<J> {
         let mut state = self.queue.lock();

@@ -16,7 +16,7 @@ use std::{
         Arc, PoisonError,
         mpsc::{Receiver, SyncSender, sync_channel},
     },
-    time::Instant,
+    time::{Instant, SystemTime},
 };
 
 use tokio::sync::oneshot;
@@ -87,6 +87,13 @@ pub(super) trait Model: Sized {
     fn refuse(job: Self::Job, error: InferenceError) {
         drop((job, error));
     }
+
+    /// What else it needs on this box, as seen from outside: where that changes, a model that could not be used is tried again. By
+    /// default nothing.
+    fn surroundings(setup: &Setup) -> Option<(u64, SystemTime)> {
+        let _ = setup;
+        None
+    }
 }
 
 /// What the configuration says about running models.
@@ -100,6 +107,8 @@ pub(super) struct Setup {
     pub(super) chat_sessions: NonZeroUsize,
     /// Where long runs enter themselves, to be ended when the engine stops.
     pub(super) interrupts: Interrupts,
+    /// The program that makes phonemes.
+    pub(super) espeak_ng: PathBuf,
     /// Where conversations' caches are kept.
     pub(super) snapshots: Option<Arc<Snapshots>>,
     /// Where the chat model notes how long its tokens take.

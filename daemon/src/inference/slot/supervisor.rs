@@ -21,7 +21,7 @@ use std::{
         mpsc::{Receiver, RecvTimeoutError},
     },
     thread::{self, JoinHandle},
-    time::Instant,
+    time::{Instant, SystemTime},
 };
 
 use super::{
@@ -50,6 +50,7 @@ struct Seen {
     threads: NonZeroUsize,
     files: Fingerprint,
     libraries: Fingerprint,
+    surroundings: Option<(u64, SystemTime)>,
     round: u64,
 }
 
@@ -200,6 +201,7 @@ impl<M: Model + 'static> Supervisor<M> {
             threads,
             files: Fingerprint::of(&dir),
             libraries: self.slot.providers.dir_fingerprint(),
+            surroundings: M::surroundings(&self.slot.setup),
             round: self.slot.providers.round(),
         };
         let is_asked = !self.asked.is_empty();

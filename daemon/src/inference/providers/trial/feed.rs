@@ -10,8 +10,9 @@ use super::super::super::{
     embedder,
     error::LoadError,
     generic::GenericProbe,
-    manifest::{ChatGraph, EmbeddingGraph, Graph, VadGraph},
+    manifest::{ChatGraph, EmbeddingGraph, Graph, TtsGraph, VadGraph},
     probe::{self, ChatProbe, EmbeddingProbe, VadProbe},
+    tts::TtsProbe,
 };
 
 /// Chunks of sound that are tried: a quarter of a second, enough for an error in the state to grow.
@@ -32,6 +33,10 @@ pub(super) enum Feed {
     },
     Chat {
         graph: ChatGraph,
+        ids: Vec<i64>,
+    },
+    Tts {
+        graph: TtsGraph,
         ids: Vec<i64>,
     },
     Generic {
@@ -63,6 +68,13 @@ impl Feed {
             return Ok(Self::Vad {
                 graph: graph.clone(),
                 chunks,
+            });
+        }
+        if let Graph::Tts(graph) = graph {
+            let probe: TtsProbe = probe::read(bundle)?;
+            return Ok(Self::Tts {
+                graph: graph.clone(),
+                ids: probe.ids,
             });
         }
         if let Graph::Tensors(_) = graph {
@@ -128,8 +140,27 @@ impl Feed {
                 )
             }
             Self::Chat { graph, ids } if index < 2 => Some(chat_step(graph, ids, index, before)),
+            Self::Tts { graph, ids } if index == 0 => {
+                // Without noise, so that both say the same.
+                let scales = vec![0.0, graph.scales.length, 0.0];
+                let mut inputs = Arrays::from([
+                    ("input".into(), Array::i64([1, ids.len()], ids.clone())),
+                    (
+                        "input_lengths".into(),
+                        Array::i64([1], vec![ids.len() as i64]),
+                    ),
+                    ("scales".into(), Array::f32([3], scales)),
+                ]);
+                if graph.speakers > 1 {
+                    inputs.insert("sid".into(), Array::i64([1], vec![0]));
+                }
+                Some(inputs)
+            }
             Self::Generic { inputs } if index == 0 => Some(inputs.clone()),
-            Self::Embedding { .. } | Self::Chat { .. } | Self::Generic { .. } => None,
+            Self::Embedding { .. }
+            | Self::Chat { .. }
+            | Self::Tts { .. }
+            | Self::Generic { .. } => None,
         }
     }
 }

@@ -1,0 +1,3 @@
+//! Sound in files and streams. No models, no devices.
+
+pub mod write;
