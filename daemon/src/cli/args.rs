@@ -88,7 +88,7 @@ impl From<Color> for anstream::ColorChoice {
 /// The commands.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Show how everything stands: store, models, links, things, fleet
+    /// Show how everything stands: store, strain and why, models, links, things, fleet
     Status,
 
     /// List the things, or show one: its values, properties, actions and events
