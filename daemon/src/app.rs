@@ -89,6 +89,7 @@ pub async fn run(config: Config, own_uid: u32, stop: CancellationToken) -> anyho
         embedding: config.inference.embedding.clone(),
         chat: config.inference.chat.clone(),
         vad: config.inference.vad.clone(),
+        stt: config.inference.stt.clone(),
         generic: config.inference.generic.clone(),
         context_tokens: config.inference.context_tokens,
         chat_sessions: config.inference.chat_sessions,

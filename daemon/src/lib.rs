@@ -6,6 +6,7 @@
 //! (that is `autoglm-drivers`).
 
 pub mod app;
+pub mod audio;
 pub mod bluetooth;
 pub mod cli;
 pub mod config;

@@ -238,7 +238,7 @@ impl EdgeBox {
         crate::process::state(&self.path(&format!("{kind}.json")))
     }
 
-    /// Writes the configuration: two links, the fleet, the models of the cache; `more` is appended.
+    /// Writes the configuration: two links, the fleet, the models of the cache but the one for speech, which few tests need; `more` is appended.
     ///
     /// # Errors
     /// When it cannot be written.
@@ -259,6 +259,7 @@ max_ms = 500
 [inference]
 runtime = {runtime:?}
 model_dirs = [{models:?}]
+stt = ""
 [fleet]
 broker = "mqtt://127.0.0.1:{port}"
 [[device]]

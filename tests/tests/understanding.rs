@@ -41,6 +41,7 @@ async fn model() -> (Inference, Embeddings) {
         embedding: EMBEDDING.into(),
         chat: "none".into(),
         vad: "none".into(),
+        stt: None,
         context_tokens: 128,
         chat_sessions: NonZeroUsize::new(8).expect("eight is not zero"),
         threads: NonZeroUsize::MIN,

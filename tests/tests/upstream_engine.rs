@@ -51,6 +51,7 @@ impl Site {
             embedding: CHAT.to_owned(),
             chat: CHAT.to_owned(),
             vad: CHAT.to_owned(),
+            stt: None,
             context_tokens: 512,
             chat_sessions: NonZeroUsize::MIN,
             threads: NonZeroUsize::MIN,

@@ -125,6 +125,8 @@ pub struct InferenceSettings {
     pub chat: String,
     /// Bundle that notices speech.
     pub vad: String,
+    /// Bundle that writes down what is said; `None` for none.
+    pub stt: Option<String>,
     /// Bundles that take and give plain tensors.
     pub generic: Vec<String>,
     /// Longest conversation that the model sees, in tokens.

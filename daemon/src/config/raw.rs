@@ -140,6 +140,8 @@ pub struct RawInference {
     pub chat: String,
     /// Bundle that notices speech.
     pub vad: String,
+    /// Bundle that writes down what is said; empty for none, which saves some 150 MB of memory.
+    pub stt: String,
     /// Bundles that take and give plain tensors. Default: none.
     pub generic: Vec<String>,
     /// Longest conversation that the model sees, in tokens. Default 2048: up to 95 MB of key-value cache for each conversation with
@@ -183,6 +185,7 @@ impl Default for RawInference {
             embedding: "all-minilm-l6-v2-int8".to_owned(),
             chat: "smollm2-135m-instruct-int4".to_owned(),
             vad: "silero-vad".to_owned(),
+            stt: "whisper-tiny-en-int8".to_owned(),
             generic: Vec::new(),
             context_tokens: 2048,
             chat_sessions: 8,

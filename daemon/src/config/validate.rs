@@ -190,9 +190,11 @@ pub(super) fn validate(raw: RawConfig, path: &Path) -> Result<Config, ConfigErro
         ("inference.chat", &raw.inference.chat),
         ("inference.vad", &raw.inference.vad),
     ];
+    let stt = Some(raw.inference.stt.clone()).filter(|name| !name.is_empty());
     let generic = raw.inference.generic.iter();
     for (key, bundle) in named
         .into_iter()
+        .chain(stt.iter().map(|bundle| ("inference.stt", bundle)))
         .chain(generic.map(|bundle| ("inference.generic", bundle)))
     {
         if bundle.is_empty() || bundle.contains(['/', '\\']) || bundle.starts_with('.') {
@@ -237,6 +239,7 @@ pub(super) fn validate(raw: RawConfig, path: &Path) -> Result<Config, ConfigErro
             embedding: raw.inference.embedding,
             chat: raw.inference.chat,
             vad: raw.inference.vad,
+            stt,
             generic: raw.inference.generic,
             context_tokens: reject.count(
                 "inference.context_tokens",

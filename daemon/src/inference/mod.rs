@@ -6,7 +6,7 @@
 //!
 //! Read in this order: [`manifest`] and [`bundle`] (what a model is on disk), [`runtime`] (ONNX Runtime), [`providers`] (what it runs on),
 //! [`status`], [`class`] and `jobs` (whose request goes first), `slot` (a model's thread), then the engines [`embedder`], [`chat`],
-//! [`vad`] and [`generic`], and [`upstream`] (conversations that are answered elsewhere). [`probe`] is the proof that a loaded model
+//! [`vad`], [`stt`] and [`generic`], and [`upstream`] (conversations that are answered elsewhere). [`probe`] is the proof that a loaded model
 //! computes the right thing, [`examine`] what a person asks about a bundle.
 
 use std::{
@@ -39,9 +39,11 @@ use self::{
     providers::{Choice, Providers, ProvidersConfig},
     slot::{Door, Event, Model, Setup, Slot},
     status::{InferenceStatus, LoadStage, ModelState, ModelStatus, StatusBoard},
+    stt::{Stt, SttHandle},
     vad::{Vad, VadHandle},
 };
 
+mod admission;
 pub mod arrays;
 pub mod budget;
 pub mod bundle;
@@ -64,6 +66,7 @@ pub mod search;
 mod session;
 mod slot;
 pub mod status;
+pub mod stt;
 pub mod upstream;
 pub mod vad;
 mod vocabulary;
@@ -81,6 +84,8 @@ pub struct InferenceConfig {
     pub chat: String,
     /// Name of the voice activity bundle.
     pub vad: String,
+    /// Name of the speech-to-text bundle; `None` has no thread.
+    pub stt: Option<String>,
     /// Names of the bundles that take and give plain tensors; each has a thread of its own.
     pub generic: Vec<String>,
     /// Longest chat context in tokens; a model's own limit holds, too. The key-value cache of the default model takes 46 kB
@@ -154,6 +159,7 @@ pub struct InferenceHandle {
     embedder: EmbedderHandle,
     chat: ChatHandle,
     vad: VadHandle,
+    stt: Option<SttHandle>,
     generic: Arc<BTreeMap<String, GenericHandle>>,
     board: StatusBoard,
     prover: Prover,
@@ -170,10 +176,12 @@ impl Inference {
             (Task::Chat, &config.chat),
             (Task::Vad, &config.vad),
         ];
+        let stt = config.stt.iter().map(|name| (Task::Stt, name));
         let generic = config.generic.iter().map(|name| (Task::Generic, name));
         let board = StatusBoard::new(
             models
                 .into_iter()
+                .chain(stt)
                 .chain(generic)
                 .map(|(task, name)| ModelStatus {
                     name: name.as_str().into(),
@@ -200,6 +208,7 @@ impl Inference {
         let embedder = launch.spawn::<Embedder>(&config.embedding);
         let chat = launch.spawn::<Chat>(&config.chat);
         let vad = launch.spawn::<Vad>(&config.vad);
+        let stt = config.stt.as_ref().map(|name| launch.spawn::<Stt>(name));
         let mut generic = BTreeMap::new();
         for name in &config.generic {
             launch.board = board.of(name);
@@ -217,6 +226,7 @@ impl Inference {
         let chat_handle =
             ChatHandle::new(Door::new(Task::Chat, &chat, &board), config.chat_sessions);
         let vad_handle = VadHandle::new(Door::new(Task::Vad, &vad, &board));
+        let stt_handle = stt.map(|jobs| SttHandle::new(Door::new(Task::Stt, &jobs, &board)));
         let owner = Arc::new(Owner {
             queues,
             wakes,
@@ -227,6 +237,7 @@ impl Inference {
             embedder: embedder_handle,
             chat: chat_handle,
             vad: vad_handle,
+            stt: stt_handle,
             generic: Arc::new(generic),
             board,
             prover: Prover {
@@ -298,6 +309,11 @@ impl InferenceHandle {
     /// The voice activity model.
     pub fn vad(&self) -> &VadHandle {
         &self.vad
+    }
+
+    /// The speech-to-text model, if the configuration names one.
+    pub fn stt(&self) -> Option<&SttHandle> {
+        self.stt.as_ref()
     }
 
     /// The model of plain tensors of this name, if the configuration names it.

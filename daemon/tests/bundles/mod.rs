@@ -22,6 +22,7 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
 pub(crate) const EMBEDDING: &str = "all-minilm-l6-v2-int8";
 pub(crate) const CHAT: &str = "smollm2-135m-instruct-int4";
 pub(crate) const VAD: &str = "silero-vad";
+pub(crate) const STT: &str = "whisper-tiny-en-int8";
 
 /// `AUTOGLM_EDGE_CACHE`, or the user's cache directory.
 pub(crate) fn cache() -> PathBuf {
@@ -76,6 +77,7 @@ pub(crate) fn config() -> InferenceConfig {
         embedding: EMBEDDING.into(),
         chat: CHAT.into(),
         vad: VAD.into(),
+        stt: None,
         generic: Vec::new(),
         context_tokens: 1024,
         chat_sessions: NonZeroUsize::new(CHAT_SESSIONS).expect("it is not zero"),

@@ -211,7 +211,7 @@ impl Model {
         self.name.to_string()
     }
 
-    /// `embedding`, `chat` or `vad`.
+    /// `embedding`, `chat`, `vad`, `stt` or `generic`.
     #[zbus(property(emits_changed_signal = "const"))]
     fn task(&self) -> String {
         self.look(|model| model.task.to_string())

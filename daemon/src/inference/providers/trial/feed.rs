@@ -11,7 +11,7 @@ use super::super::super::{
     error::LoadError,
     generic::GenericProbe,
     manifest::{ChatGraph, EmbeddingGraph, Graph, VadGraph},
-    probe::{self, ChatProbe, EmbeddingProbe, VadProbe},
+    probe::{self, ChatProbe, EmbeddingProbe, SttProbe, VadProbe},
 };
 
 /// Chunks of sound that are tried: a quarter of a second, enough for an error in the state to grow.
@@ -33,6 +33,10 @@ pub(super) enum Feed {
     Chat {
         graph: ChatGraph,
         ids: Vec<i64>,
+    },
+    /// The first graph of the two: the other one runs on the CPU always.
+    Whisper {
+        pcm: Vec<f32>,
     },
     Generic {
         inputs: Arrays,
@@ -64,6 +68,12 @@ impl Feed {
                 graph: graph.clone(),
                 chunks,
             });
+        }
+        if let Graph::Whisper(graph) = graph {
+            let probe: SttProbe = probe::read(bundle)?;
+            let mut pcm = probe.samples();
+            pcm.resize(graph.window_samples, 0.0);
+            return Ok(Self::Whisper { pcm });
         }
         if let Graph::Tensors(_) = graph {
             let inputs = GenericProbe::of(bundle)?.inputs;
@@ -128,8 +138,15 @@ impl Feed {
                 )
             }
             Self::Chat { graph, ids } if index < 2 => Some(chat_step(graph, ids, index, before)),
+            Self::Whisper { pcm } if index == 0 => {
+                let pcm = Array::f32([1, pcm.len()], pcm.clone());
+                Some(Arrays::from([("pcm".into(), pcm)]))
+            }
             Self::Generic { inputs } if index == 0 => Some(inputs.clone()),
-            Self::Embedding { .. } | Self::Chat { .. } | Self::Generic { .. } => None,
+            Self::Embedding { .. }
+            | Self::Chat { .. }
+            | Self::Whisper { .. }
+            | Self::Generic { .. } => None,
         }
     }
 }
