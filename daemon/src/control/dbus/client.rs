@@ -54,6 +54,14 @@ pub trait Manager {
         options: HashMap<&str, Variant<'_>>,
     ) -> zbus::Result<OwnedFd>;
 
+    /// Writes down what is said in a sound; segments come on the pipe, one JSON object a line, the last with `event` `done` or `failed`. Options: `format`
+    /// (s), `language` (s), `class` (s), `deadline-ms` (u).
+    fn transcribe(
+        &self,
+        sound: OwnedFd,
+        options: HashMap<&str, Variant<'_>>,
+    ) -> zbus::Result<OwnedFd>;
+
     /// How everything stands.
     fn status(&self) -> zbus::Result<Dictionary>;
 

@@ -12,7 +12,9 @@ use zbus::{Connection, OwnedVariant, Variant, interface};
 
 use super::access::{Access, Verb};
 use super::error::Error;
+use super::transcribe::{Order, Transcriber};
 use super::value;
+use crate::audio::read::Format;
 use crate::control::json as form;
 use crate::inference::InferenceHandle;
 use crate::inference::class::Class;
@@ -41,8 +43,10 @@ pub struct Manager {
     pub sessions: Sessions,
     /// Tells how things stand.
     pub status: StatusSource,
-    /// Tries providers.
+    /// Tries providers, and writes down what is said.
     pub inference: InferenceHandle,
+    /// Where sound is listened to.
+    pub transcriber: Transcriber,
 }
 
 type Dictionary = HashMap<String, OwnedVariant>;
@@ -160,6 +164,35 @@ impl Manager {
         // A pipe blocks its writer: a thread of its own, not the runtime's.
         tokio::task::spawn_blocking(move || stream(events, writer));
         Ok(zbus::OwnedFd::from(OwnedFd::from(reader)))
+    }
+
+    /// Writes down what is said in a sound: a file, a pipe or a socket that is read to its end, up to ten minutes of it. Returns the reading end of a
+    /// pipe, on which segments come as they are understood: one JSON object a line, the last with `event` `done` or `failed`. Closing the pipe ends it.
+    ///
+    /// Options: `format` (s: `wav`, any of 8 to 192 kHz, which is meant when it is left out; or `s16le`, bare samples of 16 kHz, mono), `language` (s, `en`),
+    /// `class` and `deadline-ms` as for `Say`.
+    async fn transcribe(
+        &self,
+        #[zbus(header)] header: Header<'_>,
+        #[zbus(connection)] connection: &Connection,
+        sound: zbus::OwnedFd,
+        options: HashMap<String, OwnedVariant>,
+    ) -> Result<zbus::OwnedFd, Error> {
+        known_options(&options, &["format", "language", "class", "deadline-ms"])?;
+        let principal = self
+            .access
+            .authorise(connection, &header, Verb::Converse)
+            .await?;
+        let order = Order {
+            format: format_option(&options)?,
+            language: text_option(&options, "language")?,
+            class: class_option(&options, &principal)?,
+            end_within: deadline_option(&options)?,
+        };
+        let answer = self
+            .transcriber
+            .begin(&self.inference, OwnedFd::from(sound), order)?;
+        Ok(zbus::OwnedFd::from(answer))
     }
 
     /// How everything stands, in one call: box, store, runtime, models, links, things, fleet.
@@ -390,6 +423,28 @@ fn deadline_option(options: &HashMap<String, OwnedVariant>) -> Result<Option<Dur
     Ok(Some(
         Duration::from_millis(u64::from(millis)).min(DEADLINE_MAX),
     ))
+}
+
+fn text_option(
+    options: &HashMap<String, OwnedVariant>,
+    name: &str,
+) -> Result<Option<String>, Error> {
+    let text = options.get(name).cloned().map(String::try_from);
+    text.transpose()
+        .map_err(|_| Error::InvalidArgument(format!("option {name} must be a string")))
+}
+
+fn format_option(options: &HashMap<String, OwnedVariant>) -> Result<Format, Error> {
+    let Some(name) = text_option(options, "format")? else {
+        return Ok(Format::default());
+    };
+    let all = Format::ALL.into_iter();
+    all.clone()
+        .find(|format| format.name() == name)
+        .ok_or_else(|| {
+            let names: Vec<&str> = all.map(Format::name).collect();
+            Error::InvalidArgument(format!("option format must be one of {}", names.join(", ")))
+        })
 }
 
 fn class_option(

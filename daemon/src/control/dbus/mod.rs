@@ -18,4 +18,5 @@ pub mod manager;
 pub mod names;
 pub mod objects;
 pub mod service;
+mod transcribe;
 pub mod value;

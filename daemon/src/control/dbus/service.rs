@@ -15,6 +15,7 @@ use super::bluetooth::BluetoothObject;
 use super::manager::Manager;
 use super::names::{ROOT, SERVICE};
 use super::objects::Tree;
+use super::transcribe::Transcriber;
 use crate::bluetooth::Bluetooth;
 use crate::config::Bus;
 use crate::inference::InferenceHandle;
@@ -129,6 +130,7 @@ impl Door {
             sessions: self.sessions.clone(),
             status: self.status.clone(),
             inference: self.inference.clone(),
+            transcriber: Transcriber::default(),
         };
         let builder = match self.bus {
             Bus::Session => connection::Builder::session(),
