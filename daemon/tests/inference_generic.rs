@@ -7,6 +7,7 @@ use std::{fs, path::Path};
 use autoglm_edge::inference::{
     Inference, InferenceConfig, InferenceHandle,
     arrays::{Array, Arrays, Values},
+    class::Class,
     error::{InferenceError, LoadError},
     status::ModelState,
 };
@@ -114,7 +115,10 @@ async fn a_graph_is_run_by_its_manifest_and_requests_that_wait_together_get_thei
     let (_inference, handle) = rows().await;
     let rows = handle.generic(ROWS).unwrap();
     let single = inputs(2, 5, 0.25);
-    assert_eq!(rows.run(single.clone()).await.unwrap(), expected(&single));
+    assert_eq!(
+        rows.run(single.clone(), Class::default()).await.unwrap(),
+        expected(&single)
+    );
     assert!(handle.generic("others").is_none());
 
     // More than fit into one batch, of two lengths, and some that are wrong among them.
@@ -126,7 +130,7 @@ async fn a_graph_is_run_by_its_manifest_and_requests_that_wait_together_get_thei
             if number % 7 == 6 {
                 let mut wrong = inputs.clone();
                 wrong.remove("mask");
-                let error = rows.run(wrong).await.unwrap_err();
+                let error = rows.run(wrong, Class::default()).await.unwrap_err();
                 assert!(
                     matches!(&error, InferenceError::Tensor { name, .. } if name == "mask"),
                     "{error}"
@@ -134,7 +138,7 @@ async fn a_graph_is_run_by_its_manifest_and_requests_that_wait_together_get_thei
                 return;
             }
             assert_eq!(
-                rows.run(inputs.clone()).await.unwrap(),
+                rows.run(inputs.clone(), Class::default()).await.unwrap(),
                 expected(&inputs),
                 "{number}"
             );
@@ -154,7 +158,11 @@ async fn a_wrong_request_is_told_the_tensor_and_the_limit_and_the_model_goes_on(
         (inputs(1, 65, 0.0), "t = 65, expected t from 2 to 64"),
         (Arrays::new(), "\"mask\" is absent"),
     ] {
-        let error = rows.run(wrong).await.unwrap_err().to_string();
+        let error = rows
+            .run(wrong, Class::default())
+            .await
+            .unwrap_err()
+            .to_string();
         assert!(error.contains(part), "{part}: {error}");
     }
     let huge = Array {
@@ -162,7 +170,7 @@ async fn a_wrong_request_is_told_the_tensor_and_the_limit_and_the_model_goes_on(
         values: Values::F32(vec![0.0; 3 << 24]),
     };
     let error = rows
-        .run(Arrays::from([("x".into(), huge)]))
+        .run(Arrays::from([("x".into(), huge)]), Class::default())
         .await
         .unwrap_err();
     assert!(
@@ -170,7 +178,10 @@ async fn a_wrong_request_is_told_the_tensor_and_the_limit_and_the_model_goes_on(
         "{error}"
     );
     let good = inputs(1, 4, 1.0);
-    assert_eq!(rows.run(good.clone()).await.unwrap(), expected(&good));
+    assert_eq!(
+        rows.run(good.clone(), Class::default()).await.unwrap(),
+        expected(&good)
+    );
 }
 
 #[tokio::test]
@@ -190,7 +201,7 @@ async fn a_graph_whose_rows_touch_each_other_is_not_run_as_a_batch() {
     let refused = handle
         .generic("rows-that-touch")
         .unwrap()
-        .run(inputs(1, 4, 0.0))
+        .run(inputs(1, 4, 0.0), Class::default())
         .await;
     assert!(
         matches!(refused, Err(InferenceError::NotReady { .. })),
@@ -317,7 +328,7 @@ async fn a_real_graph_gives_the_same_numbers_as_under_its_own_task() {
             ("input".into(), array(&[1, input.len()], input)),
             ("state".into(), state),
         ]);
-        let mut outputs = model.run(inputs).await.unwrap();
+        let mut outputs = model.run(inputs, Class::default()).await.unwrap();
         let Values::F32(output) = &outputs["output"].values else {
             panic!()
         };

@@ -32,6 +32,7 @@ async fn the_interfaces_are_those_that_are_shipped() {
     let model = "all-minilm-l6-v2-int8";
     for (object, name) in [
         (ROOT.to_owned(), "Manager"),
+        (ROOT.to_owned(), "Models"),
         (ROOT.to_owned(), "Bluetooth"),
         (path("things", LAMP).to_string(), "Thing"),
         (path("links", "lamp-serial").to_string(), "Link"),

@@ -345,6 +345,17 @@ pub enum ModelsCommand {
         /// The bundle's name
         model: String,
     },
+    /// Run a model of plain tensors (`inference.generic`) once
+    ///
+    /// The request and the answer are JSON as the Open Inference Protocol (KServe v2) has it:
+    /// {"inputs": [{"name": "x", "shape": [1, 2], "datatype": "FP32", "data": [0.5, 1]}]}
+    Run {
+        /// The bundle's name
+        model: String,
+        /// The file with the request; `-` is standard input
+        #[arg(default_value = "-", value_hint = clap::ValueHint::FilePath)]
+        file: PathBuf,
+    },
     /// Delete a bundle
     Remove(RemoveArgs),
     /// Load a model anew from what is on disk now; answers under way are not disturbed

@@ -30,6 +30,7 @@ pub mod sessions;
 pub mod state;
 pub mod table;
 pub mod target;
+pub mod tensors;
 pub mod text;
 pub mod things;
 pub mod transcribe;

@@ -6,12 +6,12 @@ use serde_json::{Map, Value as Json, json};
 
 use super::args::ModelsCommand;
 use super::bus::Daemon;
-use super::examine;
 use super::exit::Exit;
 use super::failure::Failure;
 use super::output::{Form, Output};
 use super::table::Table;
 use super::text::plain;
+use super::{examine, tensors};
 
 /// How long a proof is waited for unless told otherwise: the daemon gives each provider five minutes.
 pub(super) const PATIENCE: Duration = Duration::from_secs(1800);
@@ -69,6 +69,9 @@ pub async fn run(
         }
         ModelsCommand::Benchmark { model } => {
             return examine::benchmark(daemon, &model, output).await;
+        }
+        ModelsCommand::Run { model, file } => {
+            return tensors::run(daemon, &model, &file, output).await;
         }
         ModelsCommand::Add(_) | ModelsCommand::Remove(_) => {
             return Err(Failure::new(

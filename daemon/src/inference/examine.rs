@@ -19,6 +19,7 @@ use super::{
     Inference, InferenceConfig, InferenceHandle,
     bundle::Bundle,
     chat::{ChatEvent, ChatMessage, ChatRequest, Role, Usage},
+    class::Class,
     generic::GenericProbe,
     manifest::{Graph, Task},
     probe::{self, EmbeddingProbe, SttProbe, VadProbe},
@@ -316,7 +317,7 @@ async fn measure(bundle: &Bundle, handle: &InferenceHandle) -> Result<Vec<Figure
             let generic = generic.ok_or("the model was not started")?;
             let times = repeat(async || {
                 let begun = Instant::now();
-                generic.run(inputs.clone()).await?;
+                generic.run(inputs.clone(), Class::default()).await?;
                 Ok(millis(begun.elapsed()))
             })
             .await?;

@@ -328,7 +328,7 @@ impl GattClient {
     /// Reads a characteristic's value. Dropping the future does not stop the radio.
     ///
     /// # Errors
-    /// It is not there, the device refused, or did not answer within 10 s.
+    /// It is not there, the device refused, left, or did not answer within 10 s.
     pub async fn read(&self, service: Uuid, characteristic: Uuid) -> Result<Vec<u8>, BleError> {
         let found = self.find(service, characteristic)?;
         let read = self.tap.peripheral.read(&found);
@@ -394,10 +394,11 @@ impl GattClient {
         work: impl Future<Output = btleplug::Result<T>>,
     ) -> Result<T, BleError> {
         tokio::select! {
-            result = limited(self.device(), step, OPERATION, work) => {
-                result.map_err(|failed| failed.error)
-            }
-            _ = self.lease.lost() => Err(BleError::NotConnected { device: self.device() }),
+            result = limited(self.device(), step, OPERATION, work) => result.map_err(|failed| match failed.fault {
+                Fault::NotConnected => BleError::LostMeanwhile { device: self.device(), step },
+                _ => failed.error,
+            }),
+            _ = self.lease.lost() => Err(BleError::LostMeanwhile { device: self.device(), step }),
         }
     }
 }

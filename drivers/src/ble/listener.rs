@@ -3,11 +3,11 @@
 //!
 //! btleplug's stream begins with a replay of BlueZ's cache and never ends, even when the adapter is gone; dropping it panics in a
 //! task of bluez-async. So it is read for the life of the process, and a device of the replay counts as heard only if BlueZ has
-//! a signal strength for it, which it drops with the scan that heard it.
+//! a signal strength for it, which it drops with the scan that heard it. A name may come after the device ([`nameless`](super::nameless)).
 
 use std::collections::{BTreeMap, HashMap};
 use std::mem::ManuallyDrop;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use btleplug::api::{Central as _, CentralEvent, Peripheral as _, PeripheralProperties};
 use btleplug::platform::{Adapter, PeripheralId};
@@ -17,6 +17,7 @@ use uuid::Uuid;
 
 use super::address::DeviceAddress;
 use super::bluez::device_of;
+use super::nameless::{Nameless, PAUSE};
 use super::types::Advertisement;
 
 /// The most that asking BlueZ for a device's properties may take.
@@ -43,10 +44,12 @@ pub(super) enum Heard {
     },
 }
 
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 struct Known {
     name: Option<String>,
     services: Vec<Uuid>,
+    /// When BlueZ was asked.
+    asked: Instant,
 }
 
 /// Reads one stream.
@@ -57,6 +60,7 @@ pub(super) struct Listener {
     pub(super) heard: mpsc::Sender<Heard>,
     pub(super) advertisements: broadcast::Sender<Advertisement>,
     known: HashMap<DeviceAddress, Known>,
+    nameless: Nameless<PeripheralId>,
 }
 
 impl Listener {
@@ -72,6 +76,7 @@ impl Listener {
             heard,
             advertisements,
             known: HashMap::new(),
+            nameless: Nameless::default(),
         }
     }
 
@@ -79,8 +84,21 @@ impl Listener {
     pub(super) async fn start(mut self) -> btleplug::Result<()> {
         let mut stream = ManuallyDrop::new(self.adapter.events().await?);
         tokio::spawn(async move {
-            while let Some(event) = stream.next().await {
-                self.on_event(event).await;
+            loop {
+                let again = self.nameless.next();
+                let wait = async {
+                    match again {
+                        Some(at) => tokio::time::sleep_until(at.into()).await,
+                        None => std::future::pending().await,
+                    }
+                };
+                tokio::select! {
+                    event = stream.next() => match event {
+                        Some(event) => self.on_event(event).await,
+                        None => break,
+                    },
+                    () = wait => self.ask_again().await,
+                }
             }
             tracing::debug!(adapter = %self.adapter_name, "event stream ended");
         });
@@ -111,10 +129,13 @@ impl Listener {
     async fn on_event(&mut self, event: CentralEvent) {
         match event {
             CentralEvent::DeviceDiscovered(id) | CentralEvent::ServicesAdvertisement { id, .. } => {
-                if let Some((device, properties)) = self.learn(&id).await
-                    && properties.rssi.is_some()
-                {
-                    self.tell(self.advertisement(device, &properties));
+                if let Some((device, properties)) = self.learn(&id).await {
+                    if properties.advertisement_name.is_none() {
+                        self.nameless.on_heard(Instant::now(), id);
+                    }
+                    if properties.rssi.is_some() {
+                        self.tell(self.advertisement(device, &properties));
+                    }
                 }
             }
             CentralEvent::RssiUpdate { id, rssi } => {
@@ -145,6 +166,21 @@ impl Listener {
         }
     }
 
+    /// Those whose name was not known yet.
+    async fn ask_again(&mut self) {
+        while let Some((id, asked)) = self.nameless.due(Instant::now()) {
+            // `None`: BlueZ does not know it any more.
+            let Some((device, properties)) = self.learn(&id).await else {
+                continue;
+            };
+            if properties.advertisement_name.is_none() {
+                self.nameless.on_still_nameless(Instant::now(), id, asked);
+            } else if properties.rssi.is_some() {
+                self.tell(self.advertisement(device, &properties));
+            }
+        }
+    }
+
     /// The event may be old by now: a device that is connected again is not gone.
     async fn on_disconnected(&mut self, id: &PeripheralId) {
         let Some(device) = device_of(&id.to_string()) else {
@@ -164,7 +200,11 @@ impl Listener {
         let Some(device) = device_of(&id.to_string()) else {
             return;
         };
-        if !self.known.contains_key(&device) {
+        let is_known = self
+            .known
+            .get(&device)
+            .is_some_and(|known| known.name.is_some() || known.asked.elapsed() < PAUSE);
+        if !is_known {
             self.learn(id).await;
         }
         let mut part = self.advertisement(device, &PeripheralProperties::default());
@@ -183,6 +223,7 @@ impl Listener {
         let known = Known {
             name: properties.advertisement_name.clone(),
             services: properties.services.clone(),
+            asked: Instant::now(),
         };
         self.known.insert(device, known);
         Some((device, properties))
@@ -205,11 +246,13 @@ impl Listener {
     }
 
     fn tell_task(&self, device: DeviceAddress) {
-        let known = self.known.get(&device).cloned().unwrap_or_default();
+        let known = self.known.get(&device);
         let heard = Heard::Advertisement {
             device,
-            name: known.name,
-            services: known.services,
+            name: known.and_then(|known| known.name.clone()),
+            services: known
+                .map(|known| known.services.clone())
+                .unwrap_or_default(),
         };
         // Full: it advertises again.
         let _ = self.heard.try_send(heard);

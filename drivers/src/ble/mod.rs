@@ -24,6 +24,7 @@ mod fault;
 pub mod gatt;
 mod listener;
 mod machine;
+mod nameless;
 mod pairing;
 mod radio;
 mod session;

@@ -240,6 +240,17 @@ pub enum BleError {
         /// The device.
         device: DeviceAddress,
     },
+    /// It went away in the middle of an operation. BlueZ tries to pair by itself with a device that refuses something without, and some
+    /// devices end the connection then: nothing tells that from a device that left.
+    #[error(
+        "{device} ended the connection at {step} (if it does so each time, it wants to be paired first: `autoglmctl bluetooth pair {device}`)"
+    )]
+    LostMeanwhile {
+        /// The device.
+        device: DeviceAddress,
+        /// What was under way.
+        step: Step,
+    },
     /// The daemon stops.
     #[error("Bluetooth was shut down")]
     Stopped,

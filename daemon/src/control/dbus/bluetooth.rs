@@ -299,9 +299,9 @@ impl From<BleError> for Error {
             | BleError::NotOpened { .. }
             | BleError::ScanFailed { .. }
             | BleError::Stopped => Self::BluetoothUnavailable(message),
-            BleError::NotHeard { .. } | BleError::NotConnected { .. } => {
-                Self::NotConnected(message)
-            }
+            BleError::NotHeard { .. }
+            | BleError::NotConnected { .. }
+            | BleError::LostMeanwhile { .. } => Self::NotConnected(message),
             BleError::TimedOut { .. } => Self::NoAnswer(message),
             BleError::Busy { .. } | BleError::QueueFull { .. } => Self::Busy(message),
             BleError::ServiceMissing { .. }

@@ -3,7 +3,7 @@
 //! Nothing here decides anything: these are the interfaces of [`super::manager`] and of the objects beside it, as proxies.
 //! Values come as D-Bus variants; [`super::value`] turns them into JSON.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use zbus::{OwnedFd, OwnedVariant, Variant};
 
@@ -12,6 +12,8 @@ pub const ERROR_PREFIX: &str = "org.openautoglm.Edge1.Error.";
 
 /// A dictionary that a method returns, or an object's properties.
 pub type Dictionary = HashMap<String, OwnedVariant>;
+/// Element type, extents and content of a tensor: its elements in row-major order, little-endian.
+pub type Tensor = (String, Vec<u64>, Vec<u8>);
 
 /// `org.openautoglm.Edge1.Manager`: commands, conversations and the state of the box.
 #[zbus::proxy(
@@ -65,21 +67,6 @@ pub trait Manager {
     /// How everything stands.
     fn status(&self) -> zbus::Result<Dictionary>;
 
-    /// Tries again all providers that the configuration wants for a model; takes as long as that.
-    fn probe_model(&self, model: &str) -> zbus::Result<Dictionary>;
-
-    /// All bundles in the configured directories.
-    fn list_bundles(&self) -> zbus::Result<Vec<Dictionary>>;
-
-    /// Compares a bundle's digests, loads it and runs its probe, in a process of its own.
-    fn verify_model(&self, model: &str) -> zbus::Result<Dictionary>;
-
-    /// The same, and measures it.
-    fn benchmark_model(&self, model: &str) -> zbus::Result<Dictionary>;
-
-    /// Loads a model anew, or all with an empty name; takes as long as that.
-    fn reload_models(&self, model: &str) -> zbus::Result<Vec<String>>;
-
     /// All conversations, the one that was active last first.
     fn list_sessions(&self) -> zbus::Result<Vec<Dictionary>>;
 
@@ -96,6 +83,37 @@ pub trait Manager {
     /// The box's name.
     #[zbus(property(emits_changed_signal = "const"))]
     fn box_id(&self) -> zbus::Result<String>;
+}
+
+/// `org.openautoglm.Edge1.Models`: bundles and models.
+#[zbus::proxy(
+    interface = "org.openautoglm.Edge1.Models",
+    default_service = "org.openautoglm.Edge1",
+    default_path = "/org/openautoglm/Edge1"
+)]
+pub trait Models {
+    /// Tries again all providers that the configuration wants for a model; takes as long as that.
+    fn probe(&self, model: &str) -> zbus::Result<Dictionary>;
+
+    /// Loads a model anew, or all with an empty name; takes as long as that.
+    fn reload(&self, model: &str) -> zbus::Result<Vec<String>>;
+
+    /// All bundles in the configured directories.
+    fn list_bundles(&self) -> zbus::Result<Vec<Dictionary>>;
+
+    /// Compares a bundle's digests, loads it and runs its probe, in a process of its own.
+    fn verify(&self, model: &str) -> zbus::Result<Dictionary>;
+
+    /// The same, and measures it.
+    fn benchmark(&self, model: &str) -> zbus::Result<Dictionary>;
+
+    /// Runs a model of plain tensors once. Options: `class` (s).
+    fn run(
+        &self,
+        model: &str,
+        inputs: &BTreeMap<String, Tensor>,
+        options: HashMap<&str, Variant<'_>>,
+    ) -> zbus::Result<BTreeMap<String, Tensor>>;
 }
 
 /// `org.openautoglm.Edge1.Bluetooth`: who is heard, pairing, forgetting.

@@ -2,7 +2,7 @@
 
 use zbus::DBusError;
 
-use crate::inference::error::{LoadError, ProveError, ReloadError, chain};
+use crate::inference::error::{InferenceError, LoadError, ProveError, ReloadError, chain};
 use crate::router::conversation::SayError;
 use crate::router::outcome::CommandError;
 use crate::session::SessionError;
@@ -88,6 +88,19 @@ impl From<CommandError> for Error {
 impl From<SayError> for Error {
     fn from(error: SayError) -> Self {
         named(error.name(), error.to_string())
+    }
+}
+
+impl From<InferenceError> for Error {
+    fn from(error: InferenceError) -> Self {
+        let message = chain(&error);
+        match error {
+            InferenceError::Overloaded { .. } => Self::Busy(message),
+            InferenceError::OutOfRange { .. }
+            | InferenceError::Tensor { .. }
+            | InferenceError::PromptTooLong { .. } => Self::InvalidArgument(message),
+            _ => Self::ModelUnavailable(message),
+        }
     }
 }
 

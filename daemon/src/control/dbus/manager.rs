@@ -1,4 +1,4 @@
-//! `org.openautoglm.Edge1.Manager`: the methods, at the root of our tree.
+//! `org.openautoglm.Edge1.Manager`: commands, conversations and the state of the box, at the root of our tree.
 
 use std::collections::HashMap;
 use std::io::Write as _;
@@ -14,16 +14,13 @@ use super::access::{Access, Verb};
 use super::error::Error;
 use super::transcribe::{Order, Transcriber};
 use super::value;
-use crate::audio::read::Format;
 use crate::control::json as form;
-use crate::inference::InferenceHandle;
 use crate::inference::class::Class;
-use crate::inference::examine::Depth;
 use crate::router::Principal;
 use crate::router::command::{Command, Commands};
 use crate::router::conversation::{Conversations, SayEvent, Utterance};
 use crate::session::{SessionId, Sessions};
-use crate::status::{self, StatusSource};
+use crate::status::StatusSource;
 use crate::things::description::ThingId;
 use crate::understanding::{Call, Operation};
 
@@ -43,9 +40,7 @@ pub struct Manager {
     pub sessions: Sessions,
     /// Tells how things stand.
     pub status: StatusSource,
-    /// Tries providers, and writes down what is said.
-    pub inference: InferenceHandle,
-    /// Where sound is listened to.
+    /// Writes down what is said.
     pub transcriber: Transcriber,
 }
 
@@ -183,15 +178,9 @@ impl Manager {
             .access
             .authorise(connection, &header, Verb::Converse)
             .await?;
-        let order = Order {
-            format: format_option(&options)?,
-            language: text_option(&options, "language")?,
-            class: class_option(&options, &principal)?,
-            end_within: deadline_option(&options)?,
-        };
-        let answer = self
-            .transcriber
-            .begin(&self.inference, OwnedFd::from(sound), order)?;
+        let class = class_option(&options, &principal)?;
+        let order = Order::new(&options, class, deadline_option(&options)?)?;
+        let answer = self.transcriber.begin(OwnedFd::from(sound), order)?;
         Ok(zbus::OwnedFd::from(answer))
     }
 
@@ -205,81 +194,6 @@ impl Manager {
             .authorise(connection, &header, Verb::Observe)
             .await?;
         Ok(owned(self.status.snapshot()))
-    }
-
-    /// Tries again all execution providers that the configuration wants for a model, forgetting what was measured of them. Returns
-    /// `provider` and `device` on which it would run, `is_fallback`, `measured`, and `refused`: who else was wanted, and why not. A model that was
-    /// disabled for its providers is looked at again; one that serves elsewhere is loaded anew and moves. Takes as long as the
-    /// trials, minutes where a provider compiles.
-    async fn probe_model(
-        &self,
-        #[zbus(header)] header: Header<'_>,
-        #[zbus(connection)] connection: &Connection,
-        model: &str,
-    ) -> Result<Dictionary, Error> {
-        self.access
-            .authorise(connection, &header, Verb::Control)
-            .await?;
-        let choice = self.inference.prove(model).await?;
-        Ok(owned(status::choice(&choice)))
-    }
-
-    /// Loads a model anew from what is on disk now, or all with an empty name, and returns the names of those that were. What is under
-    /// way is answered to its end by the old ones; if a new one cannot be used, the old one goes on and this fails.
-    async fn reload_models(
-        &self,
-        #[zbus(header)] header: Header<'_>,
-        #[zbus(connection)] connection: &Connection,
-        model: &str,
-    ) -> Result<Vec<String>, Error> {
-        self.access
-            .authorise(connection, &header, Verb::Control)
-            .await?;
-        let name = (!model.is_empty()).then_some(model);
-        let loaded = self.inference.reload(name).await?;
-        Ok(loaded.iter().map(ToString::to_string).collect())
-    }
-
-    /// All bundles in the configured directories: `name`, `dir`, `task`, `title`, `licence`, `bytes`, and `problem` where one cannot be used.
-    async fn list_bundles(
-        &self,
-        #[zbus(header)] header: Header<'_>,
-        #[zbus(connection)] connection: &Connection,
-    ) -> Result<Vec<Dictionary>, Error> {
-        self.access
-            .authorise(connection, &header, Verb::Observe)
-            .await?;
-        let bundles = self.inference.bundles().await;
-        Ok(bundles.iter().map(status::bundle).map(owned).collect())
-    }
-
-    /// Looks into a bundle in a process of its own: compares its digests, loads it, runs its probe. Returns `name`, `task`, `dir`, `provider`, `files`,
-    /// `bytes`, `verify_ms`, `load_ms`, `loaded_kib` and `peak_kib`; fails with ModelUnavailable where it is not sound. The model that serves goes on.
-    async fn verify_model(
-        &self,
-        #[zbus(header)] header: Header<'_>,
-        #[zbus(connection)] connection: &Connection,
-        model: &str,
-    ) -> Result<Dictionary, Error> {
-        self.access
-            .authorise(connection, &header, Verb::Control)
-            .await?;
-        let examined = self.inference.examine(model, Depth::Verify).await?;
-        Ok(owned(status::examined(&examined)))
-    }
-
-    /// As `VerifyModel`, and measures it: `figures`, each with `what`, `value` (the median over `rounds`), `unit` and `rounds`. Takes some ten seconds.
-    async fn benchmark_model(
-        &self,
-        #[zbus(header)] header: Header<'_>,
-        #[zbus(connection)] connection: &Connection,
-        model: &str,
-    ) -> Result<Dictionary, Error> {
-        self.access
-            .authorise(connection, &header, Verb::Control)
-            .await?;
-        let examined = self.inference.examine(model, Depth::Benchmark).await?;
-        Ok(owned(status::examined(&examined)))
     }
 
     /// All conversations, the one that was active last first.
@@ -425,29 +339,7 @@ fn deadline_option(options: &HashMap<String, OwnedVariant>) -> Result<Option<Dur
     ))
 }
 
-fn text_option(
-    options: &HashMap<String, OwnedVariant>,
-    name: &str,
-) -> Result<Option<String>, Error> {
-    let text = options.get(name).cloned().map(String::try_from);
-    text.transpose()
-        .map_err(|_| Error::InvalidArgument(format!("option {name} must be a string")))
-}
-
-fn format_option(options: &HashMap<String, OwnedVariant>) -> Result<Format, Error> {
-    let Some(name) = text_option(options, "format")? else {
-        return Ok(Format::default());
-    };
-    let all = Format::ALL.into_iter();
-    all.clone()
-        .find(|format| format.name() == name)
-        .ok_or_else(|| {
-            let names: Vec<&str> = all.map(Format::name).collect();
-            Error::InvalidArgument(format!("option format must be one of {}", names.join(", ")))
-        })
-}
-
-fn class_option(
+pub(super) fn class_option(
     options: &HashMap<String, OwnedVariant>,
     principal: &Principal,
 ) -> Result<Class, Error> {

@@ -1,8 +1,8 @@
 //! The D-Bus door: `org.openautoglm.Edge1`.
 //!
 //! - [`names`]: service, interfaces and paths, defined once for daemon and command line;
-//! - [`manager`]: the methods, at the root of our tree;
-//! - [`bluetooth`]: pairing and forgetting, beside it;
+//! - [`manager`]: commands, conversations and the state of the box, at the root of our tree;
+//! - [`models`]: bundles and models, beside it; [`bluetooth`]: pairing and forgetting;
 //! - [`objects`]: things, links and models as objects with properties;
 //! - [`access`]: who may call what; [`error`] and [`value`]: the edges to our types;
 //! - [`service`]: the task that keeps the name on the bus and comes back when the bus does.
@@ -15,6 +15,7 @@ pub mod bluetooth;
 pub mod client;
 pub mod error;
 pub mod manager;
+pub mod models;
 pub mod names;
 pub mod objects;
 pub mod service;

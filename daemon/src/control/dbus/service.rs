@@ -13,6 +13,7 @@ use zbus::{Connection, MatchRule, MessageStream, connection};
 use super::access::Access;
 use super::bluetooth::BluetoothObject;
 use super::manager::Manager;
+use super::models::Models;
 use super::names::{ROOT, SERVICE};
 use super::objects::Tree;
 use super::transcribe::Transcriber;
@@ -123,14 +124,17 @@ impl Door {
             access: access.clone(),
             bluetooth: self.bluetooth.clone(),
         };
+        let models = Models {
+            access: access.clone(),
+            inference: self.inference.clone(),
+        };
         let manager = Manager {
             access,
             commands: self.commands.clone(),
             conversations: self.conversations.clone(),
             sessions: self.sessions.clone(),
             status: self.status.clone(),
-            inference: self.inference.clone(),
-            transcriber: Transcriber::default(),
+            transcriber: Transcriber::new(self.inference.clone()),
         };
         let builder = match self.bus {
             Bus::Session => connection::Builder::session(),
@@ -138,6 +142,7 @@ impl Door {
         };
         let building = builder
             .serve_at(ROOT, manager)
+            .serve_at(ROOT, models)
             .serve_at(ROOT, bluetooth)
             .serve_at(ROOT, ObjectManager)
             .build();

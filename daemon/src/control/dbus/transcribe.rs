@@ -4,6 +4,7 @@
 //! the answer is noticed within [`LOOK`], and nothing more is read or computed for him.
 
 use std::{
+    collections::HashMap,
     fs::File,
     io::{self, PipeWriter, Read, Write as _},
     os::fd::{AsFd, BorrowedFd, OwnedFd},
@@ -14,6 +15,7 @@ use std::{
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use serde_json::{Value as Json, json};
 use tokio::sync::{Semaphore, mpsc::error::TryRecvError};
+use zbus::OwnedVariant;
 
 use super::error::Error;
 use crate::{
@@ -47,28 +49,59 @@ pub(super) struct Order {
     pub(super) end_within: Option<Duration>,
 }
 
-/// The places.
-#[derive(Debug)]
-pub struct Transcriber(Arc<Semaphore>);
-
-impl Default for Transcriber {
-    fn default() -> Self {
-        Self(Arc::new(Semaphore::new(PLACES)))
+impl Order {
+    /// As the options have it, but for those that other methods have, too.
+    pub(super) fn new(
+        options: &HashMap<String, OwnedVariant>,
+        class: Class,
+        end_within: Option<Duration>,
+    ) -> Result<Self, Error> {
+        let text = |name: &str| {
+            let text = options.get(name).cloned().map(String::try_from);
+            let wrong = |_| Error::InvalidArgument(format!("option {name} must be a string"));
+            text.transpose().map_err(wrong)
+        };
+        let format = match text("format")? {
+            None => Format::default(),
+            Some(name) => {
+                let known = Format::ALL.into_iter().find(|format| format.name() == name);
+                known.ok_or_else(|| {
+                    let names = Format::ALL.map(Format::name).join(", ");
+                    Error::InvalidArgument(format!("option format must be one of {names}"))
+                })?
+            }
+        };
+        Ok(Self {
+            format,
+            language: text("language")?,
+            class,
+            end_within,
+        })
     }
 }
 
+/// The model for speech, and the places before it.
+#[derive(Debug)]
+pub struct Transcriber {
+    inference: InferenceHandle,
+    places: Arc<Semaphore>,
+}
+
 impl Transcriber {
+    /// With all places free.
+    pub(super) fn new(inference: InferenceHandle) -> Self {
+        Self {
+            inference,
+            places: Arc::new(Semaphore::new(PLACES)),
+        }
+    }
+
     /// Begins, and gives the end on which the answer comes.
-    pub(super) fn begin(
-        &self,
-        inference: &InferenceHandle,
-        sound: OwnedFd,
-        order: Order,
-    ) -> Result<OwnedFd, Error> {
-        let stt = inference.stt().cloned().ok_or_else(|| {
+    pub(super) fn begin(&self, sound: OwnedFd, order: Order) -> Result<OwnedFd, Error> {
+        let stt = self.inference.stt().cloned().ok_or_else(|| {
             Error::ModelUnavailable("no model for speech is configured (inference.stt)".to_owned())
         })?;
-        let place = Arc::clone(&self.0).try_acquire_owned();
+        let place = Arc::clone(&self.places).try_acquire_owned();
         let place = place
             .map_err(|_| Error::Busy(format!("{PLACES} sounds are being listened to already")))?;
         let (reader, writer) =

@@ -38,7 +38,11 @@ impl Refusal {
     pub(super) fn is_end(&self) -> bool {
         matches!(
             self,
-            Self::Radio(BleError::NotConnected { .. } | BleError::TimedOut { .. })
+            Self::Radio(
+                BleError::NotConnected { .. }
+                    | BleError::LostMeanwhile { .. }
+                    | BleError::TimedOut { .. }
+            )
         )
     }
 }
@@ -89,7 +93,11 @@ fn failure(refusal: &Refusal, delivered: DeliveryState) -> RequestFailure {
         Refusal::Late | Refusal::Radio(BleError::TimedOut { .. }) => {
             RequestFailure::DeadlineExceeded { delivered }
         }
-        Refusal::Radio(BleError::NotConnected { .. }) => {
+        // With words, where nothing can have been done.
+        Refusal::Radio(BleError::LostMeanwhile { .. }) if delivered == DeliveryState::NotSent => {
+            fault(FaultCode::Failed)
+        }
+        Refusal::Radio(BleError::NotConnected { .. } | BleError::LostMeanwhile { .. }) => {
             RequestFailure::ConnectionLost { delivered }
         }
         Refusal::Radio(BleError::Authentication { .. }) => fault(FaultCode::Denied),

@@ -55,7 +55,7 @@ impl GenericHandle {
     /// # Errors
     /// At once: [`InferenceError::NotReady`], [`InferenceError::Overloaded`], [`InferenceError::OutOfRange`]. Later: [`InferenceError::Tensor`] naming the
     /// input that does not fit, [`InferenceError::Run`], [`InferenceError::Stopping`].
-    pub async fn run(&self, inputs: Arrays) -> Result<Arrays, InferenceError> {
+    pub async fn run(&self, inputs: Arrays, class: Class) -> Result<Arrays, InferenceError> {
         let size = |array: &Array| {
             let bytes = Values::element_bytes(array.values.element_type()).unwrap_or(8);
             array.values.len().saturating_mul(bytes)
@@ -69,8 +69,7 @@ impl GenericHandle {
             });
         }
         let (reply, answer) = oneshot::channel();
-        self.0
-            .try_submit(Class::default(), GenericJob { inputs, reply })?;
+        self.0.try_submit(class, GenericJob { inputs, reply })?;
         answer.await.map_err(|_| self.0.not_ready())?
     }
 }
@@ -147,6 +146,9 @@ impl Model for Generic {
                 };
                 served = class;
                 waiting.push_back(job);
+            } else if let Some(urgent) = jobs.try_recv_before(served) {
+                // One run of it between two of those that did not go along: neither waits for more than one.
+                self.serve_next(&mut VecDeque::from([urgent]));
             }
             // What waits in the queue may go along; what is here already came first.
             while waiting.len() < self.graph.rows_max()

@@ -305,6 +305,12 @@ impl<J> Jobs<J> {
         entry.map(|entry| entry.job)
     }
 
+    /// The oldest job of the most urgent class above this one, if any waits: what goes before a job that was taken and not begun.
+    pub(super) fn try_recv_before(&self, class: Class) -> Option<J> {
+        let above = Class::ALL.into_iter().take_while(|other| *other != class);
+        above.into_iter().find_map(|class| self.try_recv(class))
+    }
+
     /// The next of the jobs that are wanted, waited for, as long as less than `ahead` of its class or more urgent ones are taken and
     /// not begun; `None` when no more will come.
     pub(super) fn take(&self, ahead: usize, wants: impl Fn(&J) -> bool) -> Option<Taken<J>> {

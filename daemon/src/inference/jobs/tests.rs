@@ -37,6 +37,22 @@ fn what_goes_along_is_of_the_same_class_and_nothing_once_another_serves() {
 }
 
 #[test]
+fn only_what_is_more_urgent_goes_before_what_was_taken() {
+    let (_queue, jobs) = queue_of(&[
+        (Class::Background, 1),
+        (Class::Fleet, 2),
+        (Class::Local, 3),
+        (Class::Voice, 4),
+    ]);
+    let before = |class| jobs.try_recv_before(class);
+    assert_eq!(before(Class::Voice), None);
+    assert_eq!(before(Class::Fleet), Some(4));
+    assert_eq!(before(Class::Fleet), Some(3));
+    assert_eq!(before(Class::Fleet), None);
+    assert_eq!(before(Class::Background), Some(2));
+}
+
+#[test]
 fn what_has_waited_for_a_minute_is_as_urgent_as_what_is_typed() {
     let queue = Queue::new(events().0);
     let jobs = queue.serve();

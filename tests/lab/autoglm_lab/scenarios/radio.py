@@ -1,8 +1,8 @@
 """The radio: a BLE thermometer that leaves and returns, an adapter that is switched, bluetoothd, controllers that are pulled.
 
 The controllers are virtual (bluez-test-tools' btvirt), everything above them is real: the kernel's stack, bluetoothd, the daemon. The
-emulated controller passes advertisements on only when scanning or advertising is switched on, so the peripheral advertises anew
-after each fault; recovery counts from there.
+emulated controller passes an advertisement on once, when scanning or advertising is switched on, so the peripheral advertises anew each
+second while nobody is connected; recovery counts from its return.
 """
 
 import contextlib

@@ -1,6 +1,6 @@
 //! Round trips and messages a second on one line: a bare echo of as many bytes as a read and its answer have, and the protocol.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use autoglm_drivers::serial::{self, LineFormat};
@@ -18,34 +18,39 @@ const AT_ONCE: usize = 16;
 /// A read of a number is 29 bytes on the line, and so is its answer (`cargo bench -p autoglm-protocol`: 58 both ways).
 const FRAME: [u8; 29] = [0x5a; 29];
 
-/// The table of both, the echo on line 0 and the device on line 1.
+/// The table of both, the echo on line 0 and the device on line 1. Both are asked by a task of the runtime, as all that asks in the daemon
+/// is one: what waits in `block_on` is woken by another thread at every turn.
 pub(crate) fn measure(directory: &Path, blocks: usize) -> anyhow::Result<Table> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()?;
-    runtime.block_on(async {
-        let mut echo = serial::open(&peer::path(directory, 0), LineFormat::at(115_200))?;
-        let device = Connected::open(&peer::path(directory, 1)).await?;
-        let mut figures: [Sample; 4] = Default::default();
-        for _ in 0..blocks {
-            let [echo_trip, trip, echo_rate, rate] = &mut figures;
-            echo_trip.push(one_by_one_echo(&mut echo).await?);
-            trip.push(one_by_one(&device).await?);
-            echo_rate.push(at_once_echo(&mut echo).await?);
-            rate.push(at_once(&device).await?);
-        }
-        let [echo_trip, trip, echo_rate, rate] = figures;
-        let mut table = Table::new(&["on a pseudo-terminal", "bare echo", "protocol", "ratio"]);
-        let row = |ours: &Sample, floor: &Sample| {
-            [floor.p50(), ours.p50(), ours.over(floor).p50()].map(number)
-        };
-        table.row("round trip, µs, median of a block", row(&trip, &echo_trip));
-        table.row(
-            "messages there and back a second, 16 at once",
-            row(&rate, &echo_rate),
-        );
-        Ok(table)
-    })
+    let (echo, device) = (peer::path(directory, 0), peer::path(directory, 1));
+    let [echo_trip, trip, echo_rate, rate] =
+        runtime.block_on(runtime.spawn(figures(echo, device, blocks)))??;
+    let mut table = Table::new(&["on a pseudo-terminal", "bare echo", "protocol", "ratio"]);
+    let row = |ours: &Sample, floor: &Sample| {
+        [floor.p50(), ours.p50(), ours.over(floor).p50()].map(number)
+    };
+    table.row("round trip, µs, median of a block", row(&trip, &echo_trip));
+    table.row(
+        "messages there and back a second, 16 at once",
+        row(&rate, &echo_rate),
+    );
+    Ok(table)
+}
+
+async fn figures(echo: PathBuf, device: PathBuf, blocks: usize) -> anyhow::Result<[Sample; 4]> {
+    let mut echo = serial::open(&echo, LineFormat::at(115_200))?;
+    let device = Connected::open(&device).await?;
+    let mut figures: [Sample; 4] = Default::default();
+    for _ in 0..blocks {
+        let [echo_trip, trip, echo_rate, rate] = &mut figures;
+        echo_trip.push(one_by_one_echo(&mut echo).await?);
+        trip.push(one_by_one(&device).await?);
+        echo_rate.push(at_once_echo(&mut echo).await?);
+        rate.push(at_once(&device).await?);
+    }
+    Ok(figures)
 }
 
 fn micros(duration: Duration) -> f64 {

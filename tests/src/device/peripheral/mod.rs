@@ -4,8 +4,9 @@
 //! connected is disconnected), USR2 makes it return, HUP gives it other handles, as new firmware does, and ALRM gives the handles that it had
 //! to other characteristics.
 
+mod table;
+
 use std::io;
-use std::num::NonZeroU16;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -14,22 +15,20 @@ use autoglm_drivers::ble::address::Layout;
 use autoglm_drivers::link::{Delivery, PacketLink};
 use bluer::adv::{Advertisement, AdvertisementHandle};
 use bluer::gatt::CharacteristicWriter;
-use bluer::gatt::local::{
-    Application, ApplicationHandle, Characteristic, CharacteristicControl,
-    CharacteristicControlEvent, CharacteristicNotify, CharacteristicNotifyMethod,
-    CharacteristicRead, CharacteristicWrite, CharacteristicWriteMethod, Service,
-    characteristic_control,
-};
-use futures_util::{FutureExt as _, StreamExt as _};
+use bluer::gatt::local::CharacteristicControlEvent;
+use futures_util::StreamExt as _;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
+
+use self::table::{Served, Table};
 
 /// Packets that wait on either side of the device; more are lost, as on a radio.
 const PACKETS: usize = 64;
 /// Hosts that were connected and not yet taken by the device's loop.
 const HOSTS: usize = 2;
-/// How often it is made sure that the controller advertises: it forgets with each power-down.
-const LOOK: Duration = Duration::from_secs(1);
+/// How often it advertises anew while nobody is connected. A real controller does so by itself, many times a second; an emulated one (btvirt)
+/// passes an advertisement on once when it is switched on, and forgets it with each power-down.
+const ADVERTISE_AGAIN: Duration = Duration::from_secs(1);
 
 /// Where packets of the present host go.
 type Host = Arc<Mutex<Option<mpsc::Sender<io::Result<Vec<u8>>>>>>;
@@ -82,16 +81,6 @@ impl Peripheral {
     }
 }
 
-/// Which attribute table is served.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Table {
-    First,
-    /// With another service in front, so that all handles are others.
-    Shifted,
-    /// What was written notifies, and what notified is written, at handles that were those of the other.
-    Swapped,
-}
-
 struct Server {
     adapter: bluer::Adapter,
     name: String,
@@ -99,7 +88,7 @@ struct Server {
     host: Host,
     links: mpsc::Sender<PacketLink>,
     table: Table,
-    served: Option<(ApplicationHandle, std::pin::Pin<Box<CharacteristicControl>>)>,
+    served: Option<Served>,
     advertised: Option<AdvertisementHandle>,
     is_hidden: bool,
 }
@@ -110,8 +99,7 @@ impl Server {
         let mut appear = signal(SignalKind::user_defined2())?;
         let mut change = signal(SignalKind::hangup())?;
         let mut swap = signal(SignalKind::alarm())?;
-        let mut look = tokio::time::interval(LOOK);
-        let mut was_on = true;
+        let mut again = tokio::time::interval(ADVERTISE_AGAIN);
         loop {
             tokio::select! {
                 _ = vanish.recv() => {
@@ -133,13 +121,12 @@ impl Server {
                     .await?;
                 }
                 _ = swap.recv() => self.change_table(Table::Swapped).await?,
-                _ = look.tick() => {
-                    let is_on = self.adapter.is_powered().await.unwrap_or(false);
-                    if is_on && !was_on && !self.is_hidden {
+                _ = again.tick() => {
+                    // Without power, or about to lose it: at the next tick.
+                    if !self.is_hidden && !self.is_anyone_connected().await.unwrap_or(true) {
                         self.advertised = None;
-                        self.advertise().await?;
+                        self.advertise().await.unwrap_or_else(|error| eprintln!("not advertising: {error:#}"));
                     }
-                    was_on = is_on;
                 }
                 event = next_event(&mut self.served) => match event {
                     Some(CharacteristicControlEvent::Notify(writer)) => self.on_host(writer),
@@ -194,63 +181,7 @@ impl Server {
     }
 
     async fn serve(&mut self) -> anyhow::Result<()> {
-        let (control, handle) = characteristic_control();
-        let host = Arc::clone(&self.host);
-        let write = CharacteristicWriteMethod::Fun(Box::new(move |packet, _| {
-            let host = host.lock().unwrap_or_else(PoisonError::into_inner).clone();
-            if let Some(host) = host {
-                let _ = host.try_send(Ok(packet));
-            }
-            async { Ok(()) }.boxed()
-        }));
-        let layout = Layout::NORDIC_UART;
-        // Given, since BlueZ would number them in the order of a hash table. A characteristic has two handles, and one for its
-        // configuration if it notifies.
-        let (first, write_at, notify_at) = match self.table {
-            Table::First => (SERVICE_AT, SERVICE_AT + 1, SERVICE_AT + 3),
-            Table::Swapped => (SERVICE_AT, SERVICE_AT + 4, SERVICE_AT + 1),
-            Table::Shifted => (SERVICE_AT + 16, SERVICE_AT + 17, SERVICE_AT + 19),
-        };
-        let uart = Service {
-            uuid: layout.service,
-            handle: NonZeroU16::new(first),
-            primary: true,
-            characteristics: vec![
-                Characteristic {
-                    uuid: layout.write,
-                    handle: NonZeroU16::new(write_at),
-                    write: Some(CharacteristicWrite {
-                        write: true,
-                        write_without_response: true,
-                        method: write,
-                        ..Default::default()
-                    }),
-                    ..Default::default()
-                },
-                Characteristic {
-                    uuid: layout.notify,
-                    handle: NonZeroU16::new(notify_at),
-                    notify: Some(CharacteristicNotify {
-                        notify: true,
-                        method: CharacteristicNotifyMethod::Io,
-                        ..Default::default()
-                    }),
-                    control_handle: handle,
-                    ..Default::default()
-                },
-            ],
-            ..Default::default()
-        };
-        let services = match self.table {
-            Table::First | Table::Swapped => vec![uart],
-            Table::Shifted => vec![device_information(), uart],
-        };
-        let application = Application {
-            services,
-            ..Default::default()
-        };
-        let served = self.adapter.serve_gatt_application(application).await?;
-        self.served = Some((served, Box::pin(control)));
+        self.served = Some(self.table.serve(&self.adapter, &self.host).await?);
         Ok(())
     }
 
@@ -265,6 +196,15 @@ impl Server {
         Ok(())
     }
 
+    async fn is_anyone_connected(&self) -> bluer::Result<bool> {
+        for address in self.adapter.device_addresses().await? {
+            if self.adapter.device(address)?.is_connected().await? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
     async fn disconnect_all(&self) -> anyhow::Result<()> {
         for address in self.adapter.device_addresses().await? {
             let device = self.adapter.device(address)?;
@@ -276,37 +216,9 @@ impl Server {
     }
 }
 
-async fn next_event(
-    served: &mut Option<(ApplicationHandle, std::pin::Pin<Box<CharacteristicControl>>)>,
-) -> Option<CharacteristicControlEvent> {
+async fn next_event(served: &mut Option<Served>) -> Option<CharacteristicControlEvent> {
     match served {
         Some((_, control)) => control.next().await,
         None => std::future::pending().await,
     }
 }
-
-/// Where the attribute table's part of ours begins; bluetoothd's own services are below.
-const SERVICE_AT: u16 = 0x40;
-
-/// The Device Information service (0x180A) with a model number (0x2A24).
-fn device_information() -> Service {
-    let uuid = |short: u16| bluer::Uuid::from_u128((u128::from(short) << 96) | BASE);
-    Service {
-        uuid: uuid(0x180A),
-        handle: NonZeroU16::new(SERVICE_AT + 8),
-        primary: true,
-        characteristics: vec![Characteristic {
-            uuid: uuid(0x2A24),
-            read: Some(CharacteristicRead {
-                read: true,
-                fun: Box::new(|_| async { Ok(b"simulated".to_vec()) }.boxed()),
-                ..Default::default()
-            }),
-            ..Default::default()
-        }],
-        ..Default::default()
-    }
-}
-
-/// The Bluetooth base UUID (Core 5.4 Vol 3 Part B §2.5.1).
-const BASE: u128 = 0x0000_0000_0000_1000_8000_0080_5f9b_34fb;

@@ -10,14 +10,21 @@ use serde_json::{Map, Value as Json};
 use zbus::fdo::ObjectManagerProxy;
 use zbus::names::OwnedInterfaceName;
 use zbus::proxy::{CacheProperties, Defaults};
-use zbus::{OwnedFd, OwnedVariant, Variant};
+use zbus::{OwnedFd, Variant};
 
+pub use self::bluetooth::Pairing;
+pub use self::decode::ThingObject;
+use self::decode::{by_name, object, objects, snake_case, thing};
 use super::exit::Exit;
 use super::failure::Failure;
 use crate::control::dbus::client::{
-    BluetoothProxy, Dictionary, LinkProxy, ManagerProxy, ModelProxy, ThingProxy,
+    BluetoothProxy, LinkProxy, ManagerProxy, ModelProxy, ModelsProxy, ThingProxy,
 };
 use crate::control::dbus::{names, value};
+
+mod bluetooth;
+mod decode;
+mod models;
 
 /// Longest wait for a reply unless told otherwise. Chosen because polkit may ask the person for a password meanwhile, and
 /// because devices have deadlines of their own, which are shorter.
@@ -69,42 +76,13 @@ pub enum Request<'a> {
     Write(&'a str, Json),
 }
 
-/// How a device is paired.
-#[derive(Debug, Clone, Copy)]
-pub struct Pairing<'a> {
-    /// By which adapter; any when left out.
-    pub adapter: Option<&'a str>,
-    /// The six digits, where they are known.
-    pub passkey: Option<u32>,
-    /// The PIN of an old device.
-    pub pin: Option<&'a str>,
-    /// A person is there to be asked.
-    pub ask: bool,
-}
-
-/// A thing, as its object shows it.
-#[derive(Debug, Clone, PartialEq)]
-pub struct ThingObject {
-    /// Its identifier.
-    pub id: String,
-    /// What people call it.
-    pub title: String,
-    /// Whether it is connected.
-    pub online: bool,
-    /// Its link; empty while it is offline.
-    pub link: String,
-    /// Its Thing Description, as JSON.
-    pub description: String,
-    /// The values that it last reported.
-    pub values: Map<String, Json>,
-}
-
 /// The daemon.
 #[derive(Debug)]
 pub struct Daemon {
     bus: Bus,
     timeout: Option<Duration>,
     manager: ManagerProxy<'static>,
+    models: ModelsProxy<'static>,
     bluetooth: BluetoothProxy<'static>,
     objects: ObjectManagerProxy<'static>,
 }
@@ -129,6 +107,11 @@ impl Daemon {
             .build()
             .await
             .map_err(failure)?;
+        let models = ModelsProxy::builder(&connection)
+            .cache_properties(CacheProperties::No)
+            .build()
+            .await
+            .map_err(failure)?;
         let bluetooth = BluetoothProxy::builder(&connection)
             .cache_properties(CacheProperties::No)
             .build()
@@ -145,6 +128,7 @@ impl Daemon {
             bus,
             timeout,
             manager,
+            models,
             bluetooth,
             objects,
         })
@@ -238,51 +222,6 @@ impl Daemon {
         )
     }
 
-    /// Tries a model's providers again: where it would run, and who was refused.
-    ///
-    /// # Errors
-    /// What the daemon said.
-    pub async fn probe_model(&self, model: &str) -> Result<Map<String, Json>, Failure> {
-        let choice = self.manager.probe_model(model).await;
-        object(&choice.map_err(|error| self.failure(&error))?)
-    }
-
-    /// All bundles that the daemon finds.
-    ///
-    /// # Errors
-    /// What the daemon said.
-    pub async fn bundles(&self) -> Result<Vec<Map<String, Json>>, Failure> {
-        let bundles = self.manager.list_bundles().await;
-        objects(&bundles.map_err(|error| self.failure(&error))?)
-    }
-
-    /// Has the daemon try a bundle: digests, loading, probe.
-    ///
-    /// # Errors
-    /// What the daemon said.
-    pub async fn verify_model(&self, model: &str) -> Result<Map<String, Json>, Failure> {
-        let examined = self.manager.verify_model(model).await;
-        object(&examined.map_err(|error| self.failure(&error))?)
-    }
-
-    /// Has the daemon measure a bundle.
-    ///
-    /// # Errors
-    /// What the daemon said.
-    pub async fn benchmark_model(&self, model: &str) -> Result<Map<String, Json>, Failure> {
-        let examined = self.manager.benchmark_model(model).await;
-        object(&examined.map_err(|error| self.failure(&error))?)
-    }
-
-    /// Loads a model anew, or all; the names of those that were.
-    ///
-    /// # Errors
-    /// What the daemon said.
-    pub async fn reload_models(&self, model: Option<&str>) -> Result<Vec<String>, Failure> {
-        let loaded = self.manager.reload_models(model.unwrap_or_default()).await;
-        loaded.map_err(|error| self.failure(&error))
-    }
-
     /// All conversations.
     ///
     /// # Errors
@@ -319,63 +258,6 @@ impl Daemon {
             .delete_session(session)
             .await
             .map_err(|error| self.failure(&error))
-    }
-
-    /// Who is heard by Bluetooth: `address`, `adapter`, `services`, `manufacturers`, and where they are known `name` and `rssi-dbm`.
-    ///
-    /// # Errors
-    /// What the daemon said.
-    pub async fn bluetooth_scan(
-        &self,
-        adapter: Option<&str>,
-        time: Option<Duration>,
-    ) -> Result<Vec<Map<String, Json>>, Failure> {
-        let mut options = adapter_option(adapter);
-        if let Some(time) = time {
-            let millis = u32::try_from(time.as_millis()).unwrap_or(u32::MAX);
-            options.insert("duration-ms", Variant::from(millis));
-        }
-        let heard = self.bluetooth.scan(options).await;
-        objects(&heard.map_err(|error| self.failure(&error))?)
-    }
-
-    /// Pairs with a device; what is asked and told comes on the socket.
-    ///
-    /// # Errors
-    /// What the daemon said.
-    pub async fn bluetooth_pair(
-        &self,
-        address: &str,
-        pairing: Pairing<'_>,
-    ) -> Result<OwnedFd, Failure> {
-        let mut options = adapter_option(pairing.adapter);
-        if let Some(passkey) = pairing.passkey {
-            options.insert("passkey", Variant::from(passkey));
-        }
-        if let Some(pin) = pairing.pin {
-            options.insert("pin", Variant::from(pin));
-        }
-        if pairing.ask {
-            options.insert("ask", Variant::from(true));
-        }
-        let socket = self.bluetooth.pair(address, options).await;
-        socket.map_err(|error| self.failure(&error))
-    }
-
-    /// Forgets a device.
-    ///
-    /// # Errors
-    /// What the daemon said.
-    pub async fn bluetooth_forget(
-        &self,
-        address: &str,
-        adapter: Option<&str>,
-    ) -> Result<(), Failure> {
-        let forgotten = self
-            .bluetooth
-            .forget(address, adapter_option(adapter))
-            .await;
-        forgotten.map_err(|error| self.failure(&error))
     }
 
     /// All things, by title.
@@ -434,25 +316,6 @@ impl Daemon {
     }
 }
 
-fn adapter_option(adapter: Option<&str>) -> HashMap<&'static str, Variant<'_>> {
-    adapter
-        .map(|adapter| ("adapter", Variant::from(adapter)))
-        .into_iter()
-        .collect()
-}
-
-/// `BytesSent` as `bytes_sent`.
-fn snake_case(name: &str) -> String {
-    let mut snake = String::with_capacity(name.len() + 4);
-    for (at, letter) in name.char_indices() {
-        if letter.is_ascii_uppercase() && at > 0 {
-            snake.push('_');
-        }
-        snake.push(letter.to_ascii_lowercase());
-    }
-    snake
-}
-
 fn interface<P: Defaults>() -> &'static str {
     P::INTERFACE.as_ref().map_or("", |name| name.as_str())
 }
@@ -469,61 +332,4 @@ fn unconnected(bus: &Bus, error: &zbus::Error) -> Failure {
         (Bus::System, _) => unreachable.hint("is dbus.service running?"),
         (Bus::Address(_), _) => unreachable,
     }
-}
-
-fn thing(mut properties: Map<String, Json>) -> ThingObject {
-    let mut text = |name: &str| match properties.remove(name) {
-        Some(Json::String(text)) => text,
-        _ => String::new(),
-    };
-    let (id, title, link, description) =
-        (text("id"), text("title"), text("link"), text("description"));
-    let online = properties
-        .get("online")
-        .and_then(Json::as_bool)
-        .unwrap_or_default();
-    let values = match properties.remove("values") {
-        Some(Json::Object(values)) => values,
-        _ => Map::new(),
-    };
-    ThingObject {
-        id,
-        title,
-        online,
-        link,
-        description,
-        values,
-    }
-}
-
-fn by_name(mut objects: Vec<Map<String, Json>>) -> Vec<Map<String, Json>> {
-    let name = |object: &Map<String, Json>| {
-        object
-            .get("name")
-            .and_then(Json::as_str)
-            .unwrap_or_default()
-            .to_owned()
-    };
-    objects.sort_by_key(name);
-    objects
-}
-
-fn objects(dictionaries: &[Dictionary]) -> Result<Vec<Map<String, Json>>, Failure> {
-    dictionaries.iter().map(object).collect()
-}
-
-fn object(dictionary: &HashMap<String, OwnedVariant>) -> Result<Map<String, Json>, Failure> {
-    let convert =
-        |(name, value): (&String, &OwnedVariant)| Ok((name.clone(), value::to_json(value)?));
-    dictionary
-        .iter()
-        .map(convert)
-        .collect::<Result<_, value::Unsayable>>()
-        .map_err(|error| {
-            Failure::new(
-                Exit::Internal,
-                "the daemon answered with something that is not understood",
-            )
-            .because(&error)
-        })
 }

@@ -9,6 +9,10 @@ use ort::{
 };
 use serde_json::Value as Json;
 
+pub use self::bytes::BytesError;
+
+mod bytes;
+
 /// A tensor's content, in row-major order.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Values {
@@ -154,7 +158,7 @@ impl Array {
 
     /// From a JSON list of numbers (or truth values), as probes have it. `None` for another type, another number of elements, or a number that the
     /// type does not hold.
-    pub(super) fn from_json(element_type: &str, shape: Vec<usize>, list: &[Json]) -> Option<Self> {
+    pub fn from_json(element_type: &str, shape: Vec<usize>, list: &[Json]) -> Option<Self> {
         fn all<T>(list: &[Json], one: impl Fn(&Json) -> Option<T>) -> Option<Vec<T>> {
             list.iter().map(one).collect()
         }
@@ -173,6 +177,22 @@ impl Array {
         };
         let is_whole = Self::elements_of(&shape) == Some(values.len());
         is_whole.then_some(Self { shape, values })
+    }
+
+    /// The elements as JSON numbers or truth values. JSON has no infinities and no NaN: those become null.
+    pub fn to_json(&self) -> Vec<Json> {
+        match &self.values {
+            // The nearest f64 of an f32 reads back as the same f32.
+            Values::F32(values) => values.iter().map(|&it| Json::from(it)).collect(),
+            Values::F64(values) => values.iter().map(|&it| Json::from(it)).collect(),
+            Values::F16(values) => values.iter().map(|it| Json::from(it.to_f32())).collect(),
+            Values::I64(values) => values.iter().map(|&it| Json::from(it)).collect(),
+            Values::I32(values) => values.iter().map(|&it| Json::from(it)).collect(),
+            Values::I16(values) => values.iter().map(|&it| Json::from(it)).collect(),
+            Values::I8(values) => values.iter().map(|&it| Json::from(it)).collect(),
+            Values::U8(values) => values.iter().map(|&it| Json::from(it)).collect(),
+            Values::Bool(values) => values.iter().map(|&it| Json::from(it)).collect(),
+        }
     }
 
     /// As ONNX Runtime takes it.
@@ -284,58 +304,4 @@ fn extend<T: Copy>(all: &mut Vec<T>, more: &[T]) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_is_joined_along_the_first_axis_comes_apart_again() {
-        let first = Array::f32([2, 3], vec![1.0, 2.0, 3.0, 4.0, 5.0, 6.0]);
-        let second = Array::f32([1, 3], vec![7.0, 8.0, 9.0]);
-        let mut all = first.clone();
-        assert!(all.append(&second));
-        assert_eq!(all.shape, [3, 3]);
-        assert_eq!(
-            (all.rows(0, 2), all.rows(2, 1)),
-            (Some(first), Some(second))
-        );
-        assert_eq!(all.rows(2, 2), None);
-        for other in [
-            Array::f32([1, 2], vec![0.0; 2]),
-            Array::i64([1, 3], vec![0; 3]),
-            Array::f32([3], vec![0.0; 3]),
-        ] {
-            let mut all = all.clone();
-            assert!(!all.append(&other), "{other:?}");
-            assert_eq!(all.shape, [3, 3]);
-        }
-        assert!(
-            !Array::f32([], vec![1.0]).append(&Array::f32([], vec![1.0])),
-            "a scalar has no axis"
-        );
-    }
-
-    #[test]
-    fn a_probe_with_a_number_that_does_not_fit_is_none() {
-        let list = |text: &str| serde_json::from_str::<Vec<Json>>(text).unwrap();
-        assert_eq!(
-            Array::from_json("u8", vec![2], &list("[1, 255]"))
-                .unwrap()
-                .values,
-            Values::U8(vec![1, 255])
-        );
-        for (kind, shape, text) in [
-            ("u8", vec![1], "[256]"),
-            ("i64", vec![1], "[1.5]"),
-            ("f32", vec![2], "[1]"),
-            ("bool", vec![1], "[1]"),
-            ("str", vec![1], "[1]"),
-        ] {
-            assert_eq!(
-                Array::from_json(kind, shape, &list(text)),
-                None,
-                "{kind} {text}"
-            );
-        }
-        assert_eq!(Array::elements_of(&[usize::MAX, 2]), None);
-    }
-}
+mod tests;

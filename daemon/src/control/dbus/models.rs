@@ -1,0 +1,164 @@
+//! `org.openautoglm.Edge1.Models`: bundles and models, at the root of our tree.
+//!
+//! What is done here to all or to one by its name; how each stands is on its own object ([`super::objects`]).
+
+use std::collections::{BTreeMap, HashMap};
+
+use zbus::message::Header;
+use zbus::{Connection, OwnedVariant, interface};
+
+use super::access::{Access, Verb};
+use super::client::Tensor;
+use super::error::Error;
+use super::manager::{class_option, known_options, owned};
+use crate::inference::InferenceHandle;
+use crate::inference::arrays::{Array, Arrays, Values};
+use crate::inference::examine::Depth;
+use crate::status;
+
+type Dictionary = HashMap<String, OwnedVariant>;
+
+/// The Models object.
+#[derive(Debug)]
+pub struct Models {
+    /// Judges callers.
+    pub access: Access,
+    /// Owns the models.
+    pub inference: InferenceHandle,
+}
+
+#[interface(name = "org.openautoglm.Edge1.Models")]
+impl Models {
+    /// Tries again all execution providers that the configuration wants for a model, forgetting what was measured of them. Returns
+    /// `provider` and `device` on which it would run, `is_fallback`, `measured`, and `refused`: who else was wanted, and why not. A model that was
+    /// disabled for its providers is looked at again; one that serves elsewhere is loaded anew and moves. Takes as long as the
+    /// trials, minutes where a provider compiles.
+    async fn probe(
+        &self,
+        #[zbus(header)] header: Header<'_>,
+        #[zbus(connection)] connection: &Connection,
+        model: &str,
+    ) -> Result<Dictionary, Error> {
+        self.access
+            .authorise(connection, &header, Verb::Control)
+            .await?;
+        let choice = self.inference.prove(model).await?;
+        Ok(owned(status::choice(&choice)))
+    }
+
+    /// Loads a model anew from what is on disk now, or all with an empty name, and returns the names of those that were. What is under
+    /// way is answered to its end by the old ones; if a new one cannot be used, the old one goes on and this fails.
+    async fn reload(
+        &self,
+        #[zbus(header)] header: Header<'_>,
+        #[zbus(connection)] connection: &Connection,
+        model: &str,
+    ) -> Result<Vec<String>, Error> {
+        self.access
+            .authorise(connection, &header, Verb::Control)
+            .await?;
+        let name = (!model.is_empty()).then_some(model);
+        let loaded = self.inference.reload(name).await?;
+        Ok(loaded.iter().map(ToString::to_string).collect())
+    }
+
+    /// All bundles in the configured directories: `name`, `dir`, `task`, `title`, `licence`, `bytes`, and `problem` where one cannot be used.
+    async fn list_bundles(
+        &self,
+        #[zbus(header)] header: Header<'_>,
+        #[zbus(connection)] connection: &Connection,
+    ) -> Result<Vec<Dictionary>, Error> {
+        self.access
+            .authorise(connection, &header, Verb::Observe)
+            .await?;
+        let bundles = self.inference.bundles().await;
+        Ok(bundles.iter().map(status::bundle).map(owned).collect())
+    }
+
+    /// Looks into a bundle in a process of its own: compares its digests, loads it, runs its probe. Returns `name`, `task`, `dir`, `provider`, `files`,
+    /// `bytes`, `verify_ms`, `load_ms`, `loaded_kib` and `peak_kib`; fails with ModelUnavailable where it is not sound. The model that serves goes on.
+    async fn verify(
+        &self,
+        #[zbus(header)] header: Header<'_>,
+        #[zbus(connection)] connection: &Connection,
+        model: &str,
+    ) -> Result<Dictionary, Error> {
+        self.access
+            .authorise(connection, &header, Verb::Control)
+            .await?;
+        let examined = self.inference.examine(model, Depth::Verify).await?;
+        Ok(owned(status::examined(&examined)))
+    }
+
+    /// As `Verify`, and measures it: `figures`, each with `what`, `value` (the median over `rounds`), `unit` and `rounds`. Takes some ten seconds.
+    async fn benchmark(
+        &self,
+        #[zbus(header)] header: Header<'_>,
+        #[zbus(connection)] connection: &Connection,
+        model: &str,
+    ) -> Result<Dictionary, Error> {
+        self.access
+            .authorise(connection, &header, Verb::Control)
+            .await?;
+        let examined = self.inference.examine(model, Depth::Benchmark).await?;
+        Ok(owned(status::examined(&examined)))
+    }
+
+    /// Runs a model of plain tensors (`inference.generic` in the configuration) once. A tensor is its element type as in `model.toml` (`f32`, `f64`, `f16`,
+    /// `i64`, `i32`, `i16`, `i8`, `u8`, `bool`), its extents, and its elements in row-major order, little-endian. All inputs of the bundle
+    /// must be there, and all of its outputs are returned. Options: `class` (s) as for `Say`.
+    async fn run(
+        &self,
+        #[zbus(header)] header: Header<'_>,
+        #[zbus(connection)] connection: &Connection,
+        model: &str,
+        inputs: BTreeMap<String, Tensor>,
+        options: HashMap<String, OwnedVariant>,
+    ) -> Result<BTreeMap<String, Tensor>, Error> {
+        known_options(&options, &["class"])?;
+        let principal = self
+            .access
+            .authorise(connection, &header, Verb::Converse)
+            .await?;
+        let class = class_option(&options, &principal)?;
+        let Some(handle) = self.inference.generic(model) else {
+            return Err(Error::UnknownModel(format!(
+                "no model {model:?} of plain tensors is served (inference.generic in the configuration names those that are)"
+            )));
+        };
+        let inputs = inputs
+            .into_iter()
+            .map(|(name, tensor)| Ok((name.clone(), array(&name, tensor)?)))
+            .collect::<Result<Arrays, Error>>()?;
+        let outputs = handle.run(inputs, class).await?;
+        Ok(outputs
+            .into_iter()
+            .map(|(name, array)| (name, tensor(&array)))
+            .collect())
+    }
+}
+
+fn array(name: &str, (element_type, extents, content): Tensor) -> Result<Array, Error> {
+    let wrong = |why: String| Error::InvalidArgument(format!("input {name:?}: {why}"));
+    let values =
+        Values::from_le_bytes(&element_type, &content).map_err(|error| wrong(error.to_string()))?;
+    let shape: Option<Vec<usize>> = extents
+        .iter()
+        .map(|&extent| usize::try_from(extent).ok())
+        .collect();
+    shape
+        .filter(|shape| Array::elements_of(shape) == Some(values.len()))
+        .map(|shape| Array { shape, values })
+        .ok_or_else(|| {
+            let elements = content.len();
+            wrong(format!(
+                "{elements} bytes of {element_type} are not of the shape {extents:?}"
+            ))
+        })
+}
+
+fn tensor(array: &Array) -> Tensor {
+    let extents = array.shape.iter().map(|&extent| extent as u64).collect();
+    let element_type = array.values.element_type().to_owned();
+    (element_type, extents, array.values.to_le_bytes())
+}
