@@ -92,6 +92,7 @@ pub async fn run(config: Config, own_uid: u32, stop: CancellationToken) -> anyho
         embedding: config.inference.embedding.clone(),
         chat: config.inference.chat.clone(),
         vad: config.inference.vad.clone(),
+        stt: config.inference.stt.clone(),
         tts: config.inference.tts.clone(),
         espeak_ng: config.inference.espeak_ng.clone(),
         generic: config.inference.generic.clone(),

@@ -33,6 +33,7 @@ async fn engine(name: &str) -> Inference {
         chat: name.into(),
         embedding: "none".into(),
         vad: "none".into(),
+        stt: None,
         ..bundles::config()
     });
     inference

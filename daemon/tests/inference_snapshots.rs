@@ -48,6 +48,7 @@ async fn start(state: &Path, model_dirs: Vec<PathBuf>, bytes_max: u64) -> Edge {
         model_dirs,
         embedding: "none".into(),
         vad: "none".into(),
+        stt: None,
         chat_sessions: NonZeroUsize::new(2).unwrap(),
         snapshots: Some(SnapshotConfig {
             directory: snapshots(state),

@@ -222,6 +222,23 @@ async fn a_provider_that_takes_a_part_is_refused_or_taken_as_the_policy_says_and
 }
 
 #[tokio::test]
+async fn of_the_two_graphs_for_speech_the_one_that_hears_is_tried_on_real_sound() {
+    let dir = tempfile::tempdir().unwrap();
+    let stt = bundles::bundle(bundles::STT);
+    let choice = chosen(&stt, config(dir.path(), nxrt(), wanting(&["cpu_ep"]))).unwrap();
+    let Verdict::Partial { placed, total, .. } = refusal(&choice) else {
+        panic!("{:?}", choice.refused)
+    };
+    assert!(0 < *placed && placed < total, "{placed} of {total}");
+    let measured = choice.refused[0].measured.as_ref().unwrap();
+    assert!(
+        measured.difference.output.starts_with("cross."),
+        "{measured:?}"
+    );
+    assert!(measured.difference.scaled < 0.02, "{measured:?}");
+}
+
+#[tokio::test]
 async fn a_provider_that_computes_wrongly_is_named_with_output_and_difference() {
     let dir = tempfile::tempdir().unwrap();
     let vad = bundles::bundle(bundles::VAD);

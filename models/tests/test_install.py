@@ -19,6 +19,8 @@ GRAPH_KEYS = {
     "chat": {"layers", "kv_heads", "head_dim", "vocab_size", "context_tokens", "kv_type"},
     "embedding": {"pooling", "normalize", "dimensions", "max_tokens"},
     "vad": {"sample_rate_hz", "chunk_samples", "context_samples", "state_shape"},
+    "stt": {"layers", "heads", "head_dim", "vocab_size", "context_tokens", "sample_rate_hz", "window_samples"}
+    | {"position_samples", "languages", "tokens", "decoder"},
     "tts": {
         *("sample_rate_hz", "hop_samples", "speakers", "espeak_voice", "symbols"),
         *("pad", "begin", "end", "scales", "phonemes"),
@@ -28,6 +30,7 @@ PROBE_KEYS = {
     "chat": {"input_ids", "top", "tolerance"},
     "embedding": {"text", "vector", "cosine_min"},
     "vad": {"samples", "probabilities", "tolerance"},
+    "stt": {"samples", "input_ids", "top", "tolerance"},
     "tts": {"text", "ids", "loudness", "frames", "cosine_min"},
 }
 

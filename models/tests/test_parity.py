@@ -79,6 +79,38 @@ class Parity(unittest.TestCase):
         with self.assertRaisesRegex(ParityFailed, "difference_max"):
             enforce({"difference_max": difference}, vad.LIMITS[:1], "the full graph", self.reporter)
 
+    def test_speech_to_text_in_fewer_bits_is_refused(self):
+        import tokenizers
+        from autoglm_models.recipes import stt
+        from autoglm_models.recipes.limits import enforce
+
+        weights = stt.Ct2Weights(member(stt.PACKAGE, stt.PUBLISHED + "model.bin", self.root))
+        settings = json.loads(member(stt.PACKAGE, stt.PUBLISHED + "config.json", self.root).read_text("utf-8"))
+        tokenizer = tokenizers.Tokenizer.from_file(str(member(stt.PACKAGE, stt.PUBLISHED + stt.TOKENIZER, self.root)))
+        ids = stt.sentence(tokenizer, stt.token_facts(tokenizer, settings))
+        # Five bits of each byte.
+        stt.convert(weights, self.root, weight_max=15)
+        whisper = stt.Whisper(self.root / stt.ENCODER, self.root / stt.DECODER)
+        measures = stt.measure(whisper, stt.ReferenceModel(weights), ids)
+        with self.assertRaisesRegex(ParityFailed, "heard_difference is .*kl_mean is"):
+            enforce(measures, stt.LIMITS[1:], stt.REFERENCE, self.reporter)
+
+    def test_the_front_end_hears_what_the_published_one_does(self):
+        """`published_mel.json`: what the feature extractor of faster-whisper 1.2.1 makes of the same sound."""
+        import numpy as np
+        from autoglm_models.recipes import stt
+
+        golden = json.loads((Path(__file__).parent / "published_mel.json").read_text("utf-8"))
+        ours = stt.mel.log_mel(stt.window(stt.scene()))
+        self.assertEqual(list(ours.shape), golden["shape"])
+        theirs = np.array(golden["values"])
+        difference = np.abs(ours[:, golden["frames"]].T - theirs)
+        self.assertLess(difference.max(), 1e-4)
+        self.assertGreater(theirs.std(), 0.1, "a sound that says nothing would agree with anything")
+        self.assertLess(stt.front_end_difference(self.root), 1e-4)
+        filters = stt.mel.filters()
+        self.assertLess(np.abs(filters.sum(1) - np.array(golden["filter_sums"])).max(), 1e-5)
+
     def test_a_voice_whose_weights_have_7_bits_is_refused(self):
         import numpy as np
         import onnx

@@ -41,6 +41,7 @@ async fn model() -> (Inference, Embeddings) {
         embedding: EMBEDDING.into(),
         chat: "none".into(),
         vad: "none".into(),
+        stt: None,
         tts: None,
         espeak_ng: autoglm_edge::config::ESPEAK_NG.into(),
         context_tokens: 128,

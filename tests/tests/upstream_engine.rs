@@ -51,6 +51,7 @@ impl Site {
             embedding: CHAT.to_owned(),
             chat: CHAT.to_owned(),
             vad: CHAT.to_owned(),
+            stt: None,
             tts: None,
             espeak_ng: autoglm_edge::config::ESPEAK_NG.into(),
             context_tokens: 512,

@@ -150,6 +150,11 @@ pub enum Command {
     /// Talk to the box: TEXT once, or line by line without it
     Chat(ChatArgs),
 
+    /// Write down what is said in a sound file
+    ///
+    /// The daemon reads WAV of 16, 24 or 32 bits or floats, 8 to 192 kHz, up to eight channels and ten minutes.
+    Transcribe(TranscribeArgs),
+
     /// Speak TEXT, or what comes on standard input: played, or written as WAV
     #[command(after_help = SPEAK_HELP)]
     Speak(SpeakArgs),
@@ -212,6 +217,25 @@ pub struct ChatArgs {
     #[arg(long)]
     pub explain: bool,
     /// Who waits, and so whose turn comes first where the models are busy
+    #[arg(long, value_enum, default_value_t)]
+    pub class: Asking,
+}
+
+/// `transcribe`.
+#[derive(Debug, Args)]
+pub struct TranscribeArgs {
+    /// The file; - reads standard input, which may be a pipe that somebody still speaks into
+    pub file: PathBuf,
+    /// Show when each part was said, and what is doubtful
+    #[arg(long)]
+    pub times: bool,
+    /// The file has no header: 16-bit little-endian samples, 16 kHz, mono
+    #[arg(long)]
+    pub raw: bool,
+    /// The language spoken (en)
+    #[arg(long, value_name = "CODE")]
+    pub language: Option<String>,
+    /// Who waits, and so whose turn comes first where the model is busy
     #[arg(long, value_enum, default_value_t)]
     pub class: Asking,
 }

@@ -16,7 +16,7 @@ pub enum Exit {
     Unreachable = 3,
     /// No such thing, action, property, conversation or model; or a title that several things share.
     Unknown = 4,
-    /// A value that the thing does not take, or a sentence that is not taken.
+    /// A value that the thing does not take, or a sentence or sound that is not taken.
     InvalidValue = 5,
     /// The device is not connected, refused, failed or did not answer.
     Device = 6,
@@ -63,7 +63,9 @@ impl Exit {
             Self::Unknown => {
                 "no such thing, action, property, conversation or model; or an ambiguous title"
             }
-            Self::InvalidValue => "a value that the thing does not take",
+            Self::InvalidValue => {
+                "a value that the thing does not take, or sound that cannot be used"
+            }
             Self::Device => "the device is not connected, refused, failed or did not answer",
             Self::Denied => "you may not do this",
             Self::Unavailable => {
@@ -82,7 +84,7 @@ impl Exit {
         match name {
             "InvalidArgument" | "Conflict" | "NotTaken" => Self::Usage,
             "UnknownThing" | "UnknownModel" | "NotOffered" => Self::Unknown,
-            "InvalidValue" | "InvalidSentence" => Self::InvalidValue,
+            "InvalidValue" | "InvalidSentence" | "InvalidSound" => Self::InvalidValue,
             "NotConnected" | "DeviceFault" | "NoAnswer" | "Interrupted" => Self::Device,
             "AccessDenied" => Self::Denied,
             "Busy"

@@ -7,7 +7,7 @@
 //! - [`exit`] and [`failure`]: the numbers that a run ends with, and what is told about it;
 //! - [`bus`]: the daemon as calls and snapshots; [`target`]: names to things; [`input`]: typed text to JSON;
 //! - [`output`], [`table`], [`text`]: standard output for data, standard error for the rest;
-//! - one file for each family of commands: [`state`], [`models`] with [`bundles`] and [`examine`], [`things`], [`command`], [`chat`], [`sessions`], [`bluetooth`], [`key`], [`ports`],
+//! - one file for each family of commands: [`state`], [`models`] with [`bundles`] and [`examine`], [`things`], [`command`], [`chat`], [`transcribe`], [`sessions`], [`bluetooth`], [`key`], [`ports`],
 //!   [`generate`].
 
 pub mod args;
@@ -34,6 +34,7 @@ pub mod target;
 pub mod tensors;
 pub mod text;
 pub mod things;
+pub mod transcribe;
 
 use std::process::ExitCode;
 
@@ -139,6 +140,7 @@ async fn dispatch(global: &Global, command: Command, output: &mut Output) -> Res
             id,
         } => command::write(&daemon, &thing, &property, &value, id.as_deref(), output).await,
         Command::Bluetooth { command } => bluetooth::run(&daemon, command, output).await,
+        Command::Transcribe(args) => transcribe::run(&daemon, args, output).await,
         Command::Sessions { command } => sessions::run(&daemon, command, output).await,
         Command::Chat(_)
         | Command::Wait(_)

@@ -129,6 +129,8 @@ pub struct InferenceSettings {
     pub chat: String,
     /// Bundle that notices speech.
     pub vad: String,
+    /// Bundle that writes down what is said; `None` for none.
+    pub stt: Option<String>,
     /// Bundle that speaks, if one is wanted.
     pub tts: Option<String>,
     /// The program that makes phonemes of text.

@@ -140,6 +140,8 @@ pub struct RawInference {
     pub chat: String,
     /// Bundle that notices speech.
     pub vad: String,
+    /// Bundle that writes down what is said; empty for none, which saves some 150 MB of memory.
+    pub stt: String,
     /// Bundle that speaks; empty for none.
     pub tts: String,
     /// The program that makes phonemes of text. Default: where Debian's package puts it.
@@ -189,6 +191,7 @@ impl Default for RawInference {
             embedding: "all-minilm-l6-v2-int8".to_owned(),
             chat: "smollm2-135m-instruct-int4".to_owned(),
             vad: "silero-vad".to_owned(),
+            stt: "whisper-tiny-en-int8".to_owned(),
             tts: "piper-en-us-joe-int8".to_owned(),
             espeak_ng: crate::config::ESPEAK_NG.to_owned(),
             generic: Vec::new(),

@@ -186,10 +186,12 @@ pub(super) fn validate(raw: RawConfig, path: &Path) -> Result<Config, ConfigErro
         ("inference.chat", &raw.inference.chat),
         ("inference.vad", &raw.inference.vad),
     ];
+    let stt = Some(&raw.inference.stt).filter(|bundle| !bundle.is_empty());
     let tts = Some(&raw.inference.tts).filter(|bundle| !bundle.is_empty());
     let generic = raw.inference.generic.iter();
     for (key, bundle) in named
         .into_iter()
+        .chain(stt.map(|bundle| ("inference.stt", bundle)))
         .chain(tts.map(|bundle| ("inference.tts", bundle)))
         .chain(generic.map(|bundle| ("inference.generic", bundle)))
     {
@@ -236,6 +238,7 @@ pub(super) fn validate(raw: RawConfig, path: &Path) -> Result<Config, ConfigErro
             embedding: raw.inference.embedding,
             chat: raw.inference.chat,
             vad: raw.inference.vad,
+            stt: stt.cloned(),
             tts: tts.cloned(),
             espeak_ng: absolute(&reject, "inference.espeak_ng", &raw.inference.espeak_ng)?,
             generic: raw.inference.generic,

@@ -16,7 +16,9 @@ use thiserror::Error;
 
 use super::{
     arrays::Values,
-    manifest::{ChatGraph, Dimension, FORMAT, Graph, Manifest, Task, TensorsGraph, TtsGraph},
+    manifest::{
+        ChatGraph, Dimension, FORMAT, Graph, Manifest, Task, TensorsGraph, TtsGraph, WhisperGraph,
+    },
 };
 
 /// The file that makes a directory a bundle.
@@ -231,6 +233,9 @@ impl Bundle {
             ("graph.file", manifest.graph.file()),
             ("probe.file", manifest.probe.file.as_str()),
         ];
+        if let Graph::Whisper(graph) = &manifest.graph {
+            references.push(("graph.decoder.file", graph.decoder.file.as_str()));
+        }
         references.extend(
             manifest
                 .tokenizer
@@ -252,7 +257,7 @@ impl Bundle {
                 ));
             }
         }
-        let reads_text = matches!(manifest.task, Task::Chat | Task::Embedding);
+        let reads_text = matches!(manifest.task, Task::Chat | Task::Embedding | Task::Stt);
         if reads_text && manifest.tokenizer.is_none() {
             return Err(value("tokenizer", "a table".into(), "absent".into()));
         }
@@ -263,6 +268,10 @@ impl Bundle {
             if count == 0 || count > COUNT_MAX {
                 return Err(value(key, format!("1 to {COUNT_MAX}"), count.to_string()));
             }
+        }
+        if let Graph::Whisper(graph) = &manifest.graph {
+            check_whisper(graph)
+                .map_err(|(key, expected, actual)| value(&key, expected, actual))?;
         }
         if let Graph::Tensors(graph) = &manifest.graph {
             check_tensors(graph)
@@ -362,6 +371,20 @@ fn counts(graph: &Graph) -> Vec<(&'static str, usize)> {
                 .map(|limits| ("graph.dimensions (max)", limits.max))
                 .collect()
         }
+        Graph::Whisper(graph) => vec![
+            ("graph.layers", graph.layers),
+            ("graph.heads", graph.heads),
+            ("graph.head_dim", graph.head_dim),
+            ("graph.vocab_size", graph.vocab_size),
+            ("graph.context_tokens", graph.context_tokens),
+            ("graph.sample_rate_hz", graph.sample_rate_hz as usize),
+            ("graph.window_samples", graph.window_samples),
+            ("graph.position_samples", graph.position_samples),
+            (
+                "graph.tokens.timestamp_samples",
+                graph.tokens.timestamp_samples,
+            ),
+        ],
         Graph::Tts(graph) => vec![
             ("graph.sample_rate_hz", graph.sample_rate_hz as usize),
             ("graph.hop_samples", graph.hop_samples),
@@ -381,6 +404,55 @@ fn counts(graph: &Graph) -> Vec<(&'static str, usize)> {
             ]
         }
     }
+}
+
+/// Windows are whole positions, times reach from a window's beginning to its end, and every token has a row.
+fn check_whisper(graph: &WhisperGraph) -> Result<(), Wrong> {
+    let wrong = |key: &str, expected: String, actual: String| Err((key.into(), expected, actual));
+    let (window, tokens) = (graph.window_samples, &graph.tokens);
+    for (key, part) in [
+        ("graph.position_samples", graph.position_samples),
+        ("graph.tokens.timestamp_samples", tokens.timestamp_samples),
+    ] {
+        if !window.is_multiple_of(part) {
+            let expected = format!("a divisor of graph.window_samples, {window}");
+            return wrong(key, expected, part.to_string());
+        }
+    }
+    if graph.languages.is_empty() {
+        return wrong("graph.languages", "at least one".into(), "none".into());
+    }
+    let last_timestamp = (tokens.first_timestamp as usize) + window / tokens.timestamp_samples;
+    if last_timestamp >= graph.vocab_size {
+        let expected = format!(
+            "so that the time of a window's end, {last_timestamp}, is below graph.vocab_size, {}",
+            graph.vocab_size
+        );
+        let actual = tokens.first_timestamp.to_string();
+        return wrong("graph.tokens.first_timestamp", expected, actual);
+    }
+    let below_times = [tokens.end, tokens.no_speech];
+    let listed = [&tokens.start, &tokens.suppressed];
+    let mut all = below_times
+        .into_iter()
+        .chain(listed.into_iter().flatten().copied());
+    if let Some(id) = all.find(|id| *id >= tokens.first_timestamp) {
+        let expected = format!(
+            "below graph.tokens.first_timestamp, {}",
+            tokens.first_timestamp
+        );
+        return wrong("graph.tokens", expected, id.to_string());
+    }
+    // The beginning, one time and one word must fit.
+    if tokens.start.is_empty() || tokens.start.len() + 2 > graph.context_tokens {
+        let expected = format!("1 to {} tokens", graph.context_tokens.saturating_sub(2));
+        return wrong(
+            "graph.tokens.start",
+            expected,
+            tokens.start.len().to_string(),
+        );
+    }
+    Ok(())
 }
 
 /// Key, expected, actual.

@@ -23,9 +23,10 @@ use super::{
     class::Class,
     generic::GenericProbe,
     manifest::{Graph, Task},
-    probe::{self, EmbeddingProbe, VadProbe},
+    probe::{self, EmbeddingProbe, SttProbe, VadProbe},
     providers::{Placement, ProvidersConfig},
     runtime::Runtime,
+    stt::SttRequest,
     tts::{SpeakRequest, TtsProbe},
     vad::VadState,
 };
@@ -206,6 +207,7 @@ pub(super) fn carry_out(
         embedding: only(Task::Embedding),
         chat: only(Task::Chat),
         vad: only(Task::Vad),
+        stt: (manifest.task == Task::Stt).then(|| manifest.name.clone()),
         tts: (manifest.task == Task::Tts).then(|| manifest.name.clone()),
         espeak_ng,
         generic: (manifest.task == Task::Generic)
@@ -294,6 +296,28 @@ async fn measure(bundle: &Bundle, handle: &InferenceHandle) -> Result<Vec<Figure
             let length = graph.chunk_samples as f64 / f64::from(graph.sample_rate_hz) * 1000.0;
             let what = format!("a chunk of {length:.0} ms of sound");
             Ok(vec![times.figure(&what, "ms")])
+        }
+        Graph::Whisper(graph) => {
+            // A second of sound takes as long as a whole window, but for its words.
+            let probe: SttProbe = probe::read(bundle)?;
+            let stt = handle.stt().ok_or("the model was not started")?;
+            let (mut hear, mut read) = (Rates::default(), Rates::default());
+            let all = repeat(async || {
+                let begun = Instant::now();
+                let request = SttRequest::new(probe.samples(), graph.sample_rate_hz);
+                let done = stt.transcribe(request).await?.done;
+                hear.0.push(millis(done.timings.hear));
+                read.note(done.tokens as f64, done.timings.read);
+                Ok(millis(begun.elapsed()))
+            })
+            .await?;
+            let window = graph.window_samples as f64 / f64::from(graph.sample_rate_hz);
+            let what = format!("hearing a window of up to {window:.0} s of sound");
+            Ok(vec![
+                hear.figure(&what, "ms"),
+                read.figure("reading what was heard", "tokens/s"),
+                all.figure("the probe's sound, all in all", "ms"),
+            ])
         }
         Graph::Tts(_) => {
             let probe: TtsProbe = probe::read(bundle)?;

@@ -23,6 +23,8 @@ pub enum Task {
     Chat,
     /// Sound to the probability of speech.
     Vad,
+    /// Speech to text.
+    Stt,
     /// Text to speech.
     Tts,
     /// Named tensors to named tensors.
@@ -36,6 +38,7 @@ impl Task {
             Self::Embedding => "embedding",
             Self::Chat => "chat",
             Self::Vad => "vad",
+            Self::Stt => "stt",
             Self::Tts => "tts",
             Self::Generic => "generic",
         }
@@ -161,6 +164,9 @@ pub enum Graph {
     /// 16 kHz sound to a probability, with a state handed from chunk to chunk.
     #[serde(rename = "silero-v5")]
     Vad(VadGraph),
+    /// Speech to text in two graphs: what was heard, and the tokens of what was said.
+    #[serde(rename = "whisper")]
+    Whisper(Box<WhisperGraph>),
     /// Phoneme ids to sound, as Piper exports its voices.
     #[serde(rename = "piper-vits")]
     Tts(TtsGraph),
@@ -176,6 +182,7 @@ impl Graph {
             Self::Chat(_) | Self::Optimum(_) => Task::Chat,
             Self::Embedding(_) => Task::Embedding,
             Self::Vad(_) => Task::Vad,
+            Self::Whisper(_) => Task::Stt,
             Self::Tts(_) => Task::Tts,
             Self::Tensors(_) => Task::Generic,
         }
@@ -185,16 +192,30 @@ impl Graph {
     pub fn chat(&self) -> Option<&ChatGraph> {
         match self {
             Self::Chat(graph) | Self::Optimum(graph) => Some(graph),
-            Self::Embedding(_) | Self::Vad(_) | Self::Tts(_) | Self::Tensors(_) => None,
+            Self::Embedding(_)
+            | Self::Vad(_)
+            | Self::Whisper(_)
+            | Self::Tts(_)
+            | Self::Tensors(_) => None,
         }
     }
 
-    /// The graph's file inside the bundle.
+    /// Attention layers, for which `{layer}` stands in the names of tensors.
+    pub fn layers(&self) -> usize {
+        match self {
+            Self::Chat(graph) | Self::Optimum(graph) => graph.layers,
+            Self::Whisper(graph) => graph.layers,
+            Self::Embedding(_) | Self::Vad(_) | Self::Tts(_) | Self::Tensors(_) => 0,
+        }
+    }
+
+    /// The graph's file inside the bundle. Where there are two, the one that providers are proved on.
     pub fn file(&self) -> &str {
         match self {
             Self::Chat(graph) | Self::Optimum(graph) => &graph.file,
             Self::Embedding(graph) => &graph.file,
             Self::Vad(graph) => &graph.file,
+            Self::Whisper(graph) => &graph.file,
             Self::Tts(graph) => &graph.file,
             Self::Tensors(graph) => &graph.file,
         }
@@ -206,6 +227,7 @@ impl Graph {
             Self::Chat(graph) | Self::Optimum(graph) => &graph.inputs,
             Self::Embedding(graph) => &graph.inputs,
             Self::Vad(graph) => &graph.inputs,
+            Self::Whisper(graph) => &graph.inputs,
             Self::Tts(graph) => &graph.inputs,
             Self::Tensors(graph) => &graph.inputs,
         }
@@ -217,6 +239,7 @@ impl Graph {
             Self::Chat(graph) | Self::Optimum(graph) => &graph.outputs,
             Self::Embedding(graph) => &graph.outputs,
             Self::Vad(graph) => &graph.outputs,
+            Self::Whisper(graph) => &graph.outputs,
             Self::Tts(graph) => &graph.outputs,
             Self::Tensors(graph) => &graph.outputs,
         }
@@ -311,6 +334,74 @@ pub struct VadGraph {
     pub context_samples: usize,
     /// Shape of the recurrent state.
     pub state_shape: Vec<usize>,
+    /// Declared inputs.
+    pub inputs: BTreeMap<String, TensorFacts>,
+    /// Declared outputs.
+    pub outputs: BTreeMap<String, TensorFacts>,
+}
+
+/// Layout `whisper`. `file` is the encoder: input `pcm[1,window_samples] f32` in -1..1, outputs `cross.{layer}.{key,value}[1,heads,positions,head_dim]`
+/// with `positions = window_samples / position_samples`. `decoder` has the inputs `input_ids[B,S] i64`, `position_ids[B,S] i64`, `seqlens_k[B] i32` (total
+/// length - 1), `total_sequence_length i32`, `logits_pos[n] i64`, `cross.{layer}.{key,value}` and
+/// `past_key_values.{layer}.{key,value}[B,heads,max,head_dim]`; outputs `logits[n,vocab_size]` and `present.{layer}.{key,value}`, bound to the same
+/// buffers as the past.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct WhisperGraph {
+    /// The encoder's file.
+    pub file: String,
+    /// Number of attention layers of the decoder.
+    pub layers: usize,
+    /// Attention heads per layer.
+    pub heads: usize,
+    /// Elements per head.
+    pub head_dim: usize,
+    /// Number of token ids, which is the width of `logits`.
+    pub vocab_size: usize,
+    /// The most tokens that the decoder was made for, with those that begin an answer.
+    pub context_tokens: usize,
+    /// Sample rate in Hz.
+    pub sample_rate_hz: u32,
+    /// The longest sound that is heard at once, in samples; a multiple of `position_samples`.
+    pub window_samples: usize,
+    /// Samples of each position of the encoder.
+    pub position_samples: usize,
+    /// The languages that it understands, as ISO 639-1 has them.
+    pub languages: Vec<String>,
+    /// The tokens that are no text.
+    pub tokens: WhisperTokens,
+    /// Declared inputs of the encoder.
+    pub inputs: BTreeMap<String, TensorFacts>,
+    /// Declared outputs of the encoder.
+    pub outputs: BTreeMap<String, TensorFacts>,
+    /// The decoder.
+    pub decoder: DecoderFacts,
+}
+
+/// The tokens of layout `whisper` that are no text. All are below `vocab_size`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct WhisperTokens {
+    /// What an answer begins with, before its first time: start, and for models of several languages language and task.
+    pub start: Vec<u32>,
+    /// The end of an answer.
+    pub end: u32,
+    /// That nobody speaks.
+    pub no_speech: u32,
+    /// The time 0; from here on each id is a time, `timestamp_samples` after the one before. What is between `end` and here is no text.
+    pub first_timestamp: u32,
+    /// Samples from one time to the next.
+    pub timestamp_samples: usize,
+    /// Ids that are never chosen.
+    pub suppressed: Vec<u32>,
+}
+
+/// A graph that goes with another.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DecoderFacts {
+    /// Its file.
+    pub file: String,
     /// Declared inputs.
     pub inputs: BTreeMap<String, TensorFacts>,
     /// Declared outputs.

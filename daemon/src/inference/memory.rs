@@ -8,7 +8,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::{bundle::Bundle, error::LoadError, manifest::Graph, tts::RUN_PHONEMES_MAX};
+use super::{bundle::Bundle, error::LoadError, manifest::Graph, stt, tts::RUN_PHONEMES_MAX};
 
 /// Weights are read once and packed once more for the processor. Measured: a graph of 106 MB with a cache of 95 MB took 335 MB at most.
 const COPIES: u64 = 2;
@@ -58,15 +58,21 @@ pub(super) fn check(bundle: &Bundle, context_tokens: usize) -> Result<(), LoadEr
     }
 }
 
-/// Bytes for the weights, for chat the key-value cache, and for a voice its longest run.
+/// Bytes for the weights, and for what grows with the work: the key-value cache of chat, the window of speech to text, a voice's longest run.
 pub(super) fn estimate(bundle: &Bundle, context_tokens: usize) -> u64 {
     let manifest = bundle.manifest();
     let graph_file = manifest.graph.file();
+    let further = match &manifest.graph {
+        Graph::Whisper(graph) => Some(graph.decoder.file.as_str()),
+        _ => None,
+    };
     // The graph and the file of its weights, which has the graph's name in front.
     let weights: u64 = manifest
         .files
         .iter()
-        .filter(|(name, _)| name.starts_with(graph_file))
+        .filter(|(name, _)| {
+            name.starts_with(graph_file) || further.is_some_and(|further| name.starts_with(further))
+        })
         .map(|(_, facts)| facts.bytes)
         .fold(0, u64::saturating_add);
     let cache = match &manifest.graph {
@@ -81,6 +87,7 @@ pub(super) fn estimate(bundle: &Bundle, context_tokens: usize) -> u64 {
         .fold(KV_BYTES, |product, count| {
             product.saturating_mul(count as u64)
         }),
+        Graph::Whisper(graph) => stt::working_bytes(graph),
         Graph::Tts(_) => PHONEME_BYTES.saturating_mul(RUN_PHONEMES_MAX as u64),
         _ => 0,
     };

@@ -6,7 +6,7 @@
 //!
 //! Read in this order: [`manifest`] and [`bundle`] (what a model is on disk), [`runtime`] (ONNX Runtime), [`providers`] (what it runs on),
 //! [`status`], [`threads`], [`class`] and `jobs` (whose request goes first), `slot` (a model's thread), then the engines [`embedder`], [`chat`],
-//! [`vad`], [`tts`] and [`generic`], [`adapt`] (less is done under strain), and [`upstream`] (conversations that are answered elsewhere). [`probe`] is the proof that a loaded model
+//! [`vad`], [`stt`], [`tts`] and [`generic`], [`adapt`] (less is done under strain), and [`upstream`] (conversations that are answered elsewhere). [`probe`] is the proof that a loaded model
 //! computes the right thing, [`examine`] what a person asks about a bundle.
 
 use std::{
@@ -43,12 +43,14 @@ use self::{
     providers::{Choice, Providers, ProvidersConfig},
     slot::{Door, Event, Model, Setup, Slot},
     status::{InferenceStatus, LoadStage, ModelState, ModelStatus, StatusBoard},
+    stt::{Stt, SttHandle},
     threads::Threads,
     tts::{Tts, TtsHandle},
     vad::{Vad, VadHandle},
 };
 
 pub mod adapt;
+mod admission;
 pub mod arrays;
 pub mod budget;
 pub mod bundle;
@@ -71,6 +73,7 @@ pub mod search;
 mod session;
 mod slot;
 pub mod status;
+pub mod stt;
 pub mod threads;
 pub mod tts;
 pub mod upstream;
@@ -90,6 +93,8 @@ pub struct InferenceConfig {
     pub chat: String,
     /// Name of the voice activity bundle.
     pub vad: String,
+    /// Name of the speech-to-text bundle; `None` has no thread.
+    pub stt: Option<String>,
     /// Name of the bundle that speaks; `None` has no thread.
     pub tts: Option<String>,
     /// The program that makes phonemes of text, absolute; see [`config::ESPEAK_NG`](crate::config::ESPEAK_NG).
@@ -176,6 +181,7 @@ pub struct InferenceHandle {
     embedder: EmbedderHandle,
     chat: ChatHandle,
     vad: VadHandle,
+    stt: Option<SttHandle>,
     tts: Option<TtsHandle>,
     generic: Arc<BTreeMap<String, GenericHandle>>,
     board: StatusBoard,
@@ -194,11 +200,13 @@ impl Inference {
             (Task::Chat, &config.chat),
             (Task::Vad, &config.vad),
         ];
+        let stt = config.stt.iter().map(|name| (Task::Stt, name));
         let tts = config.tts.iter().map(|name| (Task::Tts, name));
         let generic = config.generic.iter().map(|name| (Task::Generic, name));
         let board = StatusBoard::new(
             models
                 .into_iter()
+                .chain(stt)
                 .chain(tts)
                 .chain(generic)
                 .map(|(task, name)| ModelStatus {
@@ -242,6 +250,7 @@ impl Inference {
         let embedder = launch.spawn::<Embedder>(&config.embedding);
         let chat = launch.spawn::<Chat>(&config.chat);
         let vad = launch.spawn::<Vad>(&config.vad);
+        let stt = config.stt.as_ref().map(|name| launch.spawn::<Stt>(name));
         let tts = config.tts.as_ref().map(|name| launch.spawn::<Tts>(name));
         let mut generic = BTreeMap::new();
         for name in &config.generic {
@@ -283,6 +292,7 @@ impl Inference {
             threads.push(thread);
             watched
         });
+        let stt_handle = stt.map(|jobs| SttHandle::new(Door::new(Task::Stt, &jobs, &board)));
         let tts_handle = tts.map(|jobs| TtsHandle::new(Door::new(Task::Tts, &jobs, &board)));
         let owner = Arc::new(Owner {
             queues,
@@ -295,6 +305,7 @@ impl Inference {
             embedder: embedder_handle,
             chat: chat_handle,
             vad: vad_handle,
+            stt: stt_handle,
             tts: tts_handle,
             generic: Arc::new(generic),
             board,
@@ -369,6 +380,11 @@ impl InferenceHandle {
     /// The voice activity model.
     pub fn vad(&self) -> &VadHandle {
         &self.vad
+    }
+
+    /// The speech-to-text model, if the configuration names one.
+    pub fn stt(&self) -> Option<&SttHandle> {
+        self.stt.as_ref()
     }
 
     /// The voice, if one is configured.

@@ -137,14 +137,7 @@ pub(super) struct ChatProbe {
 
 impl ChatProbe {
     pub(super) fn check(&self, logits: &[f32]) -> Result<(), ProbeError> {
-        for &(index, expected) in &self.top {
-            let actual = *logits.get(index).ok_or(ProbeError::Length {
-                expected: index + 1,
-                actual: logits.len(),
-            })?;
-            check_value(index, expected, actual, self.tolerance)?;
-        }
-        Ok(())
+        check_top(&self.top, logits, self.tolerance)
     }
 }
 
@@ -167,6 +160,40 @@ impl VadProbe {
         }
         Ok(())
     }
+}
+
+/// Sound, tokens that are fed one by one, and the logits of the likeliest after the last of them.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct SttProbe {
+    /// 16-bit numbers.
+    samples: Vec<i16>,
+    pub(super) input_ids: Vec<u32>,
+    top: Vec<(usize, f32)>,
+    tolerance: f32,
+}
+
+impl SttProbe {
+    /// In -1..1.
+    pub(super) fn samples(&self) -> Vec<f32> {
+        let samples = self.samples.iter();
+        samples.map(|&sample| f32::from(sample) / 32768.0).collect()
+    }
+
+    pub(super) fn check(&self, logits: &[f32]) -> Result<(), ProbeError> {
+        check_top(&self.top, logits, self.tolerance)
+    }
+}
+
+fn check_top(top: &[(usize, f32)], logits: &[f32], tolerance: f32) -> Result<(), ProbeError> {
+    for &(index, expected) in top {
+        let actual = *logits.get(index).ok_or(ProbeError::Length {
+            expected: index + 1,
+            actual: logits.len(),
+        })?;
+        check_value(index, expected, actual, tolerance)?;
+    }
+    Ok(())
 }
 
 fn check_length(expected: usize, actual: usize) -> Result<(), ProbeError> {

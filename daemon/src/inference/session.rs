@@ -16,7 +16,7 @@ use ort::{
 use super::{
     bundle::Bundle,
     error::LoadError,
-    manifest::{Dimension, Graph, TensorFacts},
+    manifest::{Dimension, TensorFacts},
     runtime::Runtime,
 };
 
@@ -35,7 +35,35 @@ pub(super) fn open(
     threads: NonZeroUsize,
 ) -> Result<Session, LoadError> {
     let graph = &bundle.manifest().graph;
-    let path = bundle.path(graph.file());
+    let declared = Declared {
+        file: graph.file(),
+        layers: graph.layers(),
+        inputs: graph.inputs(),
+        outputs: graph.outputs(),
+    };
+    open_file(bundle, runtime, threads, &declared)
+}
+
+/// What `model.toml` says of one file with a graph.
+pub(super) struct Declared<'a> {
+    pub(super) file: &'a str,
+    /// How many tensors a name with [`LAYER`] stands for.
+    pub(super) layers: usize,
+    pub(super) inputs: &'a BTreeMap<String, TensorFacts>,
+    pub(super) outputs: &'a BTreeMap<String, TensorFacts>,
+}
+
+/// [`open`] for a graph of the bundle that is not its main one.
+///
+/// # Errors
+/// As [`open`].
+pub(super) fn open_file(
+    bundle: &Bundle,
+    runtime: &Runtime,
+    threads: NonZeroUsize,
+    graph: &Declared<'_>,
+) -> Result<Session, LoadError> {
+    let path = bundle.path(graph.file);
     let placement = runtime.placement();
     let build = |file: &Path| -> ort::Result<Session> {
         placement
@@ -54,11 +82,11 @@ pub(super) fn open(
         .map_or_else(|| build(&path), Ok)
         .map_err(|source| refused(&path, source))?;
     let sides = [
-        ("input", graph.inputs(), session.inputs()),
-        ("output", graph.outputs(), session.outputs()),
+        ("input", graph.inputs, session.inputs()),
+        ("output", graph.outputs, session.outputs()),
     ];
     for (what, declared, actual) in sides {
-        let declared = per_layer(declared, graph);
+        let declared = per_layer(declared, graph.layers);
         for (name, facts) in &declared {
             require(&path, what, name, facts, actual)?;
         }
@@ -111,11 +139,10 @@ fn refused(path: &Path, source: ort::Error) -> LoadError {
 }
 
 /// Names with the placeholder `{layer}` stand for one tensor in each layer.
-fn per_layer<'a>(
-    declared: &'a BTreeMap<String, TensorFacts>,
-    graph: &Graph,
-) -> BTreeMap<String, &'a TensorFacts> {
-    let layers = graph.chat().map_or(0, |graph| graph.layers);
+fn per_layer(
+    declared: &BTreeMap<String, TensorFacts>,
+    layers: usize,
+) -> BTreeMap<String, &TensorFacts> {
     let mut all = BTreeMap::new();
     for (name, facts) in declared {
         if name.contains(LAYER) {

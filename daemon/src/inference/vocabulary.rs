@@ -5,15 +5,20 @@ use tokenizers::Tokenizer;
 
 use super::{bundle::Bundle, error::LoadError, manifest::Graph};
 
-/// Refuses a chat bundle whose tokenizer makes ids that the graph does not have. (Embedding graphs do not say how many they have; theirs
+/// Refuses a chat or speech-to-text bundle whose tokenizer makes ids that the graph does not have. (Embedding graphs do not say how many they have; theirs
 /// fail in ONNX Runtime, as [`InferenceError::Run`](super::error::InferenceError::Run).)
 ///
 /// # Errors
 /// [`LoadError::Vocabulary`], [`LoadError::Tokenizer`].
 pub(super) fn check(bundle: &Bundle) -> Result<(), LoadError> {
     let manifest = bundle.manifest();
-    let (Graph::Chat(graph), Some(facts)) = (&manifest.graph, &manifest.tokenizer) else {
+    let Some(facts) = &manifest.tokenizer else {
         return Ok(());
+    };
+    let (tensor, limit) = match &manifest.graph {
+        Graph::Chat(graph) => ("logits", graph.vocab_size),
+        Graph::Whisper(graph) => ("logits", graph.vocab_size),
+        _ => return Ok(()),
     };
     let path = bundle.path(&facts.file);
     let tokenizer = match Tokenizer::from_file(&path) {
@@ -23,11 +28,11 @@ pub(super) fn check(bundle: &Bundle) -> Result<(), LoadError> {
     let vocabulary = tokenizer.get_vocab(true);
     let highest = vocabulary.values().chain(&facts.end_of_turn).max();
     match highest {
-        Some(&highest) if highest as usize >= graph.vocab_size => Err(LoadError::Vocabulary {
+        Some(&highest) if highest as usize >= limit => Err(LoadError::Vocabulary {
             path,
             highest,
-            tensor: "logits",
-            limit: graph.vocab_size,
+            tensor,
+            limit,
         }),
         _ => Ok(()),
     }

@@ -22,6 +22,7 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
 pub(crate) const EMBEDDING: &str = "all-minilm-l6-v2-int8";
 pub(crate) const CHAT: &str = "smollm2-135m-instruct-int4";
 pub(crate) const VAD: &str = "silero-vad";
+pub(crate) const STT: &str = "whisper-tiny-en-int8";
 pub(crate) const TTS: &str = "piper-en-us-joe-int8";
 
 /// `AUTOGLM_EDGE_CACHE`, or the user's cache directory.
@@ -77,6 +78,7 @@ pub(crate) fn config() -> InferenceConfig {
         embedding: EMBEDDING.into(),
         chat: CHAT.into(),
         vad: VAD.into(),
+        stt: None,
         tts: None,
         espeak_ng: autoglm_edge::config::ESPEAK_NG.into(),
         generic: Vec::new(),

@@ -12,7 +12,7 @@ TYPES = {
     onnx.TensorProto.INT8: "i8",
     onnx.TensorProto.UINT8: "u8",
 }
-LAYER = re.compile(r"^(past_key_values|present)\.\d+\.")
+LAYER = re.compile(r"^(past_key_values|present|cross)\.\d+\.")
 
 
 def describe(values: list[onnx.ValueInfoProto]) -> dict[str, dict]:

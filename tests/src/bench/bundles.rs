@@ -18,6 +18,9 @@ pub const EMBEDDING: &str = "all-minilm-l6-v2-int8";
 /// The default chat model's bundle.
 pub const CHAT: &str = "smollm2-135m-instruct-int4";
 
+/// The default speech-to-text model's bundle.
+pub const STT: &str = "whisper-tiny-en-int8";
+
 /// ONNX Runtime and the bundles in the cache.
 #[derive(Debug, Clone)]
 pub struct Bundles {
@@ -72,6 +75,7 @@ impl Bundles {
             embedding: EMBEDDING.into(),
             chat: "none".into(),
             vad: "none".into(),
+            stt: None,
             tts: None,
             espeak_ng: autoglm_edge::config::ESPEAK_NG.into(),
             generic: Vec::new(),

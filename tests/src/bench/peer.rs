@@ -73,6 +73,21 @@ impl Peer {
         .map(Some)
     }
 
+    /// CTranslate2 with the speech-to-text model's weights; `None` where `models/setup.py peers` was not run.
+    ///
+    /// # Errors
+    /// It is installed and does not start.
+    pub fn ctranslate2(threads: usize) -> Result<Option<Self>> {
+        let tools = cache()?.join("peer-tools");
+        let model = tools.join("whisper-tiny-en");
+        let python_path = std::fs::read_to_string(tools.join("python-path"));
+        let (Ok(python_path), true) = (python_path, model.is_dir()) else {
+            return Ok(None);
+        };
+        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("peers/speech.py");
+        Self::start(&script, &python_path, &model, &[threads.to_string()]).map(Some)
+    }
+
     /// piper-tts with the published voice; `None` where `models/setup.py peers` was not run.
     ///
     /// # Errors
@@ -152,6 +167,14 @@ impl Peer {
     /// The peer broke down.
     pub fn second(&mut self, ids: &[i64], more: &[i64]) -> Result<Timed> {
         self.ask(&json!({ "op": "second", "ids": ids, "more": more }))
+    }
+
+    /// What is said in a file of bare floats, 16 kHz, mono, at most 30 s.
+    ///
+    /// # Errors
+    /// The peer broke down.
+    pub fn hear(&mut self, path: &Path) -> Result<Timed> {
+        self.ask(&json!({ "op": "hear", "path": path }))
     }
 
     /// A whole text as sound.

@@ -11,7 +11,7 @@ use autoglm_tests::process::program;
 use clap::Parser;
 
 /// A program, what it measures, and its arguments in a short run.
-const BENCHES: [(&str, &str, &[&str]); 8] = [
+const BENCHES: [(&str, &str, &[&str]); 9] = [
     (
         "bench-road",
         "From words to a device",
@@ -33,6 +33,7 @@ const BENCHES: [(&str, &str, &[&str]); 8] = [
         "The language model: tokens per second",
         &["--rounds", "1", "--tokens", "16"],
     ),
+    ("bench-speech", "Speech to text", &["--rounds", "2"]),
     (
         "bench-links",
         "What a link costs",

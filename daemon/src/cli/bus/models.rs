@@ -80,6 +80,31 @@ impl Daemon {
         outputs.map_err(|error| self.failure(&error))
     }
 
+    /// Has what is said in a sound written down; segments come on the pipe.
+    ///
+    /// # Errors
+    /// What the daemon said.
+    pub async fn transcribe(
+        &self,
+        sound: std::os::fd::OwnedFd,
+        is_raw: bool,
+        language: Option<&str>,
+        class: &str,
+    ) -> Result<OwnedFd, Failure> {
+        let format = if is_raw { "s16le" } else { "wav" };
+        let mut options = HashMap::from([
+            ("class", Variant::from(class)),
+            ("format", Variant::from(format)),
+        ]);
+        options.extend(language.map(|language| ("language", Variant::from(language))));
+        if let Some(timeout) = self.timeout {
+            let millis = u32::try_from(timeout.as_millis()).unwrap_or(u32::MAX);
+            options.insert("deadline-ms", Variant::from(millis.max(1)));
+        }
+        let answer = self.models.transcribe(OwnedFd::from(sound), options).await;
+        answer.map_err(|error| self.failure(&error))
+    }
+
     /// Speaks a text; the sound comes on the pipe.
     ///
     /// # Errors

@@ -107,6 +107,14 @@ pub trait Models {
     /// The same, and measures it.
     fn benchmark(&self, model: &str) -> zbus::Result<Dictionary>;
 
+    /// Writes down what is said in a sound; segments come on the pipe, one JSON object a line, the last with `event` `done` or `failed`. Options: `format`
+    /// (s), `language` (s), `class` (s), `deadline-ms` (u).
+    fn transcribe(
+        &self,
+        sound: OwnedFd,
+        options: HashMap<&str, Variant<'_>>,
+    ) -> zbus::Result<OwnedFd>;
+
     /// Speaks a text; lines of JSON with the sound between them come on the pipe, the last with `event` `done` or `failed`. Options: `class` (s),
     /// `deadline-ms` (u), `speaker` (u), `speed` (d).
     fn speak(&self, text: &str, options: HashMap<&str, Variant<'_>>) -> zbus::Result<OwnedFd>;

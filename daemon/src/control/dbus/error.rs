@@ -52,6 +52,8 @@ pub enum Error {
     BluetoothUnavailable(String),
     /// A sentence that is empty or too long.
     InvalidSentence(String),
+    /// Sound that cannot be read or is too long.
+    InvalidSound(String),
     /// Anything else, with its words.
     Failed(String),
 }

@@ -20,4 +20,5 @@ pub mod names;
 pub mod objects;
 pub mod service;
 mod speak;
+mod transcribe;
 pub mod value;

@@ -13,6 +13,7 @@ use super::client::Tensor;
 use super::error::Error;
 use super::manager::{class_option, deadline_option, known_options, owned};
 use super::speak;
+use super::transcribe::{Order, Transcriber};
 use crate::inference::InferenceHandle;
 use crate::inference::arrays::{Array, Arrays, Values};
 use crate::inference::examine::Depth;
@@ -28,6 +29,8 @@ pub struct Models {
     pub access: Access,
     /// Owns the models.
     pub inference: InferenceHandle,
+    /// Writes down what is said.
+    pub transcriber: Transcriber,
 }
 
 #[interface(name = "org.openautoglm.Edge1.Models")]
@@ -105,6 +108,29 @@ impl Models {
             .await?;
         let examined = self.inference.examine(model, Depth::Benchmark).await?;
         Ok(owned(status::examined(&examined)))
+    }
+
+    /// Writes down what is said in a sound: a file, a pipe or a socket that is read to its end, up to ten minutes of it. Returns the reading end of a
+    /// pipe, on which segments come as they are understood: one JSON object a line, the last with `event` `done` or `failed`. Closing the pipe ends it.
+    ///
+    /// Options: `format` (s: `wav`, any of 8 to 192 kHz, which is meant when it is left out; or `s16le`, bare samples of 16 kHz, mono), `language` (s, `en`),
+    /// `class` and `deadline-ms` as for `Manager.Say`.
+    async fn transcribe(
+        &self,
+        #[zbus(header)] header: Header<'_>,
+        #[zbus(connection)] connection: &Connection,
+        sound: zbus::OwnedFd,
+        options: HashMap<String, OwnedVariant>,
+    ) -> Result<zbus::OwnedFd, Error> {
+        known_options(&options, &["format", "language", "class", "deadline-ms"])?;
+        let principal = self
+            .access
+            .authorise(connection, &header, Verb::Converse)
+            .await?;
+        let class = class_option(&options, &principal)?;
+        let order = Order::new(&options, class, deadline_option(&options)?)?;
+        let answer = self.transcriber.begin(OwnedFd::from(sound), order)?;
+        Ok(zbus::OwnedFd::from(answer))
     }
 
     /// Speaks a text. Returns the reading end of a pipe: a line of JSON with `event` `format` (`sample_rate_hz`, `channels` 1, `encoding` `s16le`), then for every

@@ -213,7 +213,7 @@ impl Model {
         self.name.to_string()
     }
 
-    /// `embedding`, `chat`, `vad`, `tts` or `generic`.
+    /// `embedding`, `chat`, `vad`, `stt`, `tts` or `generic`.
     #[zbus(property(emits_changed_signal = "const"))]
     fn task(&self) -> String {
         self.look(|model| model.task.to_string())

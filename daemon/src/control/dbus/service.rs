@@ -16,6 +16,7 @@ use super::manager::Manager;
 use super::models::Models;
 use super::names::{ROOT, SERVICE};
 use super::objects::Tree;
+use super::transcribe::Transcriber;
 use crate::bluetooth::Bluetooth;
 use crate::config::Bus;
 use crate::inference::InferenceHandle;
@@ -126,6 +127,7 @@ impl Door {
         let models = Models {
             access: access.clone(),
             inference: self.inference.clone(),
+            transcriber: Transcriber::new(self.inference.clone()),
         };
         let manager = Manager {
             access,

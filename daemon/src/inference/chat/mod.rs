@@ -3,7 +3,7 @@
 //! [`ChatHandle`] is what the rest of the daemon holds, [`ChatRequest`] and [`ChatEvent`] what goes through it; `worker` is the model on
 //! its thread, `sequence` one answer under way. Around them stand the pure parts: `prompt` (what the model reads, and what is left
 //! out), `batch` (what runs next), `cache::slots` (which cache serves whom), `sampler` (which token), `text` (whole
-//! characters), `admission` (whether a request can begin in time), `schedule` (who has a row, and who makes room). `graph` runs the
+//! characters), [`admission`](super::admission) (whether a request can begin in time), `schedule` (who has a row, and who makes room). `graph` runs the
 //! model, one file per layout.
 //!
 //! | channel | from, to | capacity | when full |
@@ -20,12 +20,12 @@ use std::{num::NonZeroUsize, sync::Arc, time::Instant};
 use tokio::sync::{mpsc, watch};
 
 use super::{
+    admission::{Estimate, Load, Ticket},
     error::{InferenceError, Wait},
     manifest::Task,
     slot::Door,
 };
 
-mod admission;
 mod batch;
 #[cfg(test)]
 mod byte_tokenizer;
@@ -48,7 +48,6 @@ mod stop;
 mod text;
 mod worker;
 
-use self::admission::{Estimate, Load, Ticket};
 pub use self::{
     constrain::Form,
     logprobs::TOP_LOGPROBS_MAX,

@@ -8,9 +8,12 @@ use std::{
 use tokio::sync::watch;
 
 use super::{
-    super::{class::Class, error::InferenceError},
+    super::{
+        admission::{Load, Spent, Ticket},
+        class::Class,
+        error::InferenceError,
+    },
     ChatCounters, ChatEvent, ChatTimings, Finish, Speculation, TokenChoice, Usage,
-    admission::{Load, Spent, Ticket},
     constrain::Guide,
     drafts::{self, Drafts, Propose},
     logprobs::logprobs,

@@ -56,6 +56,10 @@ class GraphWriter:
         dtype = helper.tensor_dtype_to_np_dtype(first.data_type)
         self._tensors[name] = self._outside(name, shape, dtype, int(place["offset"]), int(place["length"]))
 
+    def has(self, name: str) -> bool:
+        """Whether a node gives it."""
+        return any(name in node.output for node in self._nodes)
+
     def once(self, name: str, make: Callable[[], np.ndarray]) -> str:
         """A tensor that several layers share; made when the first one asks."""
         if name not in self._tensors:

@@ -155,6 +155,8 @@ class Box:
     def configure(self, devices: str = DESK) -> None:
         """Gives the daemon these devices, and starts it anew."""
         fleet = CONFIG.format(broker=self._broker.url) + TLS if self._broker else CONFIG.format(broker=INNER_BROKER)
+        # Nobody speaks to this box, and hearing would keep an emulated processor busy for a minute.
+        fleet += '[inference]\nstt = ""\n'
         # Keys must be the daemon's user's, whom the package makes.
         self.shell(
             f"cat > /etc/autoglm-edge/config.toml <<'E'\n{fleet}{devices}E\n"

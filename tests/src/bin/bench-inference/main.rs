@@ -44,6 +44,7 @@ async fn main() -> Result<()> {
     let inference = Inference::start(InferenceConfig {
         chat: CHAT.into(),
         vad: "silero-vad".into(),
+        stt: None,
         context_tokens: CONTEXT_TOKENS,
         threads: options.threads.into(),
         ..bundles.embedding_only()

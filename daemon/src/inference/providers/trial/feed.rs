@@ -11,7 +11,7 @@ use super::super::super::{
     error::LoadError,
     generic::GenericProbe,
     manifest::{ChatGraph, EmbeddingGraph, Graph, TtsGraph, VadGraph},
-    probe::{self, ChatProbe, EmbeddingProbe, VadProbe},
+    probe::{self, ChatProbe, EmbeddingProbe, SttProbe, VadProbe},
     tts::TtsProbe,
 };
 
@@ -34,6 +34,10 @@ pub(super) enum Feed {
     Chat {
         graph: ChatGraph,
         ids: Vec<i64>,
+    },
+    /// The first graph of the two: the other one runs on the CPU always.
+    Whisper {
+        pcm: Vec<f32>,
     },
     Tts {
         graph: TtsGraph,
@@ -69,6 +73,12 @@ impl Feed {
                 graph: graph.clone(),
                 chunks,
             });
+        }
+        if let Graph::Whisper(graph) = graph {
+            let probe: SttProbe = probe::read(bundle)?;
+            let mut pcm = probe.samples();
+            pcm.resize(graph.window_samples, 0.0);
+            return Ok(Self::Whisper { pcm });
         }
         if let Graph::Tts(graph) = graph {
             let probe: TtsProbe = probe::read(bundle)?;
@@ -140,6 +150,10 @@ impl Feed {
                 )
             }
             Self::Chat { graph, ids } if index < 2 => Some(chat_step(graph, ids, index, before)),
+            Self::Whisper { pcm } if index == 0 => {
+                let pcm = Array::f32([1, pcm.len()], pcm.clone());
+                Some(Arrays::from([("pcm".into(), pcm)]))
+            }
             Self::Tts { graph, ids } if index == 0 => {
                 // Without noise, so that both say the same.
                 let scales = vec![0.0, graph.scales.length, 0.0];
@@ -159,6 +173,7 @@ impl Feed {
             Self::Generic { inputs } if index == 0 => Some(inputs.clone()),
             Self::Embedding { .. }
             | Self::Chat { .. }
+            | Self::Whisper { .. }
             | Self::Tts { .. }
             | Self::Generic { .. } => None,
         }

@@ -1,4 +1,5 @@
-//! Whether a request can begin, and end, in time: an estimate from what is before it and how long answers took lately.
+//! Whether a request can begin, and end, in time: an estimate from what is before it and how long answers took lately. What a request is
+//! measured by is its model's affair: bytes of text, or milliseconds of sound.
 //!
 //! Shared between the handles, which ask and take tickets, and the model's thread, which reports. Nothing here looks at a
 //! clock. Before the first answer nothing is known, and nothing is refused on a guess.
@@ -9,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use super::super::class::Class;
+use super::class::Class;
 
 /// Weight of the latest answer in the running means, as a divisor: 1/4 follows a change within a few answers, and one
 /// long story does not shut the door.

