@@ -9,6 +9,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
+use autoglm_edge::control::dbus::client::ModelsProxy;
 use autoglm_tests::edge_box::EdgeBox;
 use autoglm_tests::process::program;
 use serde_json::Value;
@@ -262,7 +263,10 @@ async fn what_cannot_be_spoken_or_written_is_said_and_leaves_nothing() {
 
     // By hand: the lines, and the sound between them.
     let manager = edge_box.manager().await.unwrap();
-    let pipe = manager.speak(TEXT, HashMap::new()).await.unwrap();
+    let models = ModelsProxy::new(manager.inner().connection())
+        .await
+        .unwrap();
+    let pipe = models.speak(TEXT, HashMap::new()).await.unwrap();
     let events = tokio::task::spawn_blocking(move || {
         let mut pipe = BufReader::new(fs::File::from(OwnedFd::from(pipe)));
         let (mut events, mut line) = (Vec::new(), String::new());
@@ -292,7 +296,7 @@ async fn what_cannot_be_spoken_or_written_is_said_and_leaves_nothing() {
         (("speaker", Variant::from(-1)), "unsigned"),
         (("class", Variant::from("fleet")), "must be one of"),
     ] {
-        let error = manager
+        let error = models
             .speak("a", HashMap::from([options]))
             .await
             .unwrap_err()
@@ -304,7 +308,7 @@ async fn what_cannot_be_spoken_or_written_is_said_and_leaves_nothing() {
     }
     // Who closes the pipe is not spoken to any more: the next one does not wait for forty sentences.
     let long = "It is getting late and the light in the hall is still on. ".repeat(40);
-    drop(manager.speak(&long, HashMap::new()).await.unwrap());
+    drop(models.speak(&long, HashMap::new()).await.unwrap());
     let (code, _, error) = run(&edge_box, &["It is late.", "-o", file]);
     assert_eq!(code, 0, "{error}");
 }
