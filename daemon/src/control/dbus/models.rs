@@ -173,7 +173,7 @@ impl Models {
             let message = "no voice is configured (inference.tts)";
             Error::ModelUnavailable(message.to_owned())
         })?;
-        let speech = voice.speak(request)?;
+        let speech = voice.speak(request).map_err(speak::refused)?;
         let (reader, writer) =
             std::io::pipe().map_err(|error| Error::Failed(format!("no pipe: {error}")))?;
         speak::begin(speech, writer).map_err(|error| Error::Failed(format!("no pipe: {error}")))?;

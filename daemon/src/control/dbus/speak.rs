@@ -69,5 +69,15 @@ fn audio(spoken: &Spoken, bytes: usize) -> Json {
 
 fn failed(error: InferenceError) -> Json {
     let message = chain(&error);
-    json!({"event": "failed", "error": Error::from(error).short_name(), "message": message})
+    json!({"event": "failed", "error": refused(error).short_name(), "message": message})
+}
+
+/// A text that cannot be spoken is named as a sentence that cannot be answered is.
+pub(super) fn refused(error: InferenceError) -> Error {
+    match error {
+        InferenceError::OutOfRange { .. } | InferenceError::Silent => {
+            Error::InvalidSentence(chain(&error))
+        }
+        error => error.into(),
+    }
 }
