@@ -19,9 +19,11 @@ const CRATES: [(&str, &[&str]); 4] = [
 ];
 
 /// The daemon's modules, and which of them each may use. What is not listed is forbidden. `app` knows every module.
-const MODULES: [(&str, &[&str]); 16] = [
+const MODULES: [(&str, &[&str]); 17] = [
     // Knows nobody.
     ("logging", &[]),
+    // Sound from files, as bytes and numbers.
+    ("audio", &[]),
     ("config", &[]),
     ("store", &[]),
     // Remembers what was measured of execution providers; a bundle may name an engine elsewhere as the configuration does.
@@ -51,6 +53,8 @@ const MODULES: [(&str, &[&str]); 16] = [
     (
         "control",
         &[
+            // Sound comes by a descriptor, and is read as it comes.
+            "audio",
             "bluetooth",
             "config",
             "inference",
