@@ -238,13 +238,18 @@ impl EdgeBox {
         crate::process::state(&self.path(&format!("{kind}.json")))
     }
 
-    /// Writes the configuration: two links, the fleet, the models of the cache but the one for speech, which few tests need; `more` is appended.
+    /// Writes the configuration: two links, the fleet, the models of the cache but those for speech, which few tests need; `more` is appended.
     ///
     /// # Errors
     /// When it cannot be written.
     pub fn write_config(&self, more: &str) -> anyhow::Result<()> {
         let runtime =
             crate::process::newest(&self.cache.join("runtime"))?.join("libonnxruntime.so");
+        // Tests beside each other strain any box, and what it then does is for tests of that.
+        let adapt = match more.contains("[inference.adapt]") {
+            true => "",
+            false => "[inference.adapt]\nenabled = false",
+        };
         let lines = format!(
             r#"
 [box]
@@ -259,7 +264,9 @@ max_ms = 500
 [inference]
 runtime = {runtime:?}
 model_dirs = [{models:?}]
+{adapt}
 stt = ""
+tts = ""
 [fleet]
 broker = "mqtt://127.0.0.1:{port}"
 [[device]]

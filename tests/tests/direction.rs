@@ -22,9 +22,9 @@ const CRATES: [(&str, &[&str]); 4] = [
 const MODULES: [(&str, &[&str]); 17] = [
     // Knows nobody.
     ("logging", &[]),
-    ("config", &[]),
-    // Sound in files and streams.
+    // Sound in files and streams, as bytes and numbers.
     ("audio", &[]),
+    ("config", &[]),
     ("store", &[]),
     // Remembers what was measured of execution providers; a bundle may name an engine elsewhere as the configuration does.
     ("inference", &["config", "store"]),
@@ -53,7 +53,7 @@ const MODULES: [(&str, &[&str]); 17] = [
     (
         "control",
         &[
-            // How samples lie in a stream.
+            // Sound comes by a descriptor, and is read as it comes.
             "audio",
             "bluetooth",
             "config",
@@ -85,7 +85,7 @@ const MODULES: [(&str, &[&str]); 17] = [
 ];
 
 /// What the command line may use of other modules: types and pure functions, never an owner of state.
-const CLI_USES: [&str; 10] = [
+const CLI_USES: [&str; 11] = [
     "config",
     // A file, or a header.
     "audio::write",
@@ -94,6 +94,7 @@ const CLI_USES: [&str; 10] = [
     "logging::LogFormat",
     "control::dbus::client",
     "control::dbus::names",
+    "control::dbus::tensor",
     "control::dbus::value",
     "things::description",
     "things::schema",

@@ -16,14 +16,17 @@ use zbus::Variant;
 
 const TEXT: &str = "The lamp in the kitchen is on. The front door has been closed since seven.";
 
+/// As it stands in the configuration of a test's box.
+const NO_VOICE: &str = "tts = \"\"";
+
 /// A box without devices, whose daemon has this in its configuration; `state` is what becomes of the voice.
 async fn speaking(more: &str, state: &str) -> EdgeBox {
     let mut edge_box = EdgeBox::new().unwrap();
     edge_box.start_bus().unwrap();
     edge_box.write_config("").unwrap();
-    if !more.is_empty() {
-        let with =
-            |config: &str| config.replace("[inference]\n", &format!("[inference]\n{more}\n"));
+    if more != NO_VOICE {
+        // The default one, or what is wanted of it.
+        let with = |config: &str| config.replace(&format!("{NO_VOICE}\n"), &format!("{more}\n"));
         edge_box.edit_config(with).unwrap();
     }
     edge_box.start_daemon().unwrap();
@@ -326,7 +329,7 @@ async fn a_box_that_cannot_speak_says_why_and_lives() {
             ["no-such-voice/model.toml", "make models"],
         ),
         (
-            "tts = \"\"",
+            NO_VOICE,
             "none",
             ["no voice is configured", "inference.tts"],
         ),

@@ -16,7 +16,7 @@ use super::exit::Exit;
 use super::failure::Failure;
 use super::output::{Form, Output};
 use crate::control::dbus::client::Tensor;
-use crate::inference::arrays::{Array, Values};
+use crate::control::dbus::tensor;
 
 /// The protocol's names of element types, and ours.
 const DATATYPES: [(&str, &str); 9] = [
@@ -118,14 +118,12 @@ fn request(text: &[u8]) -> Result<BTreeMap<String, Tensor>, Failure> {
         };
         let mut flat = Vec::new();
         flatten(data, shape.len(), &mut flat);
-        let array = Array::from_json(kind, shape.clone(), &flat).ok_or_else(|| {
+        let tensor = tensor::from_json(kind, &shape, &flat).ok_or_else(|| {
             let count = flat.len();
             wrong(format!(
                 "its data ({count} elements) are not {datatype} of the shape {shape:?}"
             ))
         })?;
-        let extents = shape.iter().map(|&extent| extent as u64).collect();
-        let tensor = ((*kind).to_owned(), extents, array.values.to_le_bytes());
         if inputs.insert(name.clone(), tensor).is_some() {
             return Err(wrong("it is there twice".to_owned()));
         }
@@ -146,21 +144,18 @@ fn flatten(data: Vec<Json>, depth: usize, flat: &mut Vec<Json>) {
 fn answer(model: &str, outputs: &BTreeMap<String, Tensor>) -> Result<Json, Failure> {
     let list = outputs
         .iter()
-        .map(|(name, (kind, extents, content))| {
-            let values = Values::from_le_bytes(kind, content).map_err(|error| {
+        .map(|(name, output)| {
+            let data = tensor::to_json(output).map_err(|error| {
                 Failure::new(Exit::Internal, format!("output {name:?} is not understood"))
                     .because(&error)
             })?;
+            let (kind, extents, _) = output;
             let datatype = DATATYPES.iter().find(|(_, ours)| ours == kind);
-            let array = Array {
-                shape: Vec::new(),
-                values,
-            };
             Ok(json!({
                 "name": name,
                 "shape": extents,
                 "datatype": datatype.map_or(kind.as_str(), |(theirs, _)| theirs),
-                "data": array.to_json(),
+                "data": data,
             }))
         })
         .collect::<Result<Vec<Json>, Failure>>()?;

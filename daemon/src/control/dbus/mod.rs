@@ -4,7 +4,7 @@
 //! - [`manager`]: commands, conversations and the state of the box, at the root of our tree;
 //! - [`models`]: bundles and models, beside it, and [`mod@speak`], what comes on the pipe of `Speak`; [`bluetooth`]: pairing and forgetting;
 //! - [`objects`]: things, links and models as objects with properties;
-//! - [`access`]: who may call what; [`error`] and [`value`]: the edges to our types;
+//! - [`access`]: who may call what; [`error`], [`value`] and [`tensor`]: the edges to our types;
 //! - [`service`]: the task that keeps the name on the bus and comes back when the bus does.
 //!
 //! All interface methods take `&self`: zbus deadlocks when a `&mut self` method meets the object server (#1430, #1845). One
@@ -20,5 +20,6 @@ pub mod names;
 pub mod objects;
 pub mod service;
 mod speak;
+pub mod tensor;
 mod transcribe;
 pub mod value;

@@ -13,9 +13,10 @@ use super::client::Tensor;
 use super::error::Error;
 use super::manager::{class_option, deadline_option, known_options, owned};
 use super::speak;
+use super::tensor;
 use super::transcribe::{Order, Transcriber};
 use crate::inference::InferenceHandle;
-use crate::inference::arrays::{Array, Arrays, Values};
+use crate::inference::arrays::Arrays;
 use crate::inference::examine::Depth;
 use crate::inference::tts::SpeakRequest;
 use crate::status;
@@ -204,37 +205,15 @@ impl Models {
         };
         let inputs = inputs
             .into_iter()
-            .map(|(name, tensor)| Ok((name.clone(), array(&name, tensor)?)))
+            .map(|(name, tensor)| match tensor::array(tensor) {
+                Ok(array) => Ok((name, array)),
+                Err(why) => Err(Error::InvalidArgument(format!("input {name:?}: {why}"))),
+            })
             .collect::<Result<Arrays, Error>>()?;
         let outputs = handle.run(inputs, class).await?;
         Ok(outputs
             .into_iter()
-            .map(|(name, array)| (name, tensor(&array)))
+            .map(|(name, array)| (name, tensor::tensor(&array)))
             .collect())
     }
-}
-
-fn array(name: &str, (element_type, extents, content): Tensor) -> Result<Array, Error> {
-    let wrong = |why: String| Error::InvalidArgument(format!("input {name:?}: {why}"));
-    let values =
-        Values::from_le_bytes(&element_type, &content).map_err(|error| wrong(error.to_string()))?;
-    let shape: Option<Vec<usize>> = extents
-        .iter()
-        .map(|&extent| usize::try_from(extent).ok())
-        .collect();
-    shape
-        .filter(|shape| Array::elements_of(shape) == Some(values.len()))
-        .map(|shape| Array { shape, values })
-        .ok_or_else(|| {
-            let elements = content.len();
-            wrong(format!(
-                "{elements} bytes of {element_type} are not of the shape {extents:?}"
-            ))
-        })
-}
-
-fn tensor(array: &Array) -> Tensor {
-    let extents = array.shape.iter().map(|&extent| extent as u64).collect();
-    let element_type = array.values.element_type().to_owned();
-    (element_type, extents, array.values.to_le_bytes())
 }
