@@ -19,15 +19,18 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::bluetooth::Bluetooth;
+use crate::config::adapt::AdaptSettings;
 use crate::config::providers::PolicySettings;
 use crate::config::{Bus, Class, Config, OutboxConfig};
 use crate::control::dbus::service::{Door, DoorState};
 use crate::control::fleet::reporter::REPORTS;
 use crate::control::fleet::service::{FleetDoor, FleetParts};
 use crate::foreign;
+use crate::inference::adapt::{self, AdaptConfig};
 use crate::inference::budget::MemoryLimits;
 use crate::inference::chat::SnapshotConfig;
 use crate::inference::providers::{Policy, ProvidersConfig, Selector, candidate};
+use crate::inference::threads::Threads;
 use crate::inference::upstream::{Dispatcher, DispatcherConfig};
 use crate::inference::{Inference, InferenceConfig};
 use crate::link::adapters::Adapters;
@@ -90,10 +93,15 @@ pub async fn run(config: Config, own_uid: u32, stop: CancellationToken) -> anyho
         chat: config.inference.chat.clone(),
         vad: config.inference.vad.clone(),
         stt: config.inference.stt.clone(),
+        tts: config.inference.tts.clone(),
+        espeak_ng: config.inference.espeak_ng.clone(),
         generic: config.inference.generic.clone(),
         context_tokens: config.inference.context_tokens,
         chat_sessions: config.inference.chat_sessions,
-        threads: config.inference.threads,
+        threads: Threads {
+            asked: config.inference.threads,
+            lent: None,
+        },
         snapshots: (config.inference.context_cache_bytes > 0).then(|| SnapshotConfig {
             directory: config.state_dir.join("contexts"),
             bytes_max: config.inference.context_cache_bytes,
@@ -104,6 +112,7 @@ pub async fn run(config: Config, own_uid: u32, stop: CancellationToken) -> anyho
             bytes_max: config.inference.memory_bytes,
             ..MemoryLimits::default()
         },
+        adapt: config.inference.adapt.as_ref().map(adapt),
     });
 
     // Two trees of tasks: sources and doors stop first, what they started drains, then the owners stop.
@@ -346,6 +355,29 @@ fn providers(config: &Config, store: &Store) -> ProvidersConfig {
             .collect(),
         verdicts: Some(Verdicts::new(store.handle())),
         fixed: None,
+    }
+}
+
+/// What strain is, as the engine takes it.
+fn adapt(settings: &AdaptSettings) -> AdaptConfig {
+    AdaptConfig {
+        timing: adapt::Timing {
+            rise: settings.rise,
+            dwell: settings.dwell,
+            dwell_max: settings.dwell_max,
+        },
+        limits: adapt::Limits {
+            cpu_percent: settings.cpu_percent,
+            memory_percent: settings.memory_percent,
+            zone_c: settings.zone_c,
+            slower_times: settings.slower_times,
+        },
+        measures: adapt::Measures {
+            eased_threads: settings.eased_threads,
+            strained_threads: settings.strained_threads,
+            smaller: settings.smaller_chat.as_deref().map(Into::into),
+        },
+        ..AdaptConfig::default()
     }
 }
 

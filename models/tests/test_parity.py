@@ -111,6 +111,26 @@ class Parity(unittest.TestCase):
         filters = stt.mel.filters()
         self.assertLess(np.abs(filters.sum(1) - np.array(golden["filter_sums"])).max(), 1e-5)
 
+    def test_a_voice_whose_weights_have_7_bits_is_refused(self):
+        import numpy as np
+        import onnx
+        from autoglm_models.recipes import tts
+        from autoglm_models.recipes.limits import enforce
+
+        published = member(tts.PACKAGE, tts.PUBLISHED, self.root)
+        config = json.loads(member(tts.PACKAGE, tts.PUBLISHED + ".json", self.root).read_text("utf-8"))
+        model = onnx.load(REAL_CACHE.models / "piper-en-us-joe-int8" / tts.GRAPH)
+        for tensor in model.graph.initializer:
+            weights = onnx.numpy_helper.to_array(tensor)
+            if weights.dtype == np.uint8 and weights.size > 256:
+                coarse = ((weights.astype(int) + 1) // 2 * 2).clip(0, 255).astype(np.uint8)
+                tensor.CopyFrom(onnx.numpy_helper.from_array(coarse, tensor.name))
+        onnx.save(model, self.root / "coarse.onnx")
+        voices = [tts.Voice(graph, config) for graph in (self.root / "coarse.onnx", published)]
+        measures = tts.measure(*voices, [ipa for _, ipa in tts.parity_sentences()])
+        with self.assertRaisesRegex(ParityFailed, "distance_db_mean"):
+            enforce(measures, tts.LIMITS, "the published voice", self.reporter)
+
     def test_a_measure_that_is_no_number_is_refused(self):
         from autoglm_models.recipes.limits import AtLeast, AtMost, enforce
 

@@ -6,6 +6,7 @@ bundles from the set-up's cache. Needs dpkg-deb, strip and readelf; nothing is c
 """
 
 import argparse
+import gzip
 import re
 import shutil
 import subprocess
@@ -44,6 +45,18 @@ LIBRARIES = {
     "libdl.so.2": None,
     "librt.so.1": None,
     "libpthread.so.0": None,
+}
+# Below the first line, each line with a space before it.
+DESCRIPTIONS = {
+    "autoglm-edge": (
+        " It keeps serial, Bluetooth and MQTT devices connected, each a Thing with\n"
+        " properties, actions and events, and runs quantised models on the box's own\n"
+        " processors, so that what is said to it happens on its devices, offline."
+    ),
+    "autoglm-edge-models": (
+        " The shared library of ONNX Runtime and the quantised models that the edge\n"
+        " daemon runs by default, each with its origin and licence in its model.toml."
+    ),
 }
 
 
@@ -95,7 +108,9 @@ def _stage_daemon(stage: Path, binaries: Path) -> str:
         _copy(SERVICE_FILES / name, stage / place)
     for path in (SERVICE_FILES / "dbus-interfaces").iterdir():
         _copy(path, stage / "usr/share/dbus-1/interfaces" / path.name)
-    _copy(ROOT / "LICENSE", stage / "usr/share/doc/autoglm-edge/copyright")
+    documents = stage / "usr/share/doc/autoglm-edge"
+    _copy(HERE / "copyright", documents / "copyright")
+    _compress(_changelog("autoglm-edge"), documents / "changelog.gz")
     tool = stage / "usr/bin/autoglmctl"
     pages = stage / "usr/share/man/pages"
     pages.mkdir(parents=True)
@@ -103,7 +118,8 @@ def _stage_daemon(stage: Path, binaries: Path) -> str:
     for page in list(pages.iterdir()):
         section = stage / "usr/share/man" / f"man{page.suffix[1:]}"
         section.mkdir(exist_ok=True)
-        page.rename(section / page.name)
+        _compress(page.read_bytes(), section / f"{page.name}.gz")
+        page.unlink()
     pages.rmdir()
     completions = stage / "usr/share/bash-completion/completions/autoglmctl"
     completions.parent.mkdir(parents=True)
@@ -134,6 +150,7 @@ def _stage_models(stage: Path, cache: Path) -> str:
     notice.parent.mkdir(parents=True)
     notice.write_text(_licences(libraries[-1].parent, bundles), "utf-8")
     notice.chmod(0o644)
+    _compress(_changelog("autoglm-edge-models"), notice.with_name("changelog.gz"))
     (stage / "DEBIAN").mkdir()
     return _depends([libraries[-1]])
 
@@ -162,8 +179,9 @@ def _control(stage: Path, package: str, version: str, architecture: str, depends
         "Priority": "optional",
         "Depends": depends,
         # Who asks over the bus is judged by polkit; without it only root and the service user are served.
-        "Recommends": "polkitd, autoglm-edge-models" if package == "autoglm-edge" else "autoglm-edge",
-        "Description": summary,
+        # The voice's phonemes are espeak-ng's.
+        "Recommends": "polkitd, autoglm-edge-models, espeak-ng" if package == "autoglm-edge" else "autoglm-edge",
+        "Description": f"{summary}\n{DESCRIPTIONS[package]}",
     }
     text = "".join(f"{key}: {value}\n" for key, value in fields.items() if value)
     (stage / "DEBIAN/control").write_text(text, "utf-8")
@@ -180,6 +198,17 @@ def _pack(stage: Path, place: Path, *compression: str) -> Path:
 def _copy(source: Path, place: Path) -> None:
     place.parent.mkdir(parents=True, exist_ok=True)
     shutil.copy(source, place)
+    place.chmod(0o644)
+
+
+def _changelog(package: str) -> bytes:
+    """Both packages have the same."""
+    return (HERE / "changelog").read_text("utf-8").replace("autoglm-edge (", f"{package} (").encode()
+
+
+def _compress(text: bytes, place: Path) -> None:
+    """As Debian wants pages and changelogs; without a time in it, a package is the same however often it is made."""
+    place.write_bytes(gzip.compress(text, 9, mtime=0))
     place.chmod(0o644)
 
 
@@ -207,6 +236,11 @@ def _version() -> str:
         r'^\[workspace\.package\]\nversion = "(.+)"', (ROOT / "Cargo.toml").read_text("utf-8"), re.MULTILINE
     )
     assert found, "the workspace has a version"
+    told = (HERE / "changelog").read_text("utf-8").split("(", 1)[1].split(")", 1)[0]
+    if told != found[1]:
+        raise SystemExit(
+            f"error: the version is {found[1]}, and debian/changelog begins with {told}\nhint: say there what changed"
+        )
     return found[1]
 
 

@@ -11,7 +11,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use autoglm_edge::control::dbus::client::ManagerProxy;
+use autoglm_edge::control::dbus::client::{ManagerProxy, ModelsProxy};
 use autoglm_edge::control::dbus::value;
 use serde_json::Value;
 use tempfile::TempDir;
@@ -372,6 +372,16 @@ links = ["serial://{thermometer}"]
         let address: &str = &self.bus_address();
         let connection = zbus::connection::Builder::address(address).build().await?;
         Ok(ManagerProxy::new(&connection).await?)
+    }
+
+    /// The same for models.
+    ///
+    /// # Errors
+    /// When the bus is not there.
+    pub async fn models(&self) -> anyhow::Result<ModelsProxy<'static>> {
+        let address: &str = &self.bus_address();
+        let connection = zbus::connection::Builder::address(address).build().await?;
+        Ok(ModelsProxy::new(&connection).await?)
     }
 
     /// The daemon's status.

@@ -22,9 +22,9 @@ const CRATES: [(&str, &[&str]); 4] = [
 const MODULES: [(&str, &[&str]); 17] = [
     // Knows nobody.
     ("logging", &[]),
-    // Sound from files, as bytes and numbers.
-    ("audio", &[]),
     ("config", &[]),
+    // Sound in files and streams.
+    ("audio", &[]),
     ("store", &[]),
     // Remembers what was measured of execution providers; a bundle may name an engine elsewhere as the configuration does.
     ("inference", &["config", "store"]),
@@ -53,7 +53,7 @@ const MODULES: [(&str, &[&str]); 17] = [
     (
         "control",
         &[
-            // Sound comes by a descriptor, and is read as it comes.
+            // How samples lie in a stream.
             "audio",
             "bluetooth",
             "config",
@@ -73,6 +73,7 @@ const MODULES: [(&str, &[&str]); 17] = [
     (
         "cli",
         &[
+            "audio",
             "config",
             "control",
             "install",
@@ -84,8 +85,10 @@ const MODULES: [(&str, &[&str]); 17] = [
 ];
 
 /// What the command line may use of other modules: types and pure functions, never an owner of state.
-const CLI_USES: [&str; 9] = [
+const CLI_USES: [&str; 10] = [
     "config",
+    // A file, or a header.
+    "audio::write",
     // Files alone: no model is opened by it.
     "install",
     "logging::LogFormat",

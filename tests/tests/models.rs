@@ -239,7 +239,7 @@ fn a_directory_is_added_whole_and_readable_for_the_daemon() {
 #[test]
 fn what_is_not_what_its_manifest_says_is_refused_and_leaves_nothing() {
     type Spoil = fn(&Path, &Path);
-    let cases: [(&str, i32, &str, Spoil); 9] = [
+    let cases: [(&str, i32, &str, Spoil); 10] = [
         ("a byte turned over", 11, "SHA-256", |dir, _| {
             let mut bytes = fs::read(dir.join(GRAPH)).unwrap();
             bytes[1000] ^= 1;
@@ -293,6 +293,10 @@ fn what_is_not_what_its_manifest_says_is_refused_and_leaves_nothing() {
         }),
         ("no manifest", 11, "has no model.toml", |dir, _| {
             fs::remove_file(dir.join("model.toml")).unwrap()
+        }),
+        ("a voice as published", 11, "a voice of Piper", |dir, _| {
+            fs::remove_file(dir.join("model.toml")).unwrap();
+            fs::write(dir.join("model.onnx.json"), "{}").unwrap();
         }),
     ];
     for (what, code, part, spoil) in cases {

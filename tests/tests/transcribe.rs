@@ -169,9 +169,9 @@ async fn a_file_a_pipe_and_bare_samples_are_written_down_and_what_is_no_sound_is
 #[tokio::test(flavor = "multi_thread")]
 async fn on_the_bus_a_descriptor_goes_in_and_lines_come_out_and_closing_them_ends_it() {
     let edge_box = hearing().await;
-    let manager = edge_box.manager().await.unwrap();
+    let models = edge_box.models().await.unwrap();
     let file = || zbus::OwnedFd::from(OwnedFd::from(File::open(YOUNG_MAN).unwrap()));
-    let answer = manager.transcribe(file(), [].into()).await.unwrap();
+    let answer = models.transcribe(file(), [].into()).await.unwrap();
     let lines = async |answer: zbus::OwnedFd| {
         let read = move || {
             let lines = BufReader::new(File::from(OwnedFd::from(answer))).lines();
@@ -190,7 +190,7 @@ async fn on_the_bus_a_descriptor_goes_in_and_lines_come_out_and_closing_them_end
     );
 
     let refused = async |name: &'static str, value: Variant<'static>| {
-        let error = manager
+        let error = models
             .transcribe(file(), [(name, value)].into())
             .await
             .unwrap_err();
@@ -219,9 +219,9 @@ async fn on_the_bus_a_descriptor_goes_in_and_lines_come_out_and_closing_them_end
         let (reader, writer) = std::io::pipe().unwrap();
         writers.push(writer);
         let sound = zbus::OwnedFd::from(OwnedFd::from(reader));
-        held.push(manager.transcribe(sound, [].into()).await.unwrap());
+        held.push(models.transcribe(sound, [].into()).await.unwrap());
     }
-    let error = manager
+    let error = models
         .transcribe(file(), [].into())
         .await
         .unwrap_err()
@@ -232,7 +232,7 @@ async fn on_the_bus_a_descriptor_goes_in_and_lines_come_out_and_closing_them_end
     );
     drop(held.pop());
     let answer = loop {
-        match manager.transcribe(file(), [].into()).await {
+        match models.transcribe(file(), [].into()).await {
             Ok(answer) => break answer,
             Err(error) => assert!(error.to_string().contains("Busy"), "{error}"),
         }
@@ -243,7 +243,7 @@ async fn on_the_bus_a_descriptor_goes_in_and_lines_come_out_and_closing_them_end
 
     // A descriptor that cannot be read at all.
     let directory = zbus::OwnedFd::from(OwnedFd::from(File::open("/").unwrap()));
-    let told = lines(manager.transcribe(directory, [].into()).await.unwrap()).await;
+    let told = lines(models.transcribe(directory, [].into()).await.unwrap()).await;
     assert!(
         told.len() == 1 && told[0]["error"] == "InvalidSound",
         "{told:?}"

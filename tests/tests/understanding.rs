@@ -42,12 +42,15 @@ async fn model() -> (Inference, Embeddings) {
         chat: "none".into(),
         vad: "none".into(),
         stt: None,
+        tts: None,
+        espeak_ng: autoglm_edge::config::ESPEAK_NG.into(),
         context_tokens: 128,
         chat_sessions: NonZeroUsize::new(8).expect("eight is not zero"),
-        threads: NonZeroUsize::MIN,
+        threads: NonZeroUsize::MIN.into(),
         snapshots: None,
         // Nothing is written there: no policy asks for providers.
         providers: ProvidersConfig::cpu(std::env::temp_dir().join("autoglm-edge-unused")),
+        adapt: None,
     });
     let handle = inference.handle();
     handle

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use autoglm_tests::edge_box::{EdgeBox, PATIENCE, Said};
 use autoglm_tests::process::program;
 use autoglm_tests::stand_in_engine::{StandInEngine, answer};
+use futures_util::StreamExt as _;
 use serde_json::Value;
 
 const CHAT: &str = "smollm2-135m-instruct-int4";
@@ -22,7 +23,8 @@ async fn edge_box(policy: &str, url: &str, more: &str) -> EdgeBox {
     edge_box.start_device("thermometer", &[]).unwrap();
     edge_box
         .write_config(&format!(
-            "[inference.upstream.{CHAT}]\npolicy = \"{policy}\"\nurl = \"{url}\"\nmodel = \"big\"\nfailures = 2\nrest_min_ms = 500\nrest_max_ms = 1000\n"
+            "[inference.upstream.{CHAT}]\npolicy = \"{policy}\"\nurl = \"{url}\"\nmodel = \"big\"\nfailures = 2\nrest_min_ms = 500\nrest_max_ms = 1000\n\
+             [inference.adapt]\nrise_s = 1\ncpu_eased = 100\ncpu_strained = 100\nmemory_eased = 100\nmemory_strained = 100\nslower_eased = 1000\nslower_strained = 1000\n"
         ))
         .unwrap();
     edge_box
@@ -191,6 +193,35 @@ async fn an_overloaded_box_hands_over_and_says_why() {
     assert_eq!(event["text"], "Elsewhere.");
     let reason = event["origin"]["reason"].as_str().unwrap();
     assert!(reason.contains("overloaded"), "{event}");
+    // Who comes now is refused here as well, and so the box counts as strained: that is announced, and where answers are made says it.
+    let manager = edge_box.manager().await.unwrap();
+    let mut announced = manager.receive_strain_changed().await;
+    let strained = |event: &Value| {
+        let reason = event["origin"]["reason"].as_str().unwrap_or_default();
+        reason.starts_with("the box is strained: ")
+    };
+    let event = crowd
+        .grow_until(&edge_box, "that the box is strained", strained)
+        .await;
+    let reason = event["origin"]["reason"].as_str().unwrap();
+    assert!(reason.contains("conversations refused"), "{event}");
+    let level = async {
+        while let Some(change) = announced.next().await {
+            if change.get().await.unwrap() == "strained" {
+                return;
+            }
+        }
+    };
+    tokio::time::timeout(PATIENCE, level)
+        .await
+        .expect("the level is announced");
+    let why = manager.strain_reason().await.unwrap();
+    assert!(reason.ends_with(&why), "{reason:?} and {why:?}");
+    let status = shown(&edge_box, &["status"]);
+    assert!(
+        status.contains("strain   strained: ") && status.contains("background work rests"),
+        "{status}"
+    );
     // Without the engine the box says what is wrong with both.
     drop(engine);
     let failed = |event: &Value| event["event"] == "failed";

@@ -52,11 +52,14 @@ impl Site {
             chat: CHAT.to_owned(),
             vad: CHAT.to_owned(),
             stt: None,
+            tts: None,
+            espeak_ng: autoglm_edge::config::ESPEAK_NG.into(),
             context_tokens: 512,
             chat_sessions: NonZeroUsize::MIN,
-            threads: NonZeroUsize::MIN,
+            threads: NonZeroUsize::MIN.into(),
             snapshots: None,
             providers: ProvidersConfig::cpu(directory.path().join("unused")),
+            adapt: None,
         });
         let dispatcher = Dispatcher::new(
             inference.handle(),

@@ -88,7 +88,7 @@ impl From<Color> for anstream::ColorChoice {
 /// The commands.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Show how everything stands: store, models, links, things, fleet
+    /// Show how everything stands: store, strain and why, models, links, things, fleet
     Status,
 
     /// List the things, or show one: its values, properties, actions and events
@@ -154,6 +154,10 @@ pub enum Command {
     ///
     /// The daemon reads WAV of 16, 24 or 32 bits or floats, 8 to 192 kHz, up to eight channels and ten minutes.
     Transcribe(TranscribeArgs),
+
+    /// Speak TEXT, or what comes on standard input: played, or written as WAV
+    #[command(after_help = SPEAK_HELP)]
+    Speak(SpeakArgs),
 
     /// List, show and delete conversations
     Sessions {
@@ -232,6 +236,25 @@ pub struct TranscribeArgs {
     #[arg(long, value_name = "CODE")]
     pub language: Option<String>,
     /// Who waits, and so whose turn comes first where the model is busy
+    #[arg(long, value_enum, default_value_t)]
+    pub class: Asking,
+}
+
+/// `speak`.
+#[derive(Debug, Args)]
+pub struct SpeakArgs {
+    /// What to say; without it, standard input to its end
+    pub text: Vec<String>,
+    /// Write a WAV file, there when it is whole; - is standard output
+    #[arg(long, short, value_name = "FILE")]
+    pub output: Option<PathBuf>,
+    /// How fast, 0.25 to 4; 1 is as recorded
+    #[arg(long, value_name = "FACTOR")]
+    pub speed: Option<f64>,
+    /// Which speaker, from 0, of a voice that has several
+    #[arg(long, value_name = "NUMBER")]
+    pub speaker: Option<u32>,
+    /// Who waits, and so whose turn comes first where the voice is busy
     #[arg(long, value_enum, default_value_t)]
     pub class: Asking,
 }
@@ -438,12 +461,18 @@ Input is read by the action's schema:
   autoglmctl invoke 'Desk lamp' set_brightness 40     (where the input has one member only)
 Booleans are true, false, on or off; choices go by value or title; text is taken as it is.";
 
+const SPEAK_HELP: &str = "\
+Without --output the sound is played by aplay, paplay or pw-play where standard output is a terminal; a pipe or a file gets it as WAV:
+  autoglmctl speak 'The door is open.'
+  autoglmctl speak 'The door is open.' --output door.wav
+  fortune | autoglmctl speak | aplay";
+
 fn after_help() -> String {
     format!(
         "Exit codes:\n{}
 JSON (--json):
   Standard output gets one object with \"version\": 1 and one member named after what it is:
-  status, things, thing, links, ports, models, providers, probe, reload, added, removed, verified, benchmark, result, sessions, turns, deleted, key
+  status, things, thing, links, ports, models, providers, probe, reload, added, removed, verified, benchmark, result, sessions, turns, deleted, spoken, key
   or ready. `chat` prints one object a line: version, session and the event (understood, executed, delta, done,
   failed) with its members. A failure goes to standard error as \"error\": code, message,
   causes, hint. Members may be added within a version; none is renamed or removed.

@@ -291,6 +291,9 @@ fn failure(error: &InstallError) -> Failure {
         InstallError::Source { .. } => {
             Some("a directory is given with its path (./NAME), a repository as OWNER/NAME")
         }
+        InstallError::NoManifest { origin } if is_piper_voice(Path::new(origin)) => Some(
+            "this is a voice of Piper: what its .onnx.json says goes into a model.toml, with a probe and digests (models/README.md, \"A Piper voice\")",
+        ),
         InstallError::NoManifest { .. } => Some(
             "a bundle's model.toml names each file with its SHA-256, the graph's layout and a probe; models/README.md says how one is made. \
              Nothing is guessed from the names of files",
@@ -316,6 +319,17 @@ fn failure(error: &InstallError) -> Failure {
         Some(hint) => causes.hint(hint),
         None => causes,
     }
+}
+
+/// Whether a directory holds a voice as Piper publishes it: `NAME.onnx` and `NAME.onnx.json`.
+fn is_piper_voice(dir: &Path) -> bool {
+    let entries = std::fs::read_dir(dir).into_iter().flatten().flatten();
+    let mut names = entries.map(|entry| entry.path());
+    names.any(|path| {
+        let name = path.to_string_lossy();
+        name.strip_suffix(".json")
+            .is_some_and(|graph| graph.ends_with(".onnx") && Path::new(graph).is_file())
+    })
 }
 
 /// The names of all bundles that the daemon finds.

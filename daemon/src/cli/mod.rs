@@ -27,6 +27,7 @@ pub mod models;
 pub mod output;
 pub mod ports;
 pub mod sessions;
+pub mod speak;
 pub mod state;
 pub mod table;
 pub mod target;
@@ -112,6 +113,9 @@ async fn dispatch(global: &Global, command: Command, output: &mut Output) -> Res
     {
         return bundles::remove(global, args, output).await;
     }
+    if let Command::Speak(args) = command {
+        return speak::run(global, args, output).await;
+    }
     let global = &patience(global, &command);
     let daemon = connect(global).await?;
     match command {
@@ -140,6 +144,7 @@ async fn dispatch(global: &Global, command: Command, output: &mut Output) -> Res
         Command::Sessions { command } => sessions::run(&daemon, command, output).await,
         Command::Chat(_)
         | Command::Wait(_)
+        | Command::Speak(_)
         | Command::Key { .. }
         | Command::Ports
         | Command::Completions { .. }

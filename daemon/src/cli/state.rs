@@ -182,6 +182,66 @@ fn upstream_text(upstream: &Json) -> String {
     )
 }
 
+/// What the machine lends, how hard it has it, and what is done about it.
+fn strain_text(adapt: &Json) -> String {
+    let word = |member: &str| plain(adapt[member].as_str().unwrap_or_default()).into_owned();
+    let count = |member: &str| adapt[member].as_u64();
+    let mut text = String::new();
+    if let (Some(asked), Some(lent)) = (count("threads_asked"), count("threads_lent"))
+        && asked > lent
+    {
+        text.push_str(&format!(
+            "threads  {asked} asked for each model, the machine lends {lent}\n"
+        ));
+    }
+    if adapt["enabled"] != true {
+        return text;
+    }
+    let mut done = Vec::new();
+    if word("level") != "normal" {
+        match count("chat_threads") {
+            Some(1) => done.push("chat on 1 thread".to_owned()),
+            Some(threads) => done.push(format!("chat on {threads} threads")),
+            None => {}
+        }
+        if adapt["chat_instead"].is_string() {
+            done.push(format!("by {}", word("chat_instead")));
+        }
+        if adapt["background_rests"] == true {
+            done.push("background work rests".to_owned());
+        }
+    }
+    let reason = match word("reason") {
+        reason if reason.is_empty() => reason,
+        reason => format!(": {reason}"),
+    };
+    text.push_str(&format!("strain   {}{reason}", word("level")));
+    if !done.is_empty() {
+        text.push_str(&format!("; {}", done.join(", ")));
+    }
+    match count("changes") {
+        None | Some(0) => {}
+        Some(1) => text.push_str("; 1 change"),
+        Some(changes) => text.push_str(&format!("; {changes} changes")),
+    }
+    text.push('\n');
+    let all = |member: &str| adapt[member].as_array().into_iter().flatten();
+    let inputs: Vec<&str> = all("inputs").filter_map(Json::as_str).collect();
+    if !inputs.is_empty() {
+        text.push_str(&format!("         seen: {}\n", plain(&inputs.join("; "))));
+    }
+    let absent: Vec<String> = all("absent")
+        .map(|one| plain(one["what"].as_str().unwrap_or_default()).into_owned())
+        .collect();
+    if !absent.is_empty() {
+        text.push_str(&format!(
+            "         not to be seen here: {} (--json says why)\n",
+            absent.join(", ")
+        ));
+    }
+    text
+}
+
 fn status_text(status: &Json, width: Option<u16>) -> String {
     let word = |value: &Json| plain(value.as_str().unwrap_or_default()).into_owned();
     let state = |value: &Json| match value["detail"].as_str() {
@@ -214,6 +274,7 @@ fn status_text(status: &Json, width: Option<u16>) -> String {
     for upstream in status["upstreams"].as_array().into_iter().flatten() {
         text.push_str(&upstream_text(upstream));
     }
+    text.push_str(&strain_text(&status["adapt"]));
     text.push_str(&format!(
         "things   {} known, {} online\n",
         status["things"]["known"], status["things"]["online"]
@@ -420,6 +481,27 @@ mod tests {
         assert_eq!(row(1)[2..], ["standby", "private", "0 B", "0 B"], "{text}");
         assert_eq!(row(2)[2..4], ["connected", "private"], "{text}");
         assert_eq!(row(2)[5..], ["1.2 %", "123 B", "1205 KiB"], "{text}");
+    }
+
+    #[test]
+    fn strain_is_told_with_its_reason_and_what_is_done() {
+        let adapt = json!({
+            "enabled": true, "level": "strained", "reason": "cpu pressure 81 % over 10 s", "changes": 3, "chat_threads": 1,
+            "chat_instead": "tiny", "background_rests": true, "threads_asked": 8, "threads_lent": 2,
+            "inputs": ["cpu pressure 81 % over 10 s", "memory pressure 0 % over 10 s"],
+            "absent": [{"what": "temperature", "why": "no zones"}],
+        });
+        let expected = "\
+threads  8 asked for each model, the machine lends 2
+strain   strained: cpu pressure 81 % over 10 s; chat on 1 thread, by tiny, background work rests; 3 changes
+         seen: cpu pressure 81 % over 10 s; memory pressure 0 % over 10 s
+         not to be seen here: temperature (--json says why)
+";
+        assert_eq!(strain_text(&adapt), expected);
+        let calm = json!({"enabled": true, "level": "normal", "reason": "", "changes": 0, "chat_threads": 2,
+            "threads_asked": null, "threads_lent": 4, "inputs": [], "absent": []});
+        assert_eq!(strain_text(&calm), "strain   normal\n");
+        assert_eq!(strain_text(&json!({"enabled": false})), "");
     }
 
     #[test]

@@ -2,9 +2,10 @@
 //!
 //! The raw form mirrors the file and refuses unknown keys; [`Config`] holds checked types and is the only
 //! form that leaves this module. Every error names the file, the key, the value and what is allowed. All
-//! defaults stand in `raw.rs` (those of foreign devices in `foreign.rs`, of execution providers in `providers.rs`, of engines elsewhere in `upstream.rs`), each with its unit and reason. Secrets never stand in the file, only paths to them.
+//! defaults stand in `raw.rs` (those of foreign devices in `foreign.rs`, of strain in `adapt.rs`, of execution providers in `providers.rs`, of engines elsewhere in `upstream.rs`), each with its unit and reason. Secrets never stand in the file, only paths to them.
 
 mod access;
+pub mod adapt;
 mod device;
 mod fleet;
 pub mod foreign;
@@ -28,6 +29,9 @@ pub use validate::ConfigError;
 
 /// Where the packaged daemon looks for its configuration.
 pub const DEFAULT_PATH: &str = "/etc/autoglm-edge/config.toml";
+
+/// Where Debian's package puts the program that makes phonemes of text.
+pub const ESPEAK_NG: &str = "/usr/bin/espeak-ng";
 
 /// The daemon's configuration, checked.
 #[derive(Debug, Clone)]
@@ -127,6 +131,10 @@ pub struct InferenceSettings {
     pub vad: String,
     /// Bundle that writes down what is said; `None` for none.
     pub stt: Option<String>,
+    /// Bundle that speaks, if one is wanted.
+    pub tts: Option<String>,
+    /// The program that makes phonemes of text.
+    pub espeak_ng: PathBuf,
     /// Bundles that take and give plain tensors.
     pub generic: Vec<String>,
     /// Longest conversation that the model sees, in tokens.
@@ -137,8 +145,8 @@ pub struct InferenceSettings {
     pub context_cache_bytes: u64,
     /// Memory of all models together, by estimate; `None` for a share of what the machine has.
     pub memory_bytes: Option<u64>,
-    /// Threads that one model may use.
-    pub threads: NonZeroUsize,
+    /// Threads that one model may use; `None` for half of what the machine lends.
+    pub threads: Option<NonZeroUsize>,
     /// Longest answer in tokens.
     pub answer_tokens_max: usize,
     /// What models run on.
@@ -147,6 +155,8 @@ pub struct InferenceSettings {
     pub upstreams: std::collections::BTreeMap<String, upstream::UpstreamSettings>,
     /// Whether the engines that bundles themselves name are asked.
     pub is_bundle_upstream_allowed: bool,
+    /// What strain is, and what is done about it; `None` where nobody looks.
+    pub adapt: Option<adapt::AdaptSettings>,
 }
 
 /// The fleet's broker.

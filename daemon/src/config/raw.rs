@@ -142,6 +142,10 @@ pub struct RawInference {
     pub vad: String,
     /// Bundle that writes down what is said; empty for none, which saves some 150 MB of memory.
     pub stt: String,
+    /// Bundle that speaks; empty for none.
+    pub tts: String,
+    /// The program that makes phonemes of text. Default: where Debian's package puts it.
+    pub espeak_ng: String,
     /// Bundles that take and give plain tensors. Default: none.
     pub generic: Vec<String>,
     /// Longest conversation that the model sees, in tokens. Default 2048: up to 95 MB of key-value cache for each conversation with
@@ -154,7 +158,7 @@ pub struct RawInference {
     /// Memory in MiB that models may take together, by estimate; 0 for three quarters of what the machine, or the service's control group,
     /// has.
     pub memory_mib: u64,
-    /// Threads per model, 0 for half of the cores (at least one): the links need the rest.
+    /// Threads per model, 0 for half of the processors that the machine lends (at least one): the links need the rest. Never more than it lends.
     pub threads: usize,
     /// Longest answer in tokens. Default 96: a few sentences; a small model's longer answers get worse, not better.
     pub answer_tokens_max: usize,
@@ -172,6 +176,8 @@ pub struct RawInference {
     pub providers: super::providers::RawProviders,
     /// `[inference.upstream.NAME]`
     pub upstream: super::upstream::RawUpstreams,
+    /// `[inference.adapt]`
+    pub adapt: super::adapt::RawAdapt,
 }
 
 impl Default for RawInference {
@@ -186,6 +192,8 @@ impl Default for RawInference {
             chat: "smollm2-135m-instruct-int4".to_owned(),
             vad: "silero-vad".to_owned(),
             stt: "whisper-tiny-en-int8".to_owned(),
+            tts: "piper-en-us-joe-int8".to_owned(),
+            espeak_ng: crate::config::ESPEAK_NG.to_owned(),
             generic: Vec::new(),
             context_tokens: 2048,
             chat_sessions: 8,
@@ -200,6 +208,7 @@ impl Default for RawInference {
             providers: super::providers::RawProviders::default(),
             bundle_upstreams: false,
             upstream: super::upstream::RawUpstreams::default(),
+            adapt: super::adapt::RawAdapt::default(),
         }
     }
 }

@@ -181,20 +181,18 @@ pub(super) fn validate(raw: RawConfig, path: &Path) -> Result<Config, ConfigErro
     let chat_sessions =
         NonZeroUsize::new(chat_sessions).expect("the range that was just checked begins at 1");
     let threads = reject.count("inference.threads", raw.inference.threads, 0, 256)?;
-    let threads = NonZeroUsize::new(threads).unwrap_or_else(|| {
-        let cores = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
-        NonZeroUsize::new(cores / 2).unwrap_or(NonZeroUsize::MIN)
-    });
     let named = [
         ("inference.embedding", &raw.inference.embedding),
         ("inference.chat", &raw.inference.chat),
         ("inference.vad", &raw.inference.vad),
     ];
-    let stt = Some(raw.inference.stt.clone()).filter(|name| !name.is_empty());
+    let stt = Some(&raw.inference.stt).filter(|bundle| !bundle.is_empty());
+    let tts = Some(&raw.inference.tts).filter(|bundle| !bundle.is_empty());
     let generic = raw.inference.generic.iter();
     for (key, bundle) in named
         .into_iter()
-        .chain(stt.iter().map(|bundle| ("inference.stt", bundle)))
+        .chain(stt.map(|bundle| ("inference.stt", bundle)))
+        .chain(tts.map(|bundle| ("inference.tts", bundle)))
         .chain(generic.map(|bundle| ("inference.generic", bundle)))
     {
         if bundle.is_empty() || bundle.contains(['/', '\\']) || bundle.starts_with('.') {
@@ -217,6 +215,7 @@ pub(super) fn validate(raw: RawConfig, path: &Path) -> Result<Config, ConfigErro
     let providers = super::providers::validate(&reject, &raw.inference)?;
     let upstreams =
         super::upstream::validate(&reject, &raw.inference.upstream, &raw.inference.chat)?;
+    let adapt = super::adapt::validate(&reject, &raw.inference.adapt, &raw.inference.chat)?;
     Ok(Config {
         box_id,
         state_dir: absolute(&reject, "box.state_dir", &raw.edge_box.state_dir)?,
@@ -239,7 +238,9 @@ pub(super) fn validate(raw: RawConfig, path: &Path) -> Result<Config, ConfigErro
             embedding: raw.inference.embedding,
             chat: raw.inference.chat,
             vad: raw.inference.vad,
-            stt,
+            stt: stt.cloned(),
+            tts: tts.cloned(),
+            espeak_ng: absolute(&reject, "inference.espeak_ng", &raw.inference.espeak_ng)?,
             generic: raw.inference.generic,
             context_tokens: reject.count(
                 "inference.context_tokens",
@@ -258,7 +259,7 @@ pub(super) fn validate(raw: RawConfig, path: &Path) -> Result<Config, ConfigErro
                 reject.within("inference.memory_mib", raw.inference.memory_mib, 0, 1 << 20)? << 20,
             )
             .filter(|bytes| *bytes > 0),
-            threads,
+            threads: NonZeroUsize::new(threads),
             answer_tokens_max: reject.count(
                 "inference.answer_tokens_max",
                 raw.inference.answer_tokens_max,
@@ -268,6 +269,7 @@ pub(super) fn validate(raw: RawConfig, path: &Path) -> Result<Config, ConfigErro
             providers,
             upstreams,
             is_bundle_upstream_allowed: raw.inference.bundle_upstreams,
+            adapt,
         },
         foreign: super::foreign::validate(&reject, raw.foreign)?,
         fleet: raw

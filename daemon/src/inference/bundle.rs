@@ -7,6 +7,7 @@
 use std::{
     fs::{self, File},
     io::{self, Read},
+    ops::RangeInclusive,
     path::{Component, Path, PathBuf},
 };
 
@@ -15,7 +16,9 @@ use thiserror::Error;
 
 use super::{
     arrays::Values,
-    manifest::{ChatGraph, Dimension, FORMAT, Graph, Manifest, Task, TensorsGraph, WhisperGraph},
+    manifest::{
+        ChatGraph, Dimension, FORMAT, Graph, Manifest, Task, TensorsGraph, TtsGraph, WhisperGraph,
+    },
 };
 
 /// The file that makes a directory a bundle.
@@ -274,6 +277,9 @@ impl Bundle {
             check_tensors(graph)
                 .map_err(|(key, expected, actual)| value(&key, expected, actual))?;
         }
+        if let Graph::Tts(graph) = &manifest.graph {
+            check_voice(graph).map_err(|(key, expected, actual)| value(&key, expected, actual))?;
+        }
         if let Some(ChatGraph { kv_type, .. }) = manifest.graph.chat()
             && !["f32", "f16", "i8"].contains(&kv_type.as_str())
         {
@@ -378,6 +384,12 @@ fn counts(graph: &Graph) -> Vec<(&'static str, usize)> {
                 "graph.tokens.timestamp_samples",
                 graph.tokens.timestamp_samples,
             ),
+        ],
+        Graph::Tts(graph) => vec![
+            ("graph.sample_rate_hz", graph.sample_rate_hz as usize),
+            ("graph.hop_samples", graph.hop_samples),
+            ("graph.speakers", graph.speakers as usize),
+            ("graph.symbols", graph.symbols as usize),
         ],
         Graph::Vad(graph) => {
             let elements = graph
@@ -499,6 +511,77 @@ fn check_tensors(graph: &TensorsGraph) -> Result<(), Wrong> {
             format!("{} to {}", limits.min, limits.max),
         )),
         None => Ok(()),
+    }
+}
+
+/// Sample rates that sound cards and telephones have, in Hz.
+const SAMPLE_RATES: RangeInclusive<u32> = 8_000..=192_000;
+
+/// Longest name of a voice of espeak-ng; its own are below 20 letters.
+const VOICE_BYTES_MAX: usize = 64;
+
+/// The phonemes have rows in the graph, the scales are ones that something comes out with, and the voice's name can be an argument.
+fn check_voice(graph: &TtsGraph) -> Result<(), Wrong> {
+    let wrong =
+        |key: &str, expected: String, actual: String| Err((key.to_owned(), expected, actual));
+    if !SAMPLE_RATES.contains(&graph.sample_rate_hz) {
+        let (min, max) = (SAMPLE_RATES.start(), SAMPLE_RATES.end());
+        let actual = graph.sample_rate_hz.to_string();
+        return wrong("graph.sample_rate_hz", format!("{min} to {max}"), actual);
+    }
+    let voice = &graph.espeak_voice;
+    let is_fit = voice.starts_with(|first: char| first.is_ascii_alphanumeric())
+        && voice.len() <= VOICE_BYTES_MAX
+        && voice
+            .bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || b"-_+".contains(&byte));
+    if !is_fit {
+        let expected = "a voice of espeak-ng: letters, digits, -, _ and +".to_owned();
+        return wrong("graph.espeak_voice", expected, format!("{voice:?}"));
+    }
+    for (key, scale, min) in [
+        ("graph.scales.noise", graph.scales.noise, 0.0),
+        ("graph.scales.length", graph.scales.length, 0.1),
+        ("graph.scales.noise_width", graph.scales.noise_width, 0.0),
+    ] {
+        if !(min..=10.0).contains(&scale) {
+            return wrong(key, format!("{min} to 10"), scale.to_string());
+        }
+    }
+    for (key, mark) in [
+        ("graph.pad", graph.pad),
+        ("graph.begin", graph.begin),
+        ("graph.end", graph.end),
+    ] {
+        if !graph.phonemes.contains_key(&mark) {
+            let expected = "one of graph.phonemes".to_owned();
+            return wrong(key, expected, format!("{mark:?}"));
+        }
+    }
+    if let Some((phoneme, id)) = graph.phonemes.iter().find(|(_, id)| **id >= graph.symbols) {
+        let expected = format!("below graph.symbols, {}", graph.symbols);
+        return wrong(
+            &format!("graph.phonemes.{phoneme:?}"),
+            expected,
+            id.to_string(),
+        );
+    }
+    let names = |several| match several {
+        true => "input, input_lengths, scales and sid (several speakers)",
+        false => "input, input_lengths and scales (one speaker)",
+    };
+    let has = |name: &str| graph.inputs.contains_key(name);
+    let is_several = graph.speakers > 1;
+    let known = if is_several { 4 } else { 3 };
+    let is_whole =
+        has("input") && has("input_lengths") && has("scales") && has("sid") == is_several;
+    if !is_whole || graph.inputs.len() != known {
+        let actual: Vec<&str> = graph.inputs.keys().map(String::as_str).collect();
+        return wrong("graph.inputs", names(is_several).into(), actual.join(", "));
+    }
+    match graph.outputs.contains_key("output") {
+        true => Ok(()),
+        false => wrong("graph.outputs", "output".into(), "without it".into()),
     }
 }
 

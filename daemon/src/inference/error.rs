@@ -12,6 +12,7 @@ use super::{
     providers::{Tried, trial::TrialError},
     runtime::RuntimeError,
     status::ModelState,
+    tts::espeak::EspeakError,
     upstream::UpstreamError,
 };
 
@@ -21,6 +22,14 @@ pub enum LoadError {
     /// The bundle itself is at fault.
     #[error(transparent)]
     Bundle(#[from] BundleError),
+    /// There is no such bundle.
+    #[error("there is no bundle {name} (looked for {})", paths(looked))]
+    Absent {
+        /// Its name.
+        name: String,
+        /// Where it was looked for.
+        looked: Vec<PathBuf>,
+    },
     /// The configuration asks this bundle for something that it does not do.
     #[error("the bundle {name} does {actual}, the configuration names it for {expected}")]
     WrongTask {
@@ -173,6 +182,13 @@ pub enum LoadError {
         /// What the system said.
         #[source]
         source: std::io::Error,
+    },
+    /// The voice's text cannot be turned into phonemes.
+    #[error("text cannot be turned into phonemes")]
+    Phonemes {
+        /// What is wrong with the program that does it.
+        #[source]
+        source: EspeakError,
     },
     /// The model does not compute what its bundle says it computes.
     #[error(transparent)]
@@ -404,6 +420,26 @@ pub enum InferenceError {
     Outputs {
         /// Which output, and in what way.
         what: String,
+    },
+    /// A text could not be turned into phonemes.
+    #[error("the text cannot be turned into phonemes")]
+    Phonemes {
+        /// What is wrong with the program that does it.
+        #[source]
+        source: EspeakError,
+    },
+    /// There is nothing in a text that is spoken.
+    #[error("there is nothing in the text that can be spoken")]
+    Silent,
+    /// The voice was exchanged in the middle of a text, and the new one's sound cannot follow the old one's.
+    #[error(
+        "the voice was exchanged meanwhile: it has {now} samples per second, the one before {before}"
+    )]
+    VoiceChanged {
+        /// Samples per second of what was heard.
+        before: u32,
+        /// Samples per second of what would follow.
+        now: u32,
     },
     /// The model did not become ready in time.
     #[error("the {task} model was not ready after {waited_ms} ms: {state}")]

@@ -5,6 +5,7 @@
 //! measured is the model's alone. What is shown are medians on a box that does its other work meanwhile.
 
 use std::{
+    cell::Cell,
     collections::BTreeMap,
     error::Error,
     fs,
@@ -26,6 +27,7 @@ use super::{
     providers::{Placement, ProvidersConfig},
     runtime::Runtime,
     stt::SttRequest,
+    tts::{SpeakRequest, TtsProbe},
     vad::VadState,
 };
 
@@ -59,6 +61,7 @@ pub(super) struct Examination {
     pub(super) placement: Placement,
     pub(super) threads: NonZeroUsize,
     pub(super) context_tokens: usize,
+    pub(super) espeak_ng: PathBuf,
     pub(super) depth: Depth,
 }
 
@@ -175,6 +178,7 @@ pub(super) fn carry_out(
         placement,
         threads,
         context_tokens,
+        espeak_ng,
         depth,
     } = examination;
     on_step("the bundle");
@@ -204,18 +208,22 @@ pub(super) fn carry_out(
         chat: only(Task::Chat),
         vad: only(Task::Vad),
         stt: (manifest.task == Task::Stt).then(|| manifest.name.clone()),
+        tts: (manifest.task == Task::Tts).then(|| manifest.name.clone()),
+        espeak_ng,
         generic: (manifest.task == Task::Generic)
             .then(|| manifest.name.clone())
             .into_iter()
             .collect(),
         context_tokens,
         chat_sessions: NonZeroUsize::MIN,
-        threads,
+        threads: threads.into(),
         snapshots: None,
         providers: ProvidersConfig {
             fixed: Some(placement),
             ..ProvidersConfig::cpu(work.to_owned())
         },
+        // What is measured is measured as it is.
+        adapt: None,
     });
     let handle = inference.handle();
     let loaded = engine.block_on(handle.wait_ready(manifest.task, TIME_MAX));
@@ -309,6 +317,29 @@ async fn measure(bundle: &Bundle, handle: &InferenceHandle) -> Result<Vec<Figure
                 hear.figure(&what, "ms"),
                 read.figure("reading what was heard", "tokens/s"),
                 all.figure("the probe's sound, all in all", "ms"),
+            ])
+        }
+        Graph::Tts(_) => {
+            let probe: TtsProbe = probe::read(bundle)?;
+            let tts = handle.tts().ok_or("the model was not started")?;
+            let seconds = Cell::new(0.0);
+            let times = repeat(async || {
+                let begun = Instant::now();
+                let mut speech = tts.speak(SpeakRequest::new(probe.text.clone()))?;
+                let mut samples = 0.0;
+                while let Some(spoken) = speech.next().await {
+                    let spoken = spoken?;
+                    samples += spoken.samples.len() as f64 / f64::from(spoken.sample_rate_hz);
+                }
+                seconds.set(samples);
+                Ok(millis(begun.elapsed()))
+            })
+            .await?;
+            let length = seconds.get();
+            let factor = Rates(times.0.iter().map(|ms| ms / 1000.0 / length).collect());
+            Ok(vec![
+                times.figure(&format!("{length:.1} s of speech"), "ms"),
+                factor.figure("the same, as a part of its length", "of real time"),
             ])
         }
         Graph::Tensors(_) => {

@@ -25,6 +25,8 @@ pub enum Task {
     Vad,
     /// Speech to text.
     Stt,
+    /// Text to speech.
+    Tts,
     /// Named tensors to named tensors.
     Generic,
 }
@@ -37,6 +39,7 @@ impl Task {
             Self::Chat => "chat",
             Self::Vad => "vad",
             Self::Stt => "stt",
+            Self::Tts => "tts",
             Self::Generic => "generic",
         }
     }
@@ -164,6 +167,9 @@ pub enum Graph {
     /// Speech to text in two graphs: what was heard, and the tokens of what was said.
     #[serde(rename = "whisper")]
     Whisper(Box<WhisperGraph>),
+    /// Phoneme ids to sound, as Piper exports its voices.
+    #[serde(rename = "piper-vits")]
+    Tts(TtsGraph),
     /// Named tensors in and out, without a meaning of their own.
     #[serde(rename = "tensors")]
     Tensors(TensorsGraph),
@@ -177,6 +183,7 @@ impl Graph {
             Self::Embedding(_) => Task::Embedding,
             Self::Vad(_) => Task::Vad,
             Self::Whisper(_) => Task::Stt,
+            Self::Tts(_) => Task::Tts,
             Self::Tensors(_) => Task::Generic,
         }
     }
@@ -185,7 +192,11 @@ impl Graph {
     pub fn chat(&self) -> Option<&ChatGraph> {
         match self {
             Self::Chat(graph) | Self::Optimum(graph) => Some(graph),
-            Self::Embedding(_) | Self::Vad(_) | Self::Whisper(_) | Self::Tensors(_) => None,
+            Self::Embedding(_)
+            | Self::Vad(_)
+            | Self::Whisper(_)
+            | Self::Tts(_)
+            | Self::Tensors(_) => None,
         }
     }
 
@@ -194,7 +205,7 @@ impl Graph {
         match self {
             Self::Chat(graph) | Self::Optimum(graph) => graph.layers,
             Self::Whisper(graph) => graph.layers,
-            Self::Embedding(_) | Self::Vad(_) | Self::Tensors(_) => 0,
+            Self::Embedding(_) | Self::Vad(_) | Self::Tts(_) | Self::Tensors(_) => 0,
         }
     }
 
@@ -205,6 +216,7 @@ impl Graph {
             Self::Embedding(graph) => &graph.file,
             Self::Vad(graph) => &graph.file,
             Self::Whisper(graph) => &graph.file,
+            Self::Tts(graph) => &graph.file,
             Self::Tensors(graph) => &graph.file,
         }
     }
@@ -216,6 +228,7 @@ impl Graph {
             Self::Embedding(graph) => &graph.inputs,
             Self::Vad(graph) => &graph.inputs,
             Self::Whisper(graph) => &graph.inputs,
+            Self::Tts(graph) => &graph.inputs,
             Self::Tensors(graph) => &graph.inputs,
         }
     }
@@ -227,6 +240,7 @@ impl Graph {
             Self::Embedding(graph) => &graph.outputs,
             Self::Vad(graph) => &graph.outputs,
             Self::Whisper(graph) => &graph.outputs,
+            Self::Tts(graph) => &graph.outputs,
             Self::Tensors(graph) => &graph.outputs,
         }
     }
@@ -392,6 +406,51 @@ pub struct DecoderFacts {
     pub inputs: BTreeMap<String, TensorFacts>,
     /// Declared outputs.
     pub outputs: BTreeMap<String, TensorFacts>,
+}
+
+/// Layout `piper-vits`. Inputs `input[B,S] i64` (phoneme ids), `input_lengths[B] i64`, `scales[3] f32` (noise, length, noise of the
+/// lengths) and, for a voice of several speakers, `sid[B] i64`; output `output`, `hop_samples` for each frame, f32 in -1..1.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TtsGraph {
+    /// The graph's file.
+    pub file: String,
+    /// Sample rate in Hz.
+    pub sample_rate_hz: u32,
+    /// Samples per frame: the sound's length is a multiple of it.
+    pub hop_samples: usize,
+    /// Speakers that the voice has.
+    pub speakers: u32,
+    /// The voice of espeak-ng that makes its phonemes, as `espeak-ng --voices` has it.
+    pub espeak_voice: String,
+    /// The phoneme that stands before and behind every other one.
+    pub pad: char,
+    /// The phoneme that begins.
+    pub begin: char,
+    /// The phoneme that ends.
+    pub end: char,
+    /// Number of phoneme ids that the graph has.
+    pub symbols: u32,
+    /// What it was made to be spoken with.
+    pub scales: TtsScales,
+    /// The id of each phoneme: one character of espeak-ng's IPA in NFD, or a mark of punctuation.
+    pub phonemes: BTreeMap<char, u32>,
+    /// Declared inputs.
+    pub inputs: BTreeMap<String, TensorFacts>,
+    /// Declared outputs.
+    pub outputs: BTreeMap<String, TensorFacts>,
+}
+
+/// How a voice is spoken with.
+#[derive(Debug, Clone, Copy, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TtsScales {
+    /// How much the sound varies from one time to the next; 0 is always the same.
+    pub noise: f32,
+    /// How long everything takes; 1 is as recorded.
+    pub length: f32,
+    /// How much the lengths of the phonemes vary; 0 is always the same.
+    pub noise_width: f32,
 }
 
 /// Layout `tensors`: whatever the inputs and outputs say. A free dimension has one extent in all inputs of a request.

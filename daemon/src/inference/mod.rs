@@ -5,8 +5,8 @@
 //! sessions or doors, and nothing here blocks the async runtime: the handles await, the models' threads compute.
 //!
 //! Read in this order: [`manifest`] and [`bundle`] (what a model is on disk), [`runtime`] (ONNX Runtime), [`providers`] (what it runs on),
-//! [`status`], [`class`] and `jobs` (whose request goes first), `slot` (a model's thread), then the engines [`embedder`], [`chat`],
-//! [`vad`], [`stt`] and [`generic`], and [`upstream`] (conversations that are answered elsewhere). [`probe`] is the proof that a loaded model
+//! [`status`], [`threads`], [`class`] and `jobs` (whose request goes first), `slot` (a model's thread), then the engines [`embedder`], [`chat`],
+//! [`vad`], [`stt`], [`tts`] and [`generic`], [`adapt`] (less is done under strain), and [`upstream`] (conversations that are answered elsewhere). [`probe`] is the proof that a loaded model
 //! computes the right thing, [`examine`] what a person asks about a bundle.
 
 use std::{
@@ -14,7 +14,10 @@ use std::{
     fmt,
     num::NonZeroUsize,
     path::PathBuf,
-    sync::{Arc, Weak, mpsc::SyncSender},
+    sync::{
+        Arc, Mutex, Weak,
+        mpsc::{self, SyncSender},
+    },
     thread,
     time::{Duration, Instant},
 };
@@ -26,6 +29,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use self::{
+    adapt::{AdaptConfig, Adaptation, Wish},
     budget::{Budget, MemoryLimits},
     chat::{Chat, ChatHandle, SnapshotConfig},
     embedder::{Embedder, EmbedderHandle},
@@ -40,9 +44,12 @@ use self::{
     slot::{Door, Event, Model, Setup, Slot},
     status::{InferenceStatus, LoadStage, ModelState, ModelStatus, StatusBoard},
     stt::{Stt, SttHandle},
+    threads::Threads,
+    tts::{Tts, TtsHandle},
     vad::{Vad, VadHandle},
 };
 
+pub mod adapt;
 mod admission;
 pub mod arrays;
 pub mod budget;
@@ -67,6 +74,8 @@ mod session;
 mod slot;
 pub mod status;
 pub mod stt;
+pub mod threads;
+pub mod tts;
 pub mod upstream;
 pub mod vad;
 mod vocabulary;
@@ -86,6 +95,10 @@ pub struct InferenceConfig {
     pub vad: String,
     /// Name of the speech-to-text bundle; `None` has no thread.
     pub stt: Option<String>,
+    /// Name of the bundle that speaks; `None` has no thread.
+    pub tts: Option<String>,
+    /// The program that makes phonemes of text, absolute; see [`config::ESPEAK_NG`](crate::config::ESPEAK_NG).
+    pub espeak_ng: PathBuf,
     /// Names of the bundles that take and give plain tensors; each has a thread of its own.
     pub generic: Vec<String>,
     /// Longest chat context in tokens; a model's own limit holds, too. The key-value cache of the default model takes 46 kB
@@ -94,13 +107,15 @@ pub struct InferenceConfig {
     /// Conversations that are answered at a time.
     pub chat_sessions: NonZeroUsize,
     /// Threads inside an operator, for each model.
-    pub threads: NonZeroUsize,
+    pub threads: Threads,
     /// Where conversations' caches outlive the process; `None` keeps them in memory alone.
     pub snapshots: Option<SnapshotConfig>,
     /// What models run on.
     pub providers: ProvidersConfig,
     /// How much memory they may take together.
     pub memory: MemoryLimits,
+    /// What is done under strain; `None` for nothing.
+    pub adapt: Option<AdaptConfig>,
 }
 
 /// The running engine. [`stop`](Self::stop) ends it with a grace period. Dropping it ends it, too, and blocks until the threads
@@ -127,6 +142,8 @@ struct Owner {
     wakes: Vec<(Arc<str>, SyncSender<Event>)>,
     interrupts: Interrupts,
     stop: CancellationToken,
+    /// Its end ends the thread that looks for strain.
+    _watched: Option<mpsc::Sender<()>>,
 }
 
 impl Drop for Owner {
@@ -145,11 +162,16 @@ impl Drop for Owner {
 /// The queue of a model, of whatever kind.
 trait Close: fmt::Debug + Send + Sync {
     fn close(&self);
+    fn rest_background(&self, rests: bool);
 }
 
 impl<J: fmt::Debug + Send> Close for Queue<J> {
     fn close(&self) {
         Self::close(self);
+    }
+
+    fn rest_background(&self, rests: bool) {
+        Self::rest_background(self, rests);
     }
 }
 
@@ -160,8 +182,10 @@ pub struct InferenceHandle {
     chat: ChatHandle,
     vad: VadHandle,
     stt: Option<SttHandle>,
+    tts: Option<TtsHandle>,
     generic: Arc<BTreeMap<String, GenericHandle>>,
     board: StatusBoard,
+    adaptation: watch::Receiver<Adaptation>,
     prover: Prover,
     owner: Weak<Owner>,
 }
@@ -177,11 +201,13 @@ impl Inference {
             (Task::Vad, &config.vad),
         ];
         let stt = config.stt.iter().map(|name| (Task::Stt, name));
+        let tts = config.tts.iter().map(|name| (Task::Tts, name));
         let generic = config.generic.iter().map(|name| (Task::Generic, name));
         let board = StatusBoard::new(
             models
                 .into_iter()
                 .chain(stt)
+                .chain(tts)
                 .chain(generic)
                 .map(|(task, name)| ModelStatus {
                     name: name.as_str().into(),
@@ -194,7 +220,16 @@ impl Inference {
                 .collect(),
         );
         let interrupts = Interrupts::default();
+        let rest = adapt::watch::at_rest(config.threads, config.adapt.is_some());
+        if let Some(asked) = rest.threads_asked
+            && asked > rest.threads_lent
+        {
+            tracing::warn!(%asked, lent = %rest.threads_lent, "more threads are configured than processors are lent to this process; models get what is lent");
+        }
+        let wishes = Arc::new(Mutex::new(rest.wish.clone()));
         let mut launch = Launch {
+            threads: rest.wish.threads,
+            wishes: Arc::clone(&wishes),
             config: &config,
             interrupts: &interrupts,
             providers: &providers,
@@ -202,13 +237,21 @@ impl Inference {
             budget: Budget::new(config.memory),
             stop: &stop,
             wakes: Vec::new(),
-            threads: Vec::new(),
+            model_threads: Vec::new(),
             queues: Vec::new(),
+            resting: Vec::new(),
+            pulse: Arc::default(),
+            snapshots: config
+                .snapshots
+                .clone()
+                .map(chat::Snapshots::new)
+                .map(Arc::new),
         };
         let embedder = launch.spawn::<Embedder>(&config.embedding);
         let chat = launch.spawn::<Chat>(&config.chat);
         let vad = launch.spawn::<Vad>(&config.vad);
         let stt = config.stt.as_ref().map(|name| launch.spawn::<Stt>(name));
+        let tts = config.tts.as_ref().map(|name| launch.spawn::<Tts>(name));
         let mut generic = BTreeMap::new();
         for name in &config.generic {
             launch.board = board.of(name);
@@ -218,34 +261,62 @@ impl Inference {
         }
         let Launch {
             wakes,
-            threads,
+            model_threads: mut threads,
             queues,
+            resting,
+            pulse,
             ..
         } = launch;
         let embedder_handle = EmbedderHandle::new(Door::new(Task::Embedding, &embedder, &board));
-        let chat_handle =
-            ChatHandle::new(Door::new(Task::Chat, &chat, &board), config.chat_sessions);
+        let chat_handle = ChatHandle::new(
+            Door::new(Task::Chat, &chat, &board),
+            config.chat_sessions,
+            pulse,
+        );
         let vad_handle = VadHandle::new(Door::new(Task::Vad, &vad, &board));
+        let prover_threads = rest.wish.threads;
+        let (told, adaptation) = watch::channel(rest);
+        let chat_wake = wakes.iter().find(|(name, _)| **name == *config.chat);
+        let watched = config.adapt.zip(chat_wake).and_then(|(adapt, (_, wake))| {
+            watch_over(adapt::watch::Watch {
+                config: adapt,
+                threads: config.threads,
+                chat: chat_handle.clone(),
+                wishes,
+                wake: wake.clone(),
+                resting,
+                board: Arc::new(told),
+            })
+        });
+        let watched = watched.map(|(thread, watched)| {
+            threads.push(thread);
+            watched
+        });
         let stt_handle = stt.map(|jobs| SttHandle::new(Door::new(Task::Stt, &jobs, &board)));
+        let tts_handle = tts.map(|jobs| TtsHandle::new(Door::new(Task::Tts, &jobs, &board)));
         let owner = Arc::new(Owner {
             queues,
             wakes,
             interrupts,
             stop,
+            _watched: watched,
         });
         let handle = InferenceHandle {
             embedder: embedder_handle,
             chat: chat_handle,
             vad: vad_handle,
             stt: stt_handle,
+            tts: tts_handle,
             generic: Arc::new(generic),
             board,
+            adaptation,
             prover: Prover {
                 providers,
                 runtime_path: config.runtime_path,
                 model_dirs: config.model_dirs,
-                threads: config.threads,
+                threads: prover_threads,
                 context_tokens: config.context_tokens,
+                espeak_ng: config.espeak_ng,
             },
             owner: Arc::downgrade(&owner),
         };
@@ -316,6 +387,11 @@ impl InferenceHandle {
         self.stt.as_ref()
     }
 
+    /// The voice, if one is configured.
+    pub fn tts(&self) -> Option<&TtsHandle> {
+        self.tts.as_ref()
+    }
+
     /// The model of plain tensors of this name, if the configuration names it.
     pub fn generic(&self, name: &str) -> Option<&GenericHandle> {
         self.generic.get(name)
@@ -324,6 +400,12 @@ impl InferenceHandle {
     /// Where everything stands, now and at every change.
     pub fn status(&self) -> watch::Receiver<InferenceStatus> {
         self.board.subscribe()
+    }
+
+    /// How the box stands, and what is done about it. Who waits for changes is woken for those of the level, of what is done and of what cannot be
+    /// measured; values that sway are found by who looks.
+    pub fn adaptation(&self) -> watch::Receiver<Adaptation> {
+        self.adaptation.clone()
     }
 
     /// Looks for what is missing now, instead of after the next pause.
@@ -430,6 +512,28 @@ impl InferenceHandle {
     }
 }
 
+/// Starts the thread that looks for strain. Without it models serve as well, so that it cannot be started is said and no more.
+fn watch_over(watch: adapt::watch::Watch) -> Option<(ModelThread, mpsc::Sender<()>)> {
+    let (ended_guard, ended) = oneshot::channel::<()>();
+    let (watched, stop) = mpsc::channel();
+    let spawned = thread::Builder::new()
+        .name("watch-strain".to_owned())
+        .spawn(move || {
+            watch.run(&stop);
+            drop(ended_guard);
+        });
+    match spawned {
+        Ok(join) => {
+            let name = "strain".into();
+            Some((ModelThread { name, ended, join }, watched))
+        }
+        Err(error) => {
+            tracing::error!(%error, "nobody looks for strain");
+            None
+        }
+    }
+}
+
 /// Collects what the threads leave behind while they are started.
 struct Launch<'a> {
     config: &'a InferenceConfig,
@@ -439,8 +543,16 @@ struct Launch<'a> {
     budget: Arc<Budget>,
     stop: &'a CancellationToken,
     wakes: Vec<(Arc<str>, SyncSender<Event>)>,
-    threads: Vec<ModelThread>,
+    model_threads: Vec<ModelThread>,
     queues: Vec<Arc<dyn Close>>,
+    /// Of these, the ones whose background work rests under strain: not what a new device needs to be understood.
+    resting: Vec<Arc<dyn Close>>,
+    /// That each model has when nothing is short.
+    threads: NonZeroUsize,
+    /// How the chat model is to run.
+    wishes: adapt::Wishes,
+    pulse: Arc<chat::Pulse>,
+    snapshots: Option<Arc<chat::Snapshots>>,
 }
 
 impl Launch<'_> {
@@ -455,17 +567,27 @@ impl Launch<'_> {
             runtime_path: self.config.runtime_path.clone(),
             model_dirs: self.config.model_dirs.clone(),
             setup: Setup {
-                threads: self.config.threads,
+                threads: self.threads,
                 context_tokens: self.config.context_tokens,
                 chat_sessions: self.config.chat_sessions,
                 interrupts: self.interrupts.clone(),
-                snapshots: self.config.snapshots.clone(),
+                snapshots: self.snapshots.clone(),
+                pulse: Arc::clone(&self.pulse),
+                espeak_ng: self.config.espeak_ng.clone(),
             },
             providers: Arc::clone(self.providers),
             budget: Arc::clone(&self.budget),
             board: self.board.clone(),
             stop: self.stop.clone(),
             events: wake.clone(),
+            wishes: match M::TASK {
+                Task::Chat => Arc::clone(&self.wishes),
+                // As it is configured, always.
+                _ => Arc::new(Mutex::new(Wish {
+                    threads: self.threads,
+                    instead: None,
+                })),
+            },
         };
         let spawned = thread::Builder::new()
             .name(format!("watch-{}", M::TASK))
@@ -476,7 +598,7 @@ impl Launch<'_> {
         match spawned {
             Ok(join) => {
                 self.wakes.push((Arc::clone(&name), wake));
-                self.threads.push(ModelThread { name, ended, join });
+                self.model_threads.push(ModelThread { name, ended, join });
             }
             Err(source) => {
                 let error = Arc::new(LoadError::Thread { source });
@@ -484,6 +606,9 @@ impl Launch<'_> {
                     .note_model(M::TASK, ModelState::Disabled { error });
                 queue.abandon();
             }
+        }
+        if matches!(M::TASK, Task::Chat | Task::Generic) {
+            self.resting.push(Arc::<Queue<M::Job>>::clone(&queue));
         }
         self.queues.push(Arc::<Queue<M::Job>>::clone(&queue));
         queue

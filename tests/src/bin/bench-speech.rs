@@ -53,7 +53,7 @@ async fn main() -> Result<()> {
     let inference = Inference::start(InferenceConfig {
         embedding: "none".into(),
         stt: Some(STT.into()),
-        threads: options.threads,
+        threads: options.threads.into(),
         ..bundles.embedding_only()
     });
     let handle = inference.handle();

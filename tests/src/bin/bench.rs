@@ -11,7 +11,7 @@ use autoglm_tests::process::program;
 use clap::Parser;
 
 /// A program, what it measures, and its arguments in a short run.
-const BENCHES: [(&str, &str, &[&str]); 8] = [
+const BENCHES: [(&str, &str, &[&str]); 9] = [
     (
         "bench-road",
         "From words to a device",
@@ -27,6 +27,7 @@ const BENCHES: [(&str, &str, &[&str]); 8] = [
         "The inference engine above the bare graphs",
         &["--rounds", "2"],
     ),
+    ("bench-voice", "The voice", &["--rounds", "2"]),
     (
         "bench-llm",
         "The language model: tokens per second",

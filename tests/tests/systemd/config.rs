@@ -8,9 +8,10 @@ use toml::Value;
 use crate::tool::shipped;
 
 /// Keys whose example is no default, because they have none that could be written down.
-const WITHOUT_DEFAULT: [&str; 4] = [
+const WITHOUT_DEFAULT: [&str; 5] = [
     "box.id",
     "foreign.things",
+    "inference.adapt.smaller_chat",
     "inference.runtime",
     "understanding.wording",
 ];

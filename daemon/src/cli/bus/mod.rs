@@ -15,6 +15,7 @@ use zbus::{OwnedFd, Variant};
 pub use self::bluetooth::Pairing;
 pub use self::decode::ThingObject;
 use self::decode::{by_name, object, objects, snake_case, thing};
+pub use self::models::Speaking;
 use super::exit::Exit;
 use super::failure::Failure;
 use crate::control::dbus::client::{
@@ -181,31 +182,6 @@ impl Daemon {
             .say(session, text, options)
             .await
             .map_err(|error| self.failure(&error))
-    }
-
-    /// Has what is said in a sound written down; segments come on the pipe.
-    ///
-    /// # Errors
-    /// What the daemon said.
-    pub async fn transcribe(
-        &self,
-        sound: std::os::fd::OwnedFd,
-        is_raw: bool,
-        language: Option<&str>,
-        class: &str,
-    ) -> Result<OwnedFd, Failure> {
-        let format = if is_raw { "s16le" } else { "wav" };
-        let mut options = HashMap::from([
-            ("class", Variant::from(class)),
-            ("format", Variant::from(format)),
-        ]);
-        options.extend(language.map(|language| ("language", Variant::from(language))));
-        if let Some(timeout) = self.timeout {
-            let millis = u32::try_from(timeout.as_millis()).unwrap_or(u32::MAX);
-            options.insert("deadline-ms", Variant::from(millis.max(1)));
-        }
-        let answer = self.manager.transcribe(OwnedFd::from(sound), options).await;
-        answer.map_err(|error| self.failure(&error))
     }
 
     /// How everything stands.

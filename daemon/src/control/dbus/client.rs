@@ -56,14 +56,6 @@ pub trait Manager {
         options: HashMap<&str, Variant<'_>>,
     ) -> zbus::Result<OwnedFd>;
 
-    /// Writes down what is said in a sound; segments come on the pipe, one JSON object a line, the last with `event` `done` or `failed`. Options: `format`
-    /// (s), `language` (s), `class` (s), `deadline-ms` (u).
-    fn transcribe(
-        &self,
-        sound: OwnedFd,
-        options: HashMap<&str, Variant<'_>>,
-    ) -> zbus::Result<OwnedFd>;
-
     /// How everything stands.
     fn status(&self) -> zbus::Result<Dictionary>;
 
@@ -75,6 +67,14 @@ pub trait Manager {
 
     /// Deletes a conversation; false when there was none.
     fn delete_session(&self, session: &str) -> zbus::Result<bool>;
+
+    /// How hard the box has it: `normal`, `eased` or `strained`.
+    #[zbus(property)]
+    fn strain(&self) -> zbus::Result<String>;
+
+    /// Why.
+    #[zbus(property)]
+    fn strain_reason(&self) -> zbus::Result<String>;
 
     /// The daemon's version.
     #[zbus(property(emits_changed_signal = "const"))]
@@ -106,6 +106,18 @@ pub trait Models {
 
     /// The same, and measures it.
     fn benchmark(&self, model: &str) -> zbus::Result<Dictionary>;
+
+    /// Writes down what is said in a sound; segments come on the pipe, one JSON object a line, the last with `event` `done` or `failed`. Options: `format`
+    /// (s), `language` (s), `class` (s), `deadline-ms` (u).
+    fn transcribe(
+        &self,
+        sound: OwnedFd,
+        options: HashMap<&str, Variant<'_>>,
+    ) -> zbus::Result<OwnedFd>;
+
+    /// Speaks a text; lines of JSON with the sound between them come on the pipe, the last with `event` `done` or `failed`. Options: `class` (s),
+    /// `deadline-ms` (u), `speaker` (u), `speed` (d).
+    fn speak(&self, text: &str, options: HashMap<&str, Variant<'_>>) -> zbus::Result<OwnedFd>;
 
     /// Runs a model of plain tensors once. Options: `class` (s).
     fn run(

@@ -91,19 +91,6 @@ impl From<SayError> for Error {
     }
 }
 
-impl From<InferenceError> for Error {
-    fn from(error: InferenceError) -> Self {
-        let message = chain(&error);
-        match error {
-            InferenceError::Overloaded { .. } => Self::Busy(message),
-            InferenceError::OutOfRange { .. }
-            | InferenceError::Tensor { .. }
-            | InferenceError::PromptTooLong { .. } => Self::InvalidArgument(message),
-            _ => Self::ModelUnavailable(message),
-        }
-    }
-}
-
 impl From<ProveError> for Error {
     fn from(error: ProveError) -> Self {
         match error {
@@ -113,6 +100,34 @@ impl From<ProveError> for Error {
                 Self::UnsoundModel(chain(&error))
             }
             error => Self::ModelUnavailable(chain(&error)),
+        }
+    }
+}
+
+impl Error {
+    /// The last part of its name on the bus.
+    #[must_use]
+    pub fn short_name(&self) -> String {
+        let name = zbus::DBusError::name(self);
+        let name = name.as_str();
+        name.rsplit('.').next().unwrap_or(name).to_owned()
+    }
+}
+
+impl From<InferenceError> for Error {
+    fn from(error: InferenceError) -> Self {
+        let message = chain(&error);
+        match error {
+            InferenceError::Overloaded { .. } => Self::Busy(message),
+            InferenceError::NotReady { .. }
+            | InferenceError::WaitTimedOut { .. }
+            | InferenceError::Phonemes { .. }
+            | InferenceError::Stopping => Self::ModelUnavailable(message),
+            InferenceError::OutOfRange { .. }
+            | InferenceError::Tensor { .. }
+            | InferenceError::PromptTooLong { .. } => Self::InvalidArgument(message),
+            InferenceError::Silent => Self::InvalidSentence(message),
+            _ => Self::Failed(message),
         }
     }
 }

@@ -12,7 +12,6 @@ use zbus::{Connection, OwnedVariant, Variant, interface};
 
 use super::access::{Access, Verb};
 use super::error::Error;
-use super::transcribe::{Order, Transcriber};
 use super::value;
 use crate::control::json as form;
 use crate::inference::class::Class;
@@ -40,8 +39,6 @@ pub struct Manager {
     pub sessions: Sessions,
     /// Tells how things stand.
     pub status: StatusSource,
-    /// Writes down what is said.
-    pub transcriber: Transcriber,
 }
 
 type Dictionary = HashMap<String, OwnedVariant>;
@@ -161,29 +158,6 @@ impl Manager {
         Ok(zbus::OwnedFd::from(OwnedFd::from(reader)))
     }
 
-    /// Writes down what is said in a sound: a file, a pipe or a socket that is read to its end, up to ten minutes of it. Returns the reading end of a
-    /// pipe, on which segments come as they are understood: one JSON object a line, the last with `event` `done` or `failed`. Closing the pipe ends it.
-    ///
-    /// Options: `format` (s: `wav`, any of 8 to 192 kHz, which is meant when it is left out; or `s16le`, bare samples of 16 kHz, mono), `language` (s, `en`),
-    /// `class` and `deadline-ms` as for `Say`.
-    async fn transcribe(
-        &self,
-        #[zbus(header)] header: Header<'_>,
-        #[zbus(connection)] connection: &Connection,
-        sound: zbus::OwnedFd,
-        options: HashMap<String, OwnedVariant>,
-    ) -> Result<zbus::OwnedFd, Error> {
-        known_options(&options, &["format", "language", "class", "deadline-ms"])?;
-        let principal = self
-            .access
-            .authorise(connection, &header, Verb::Converse)
-            .await?;
-        let class = class_option(&options, &principal)?;
-        let order = Order::new(&options, class, deadline_option(&options)?)?;
-        let answer = self.transcriber.begin(OwnedFd::from(sound), order)?;
-        Ok(zbus::OwnedFd::from(answer))
-    }
-
     /// How everything stands, in one call: box, store, runtime, models, links, things, fleet.
     async fn status(
         &self,
@@ -258,6 +232,19 @@ impl Manager {
         Ok(self.sessions.delete(&session_id(session)?).await?.is_some())
     }
 
+    /// How hard the box has it: `normal`, `eased` (fewer threads) or `strained` (the smaller bundle, background work rests, conversations may go
+    /// elsewhere).
+    #[zbus(property)]
+    fn strain(&self) -> String {
+        self.status.strain().0.name().to_owned()
+    }
+
+    /// Why it came to that, in words; empty before the first change.
+    #[zbus(property)]
+    fn strain_reason(&self) -> String {
+        self.status.strain().1
+    }
+
     /// The daemon's version.
     #[zbus(property(emits_changed_signal = "const"))]
     fn version(&self) -> String {
@@ -327,7 +314,9 @@ fn session_id(text: &str) -> Result<SessionId, Error> {
 }
 
 /// Refuses an option that is not known, since a mistyped one would silently be without effect.
-fn deadline_option(options: &HashMap<String, OwnedVariant>) -> Result<Option<Duration>, Error> {
+pub(super) fn deadline_option(
+    options: &HashMap<String, OwnedVariant>,
+) -> Result<Option<Duration>, Error> {
     let Some(deadline) = options.get("deadline-ms") else {
         return Ok(None);
     };

@@ -3,6 +3,7 @@
 //! What is done here to all or to one by its name; how each stands is on its own object ([`super::objects`]).
 
 use std::collections::{BTreeMap, HashMap};
+use std::os::fd::OwnedFd;
 
 use zbus::message::Header;
 use zbus::{Connection, OwnedVariant, interface};
@@ -10,10 +11,13 @@ use zbus::{Connection, OwnedVariant, interface};
 use super::access::{Access, Verb};
 use super::client::Tensor;
 use super::error::Error;
-use super::manager::{class_option, known_options, owned};
+use super::manager::{class_option, deadline_option, known_options, owned};
+use super::speak;
+use super::transcribe::{Order, Transcriber};
 use crate::inference::InferenceHandle;
 use crate::inference::arrays::{Array, Arrays, Values};
 use crate::inference::examine::Depth;
+use crate::inference::tts::SpeakRequest;
 use crate::status;
 
 type Dictionary = HashMap<String, OwnedVariant>;
@@ -25,6 +29,8 @@ pub struct Models {
     pub access: Access,
     /// Owns the models.
     pub inference: InferenceHandle,
+    /// Writes down what is said.
+    pub transcriber: Transcriber,
 }
 
 #[interface(name = "org.openautoglm.Edge1.Models")]
@@ -102,6 +108,76 @@ impl Models {
             .await?;
         let examined = self.inference.examine(model, Depth::Benchmark).await?;
         Ok(owned(status::examined(&examined)))
+    }
+
+    /// Writes down what is said in a sound: a file, a pipe or a socket that is read to its end, up to ten minutes of it. Returns the reading end of a
+    /// pipe, on which segments come as they are understood: one JSON object a line, the last with `event` `done` or `failed`. Closing the pipe ends it.
+    ///
+    /// Options: `format` (s: `wav`, any of 8 to 192 kHz, which is meant when it is left out; or `s16le`, bare samples of 16 kHz, mono), `language` (s, `en`),
+    /// `class` and `deadline-ms` as for `Manager.Say`.
+    async fn transcribe(
+        &self,
+        #[zbus(header)] header: Header<'_>,
+        #[zbus(connection)] connection: &Connection,
+        sound: zbus::OwnedFd,
+        options: HashMap<String, OwnedVariant>,
+    ) -> Result<zbus::OwnedFd, Error> {
+        known_options(&options, &["format", "language", "class", "deadline-ms"])?;
+        let principal = self
+            .access
+            .authorise(connection, &header, Verb::Converse)
+            .await?;
+        let class = class_option(&options, &principal)?;
+        let order = Order::new(&options, class, deadline_option(&options)?)?;
+        let answer = self.transcriber.begin(OwnedFd::from(sound), order)?;
+        Ok(zbus::OwnedFd::from(answer))
+    }
+
+    /// Speaks a text. Returns the reading end of a pipe: a line of JSON with `event` `format` (`sample_rate_hz`, `channels` 1, `encoding` `s16le`), then for every
+    /// sentence, as soon as it is made, one with `event` `audio` and `bytes`, followed by so many bytes of sound; the last line has `event` `done` or `failed`.
+    /// Closing the pipe ends the speech.
+    ///
+    /// Options: `class` (s) as for `Manager.Say`; `deadline-ms` (u): a sentence that waits longer for the model is not spoken; `speaker` (u), of a voice that has several;
+    /// `speed` (d), 0.25 to 4, 1 being as recorded.
+    async fn speak(
+        &self,
+        #[zbus(header)] header: Header<'_>,
+        #[zbus(connection)] connection: &Connection,
+        text: &str,
+        options: HashMap<String, OwnedVariant>,
+    ) -> Result<zbus::OwnedFd, Error> {
+        known_options(&options, &["class", "deadline-ms", "speaker", "speed"])?;
+        let begin_within = deadline_option(&options)?;
+        let mut request = SpeakRequest {
+            begin_within,
+            ..SpeakRequest::new(text)
+        };
+        if let Some(speaker) = options.get("speaker") {
+            request.speaker = u32::try_from(speaker).map_err(|_| {
+                Error::InvalidArgument(
+                    "option speaker must be an unsigned 32-bit integer".to_owned(),
+                )
+            })?;
+        }
+        if let Some(speed) = options.get("speed") {
+            let speed = f64::try_from(speed)
+                .map_err(|_| Error::InvalidArgument("option speed must be a double".to_owned()))?;
+            request.speed = speed as f32;
+        }
+        let principal = self
+            .access
+            .authorise(connection, &header, Verb::Converse)
+            .await?;
+        request.class = class_option(&options, &principal)?;
+        let voice = self.inference.tts().ok_or_else(|| {
+            let message = "no voice is configured (inference.tts)";
+            Error::ModelUnavailable(message.to_owned())
+        })?;
+        let speech = voice.speak(request).map_err(speak::refused)?;
+        let (reader, writer) =
+            std::io::pipe().map_err(|error| Error::Failed(format!("no pipe: {error}")))?;
+        speak::begin(speech, writer).map_err(|error| Error::Failed(format!("no pipe: {error}")))?;
+        Ok(zbus::OwnedFd::from(OwnedFd::from(reader)))
     }
 
     /// Runs a model of plain tensors (`inference.generic` in the configuration) once. A tensor is its element type as in `model.toml` (`f32`, `f64`, `f16`,

@@ -10,9 +10,11 @@ use std::time::Duration;
 use zbus::object_server::SignalEmitter;
 use zbus::{Connection, OwnedObjectPath, OwnedVariant, Variant, interface};
 
-use super::names::path;
+use super::manager::Manager;
+use super::names::{ROOT, path};
 use super::value;
 use crate::inference::InferenceHandle;
+use crate::inference::adapt::Level;
 use crate::inference::error::LoadError;
 use crate::inference::providers::{Choice, Measured, Tried, candidate};
 use crate::inference::status::{InferenceStatus, ModelState, ModelStatus};
@@ -211,7 +213,7 @@ impl Model {
         self.name.to_string()
     }
 
-    /// `embedding`, `chat`, `vad`, `stt` or `generic`.
+    /// `embedding`, `chat`, `vad`, `stt`, `tts` or `generic`.
     #[zbus(property(emits_changed_signal = "const"))]
     fn task(&self) -> String {
         self.look(|model| model.task.to_string())
@@ -244,6 +246,26 @@ impl Model {
         self.look(|model| match choice(model) {
             Some(choice) => choice.placement.candidate.kind.as_str().to_owned(),
             None => String::new(),
+        })
+    }
+
+    /// The bundle that serves: the one of this name, or a smaller one in its place while the box is strained; empty while none is ready.
+    #[zbus(property)]
+    fn bundle(&self) -> String {
+        self.look(|model| match &model.state {
+            ModelState::Ready { running, .. } => running.bundle.to_string(),
+            _ => String::new(),
+        })
+    }
+
+    /// Threads inside an operator; 0 while it is not ready.
+    #[zbus(property)]
+    fn threads(&self) -> u32 {
+        self.look(|model| match &model.state {
+            ModelState::Ready { running, .. } => {
+                u32::try_from(running.threads.get()).unwrap_or(u32::MAX)
+            }
+            _ => 0,
         })
     }
 
@@ -320,6 +342,7 @@ pub struct Tree {
     things_told: Arc<Things>,
     links_told: Arc<BTreeMap<LinkId, LinkSnapshot>>,
     models_told: BTreeMap<Arc<str>, String>,
+    strain_told: Option<(Level, String)>,
 }
 
 impl Tree {
@@ -339,6 +362,7 @@ impl Tree {
             things_told: Arc::default(),
             links_told: Arc::default(),
             models_told: BTreeMap::new(),
+            strain_told: None,
         }
     }
 
@@ -350,7 +374,30 @@ impl Tree {
         self.follow_things().await?;
         self.follow_links().await?;
         let status = self.inference.status().borrow().clone();
-        self.follow_models(&status).await
+        self.follow_models(&status).await?;
+        self.follow_strain().await
+    }
+
+    async fn follow_strain(&mut self) -> zbus::Result<()> {
+        let adaptation = self.inference.adaptation();
+        let now = {
+            let adaptation = adaptation.borrow();
+            (adaptation.level, adaptation.reason.clone())
+        };
+        let told = self.strain_told.replace(now.clone());
+        // Whoever comes to the bus now reads it.
+        if told.is_some_and(|told| told != now) {
+            let object = self
+                .connection
+                .object_server()
+                .interface::<_, Manager>(ROOT)
+                .await?;
+            let manager = object.get().await;
+            manager.strain_changed(object.signal_emitter()).await?;
+            let emitter = object.signal_emitter();
+            manager.strain_reason_changed(emitter).await?;
+        }
+        Ok(())
     }
 
     async fn follow_things(&mut self) -> zbus::Result<()> {
@@ -460,6 +507,8 @@ impl Tree {
                     state.nodes_left_changed(object.signal_emitter()).await?;
                     state.time_ratio_changed(object.signal_emitter()).await?;
                     state.refused_changed(object.signal_emitter()).await?;
+                    state.bundle_changed(object.signal_emitter()).await?;
+                    state.threads_changed(object.signal_emitter()).await?;
                 }
                 Some(_) => {}
             }

@@ -127,6 +127,7 @@ impl Door {
         let models = Models {
             access: access.clone(),
             inference: self.inference.clone(),
+            transcriber: Transcriber::new(self.inference.clone()),
         };
         let manager = Manager {
             access,
@@ -134,7 +135,6 @@ impl Door {
             conversations: self.conversations.clone(),
             sessions: self.sessions.clone(),
             status: self.status.clone(),
-            transcriber: Transcriber::new(self.inference.clone()),
         };
         let builder = match self.bus {
             Bus::Session => connection::Builder::session(),
@@ -159,6 +159,7 @@ impl Door {
         cancel: &CancellationToken,
     ) -> Result<(), DoorError> {
         let connection = self.connect().await?;
+        let mut strain = self.inference.adaptation();
         let (mut things, mut links, mut models) = (
             self.registry.watch(),
             self.links.clone(),
@@ -200,6 +201,7 @@ impl Door {
                 _ = lost.next() => return Err(DoorError::Lost),
                 Ok(()) = things.changed() => { things.mark_unchanged(); tree.follow().await?; }
                 Ok(()) = links.changed() => { links.mark_unchanged(); tree.follow().await?; }
+                Ok(()) = strain.changed() => { strain.mark_unchanged(); tree.follow().await?; }
                 Ok(()) = models.changed() => { models.mark_unchanged(); tree.follow().await?; }
                 event = events.recv() => match event {
                     Ok(event) => tree.announce(&event).await?,

@@ -13,7 +13,7 @@
 //!
 //! Not everybody is in every round, since each row makes a run longer. While a voice is answered, the others rest, and background
 //! work rests while anybody else is answered; every [`REST`]th round is for all. What a new voice finds planned is
-//! dropped, so it is in the very next run.
+//! dropped, so it is in the very next run. While the box is under strain, background work is in no round at all.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -44,6 +44,8 @@ pub(super) struct Batch {
     rested: u32,
     /// Whether rows may run together at all.
     is_joint: bool,
+    /// Background work rests altogether.
+    background_rests: bool,
 }
 
 #[derive(Debug)]
@@ -53,11 +55,14 @@ struct Sequence {
     /// The prompt has been read, and its stream is running.
     has_begun: bool,
     is_parked: bool,
+    /// More of its prompt may come from elsewhere.
+    is_held: bool,
 }
 
 impl Sequence {
-    fn is_ready(&self) -> bool {
-        self.outstanding > 0 && !self.is_parked
+    fn is_ready(&self, background_rests: bool) -> bool {
+        let rests = background_rests && self.class == Class::Background;
+        self.outstanding > 0 && !self.is_parked && !self.is_held && !rests
     }
 }
 
@@ -79,6 +84,7 @@ impl Batch {
                 outstanding,
                 has_begun: false,
                 is_parked: false,
+                is_held: false,
             },
         );
         self.make_way(class);
@@ -88,6 +94,18 @@ impl Batch {
     pub(super) fn note_restored(&mut self, id: SequenceId, outstanding: usize) {
         if let Some(sequence) = self.sequences.get_mut(&id) {
             sequence.outstanding = outstanding;
+        }
+    }
+
+    /// Background work rests, or goes on where it was.
+    pub(super) fn rest_background(&mut self, rests: bool) {
+        self.background_rests = rests;
+    }
+
+    /// The sequence waits until it is known how much of its prompt comes from elsewhere, or no longer.
+    pub(super) fn hold(&mut self, id: SequenceId, is_held: bool) {
+        if let Some(sequence) = self.sequences.get_mut(&id) {
+            sequence.is_held = is_held;
         }
     }
 
@@ -141,11 +159,15 @@ impl Batch {
     }
 
     fn next_of_round(&mut self) -> Option<Step> {
+        let background_rests = self.background_rests;
         while let Some(step) = self.round.pop_front() {
             // The sequence may have gone since the round was planned, or need more or less than then.
             match step {
                 Step::Alone(id, _) => {
-                    let ready = self.sequences.get(&id).filter(|one| one.is_ready());
+                    let ready = self
+                        .sequences
+                        .get(&id)
+                        .filter(|one| one.is_ready(background_rests));
                     let left = ready.map_or(0, |sequence| sequence.outstanding);
                     if left > 0 {
                         return Some(Step::Alone(id, piece(left)));
@@ -153,9 +175,9 @@ impl Batch {
                 }
                 Step::Together(mut ids) => {
                     ids.retain(|id| {
-                        self.sequences
-                            .get(id)
-                            .is_some_and(|one| one.is_ready() && one.outstanding == 1)
+                        self.sequences.get(id).is_some_and(|one| {
+                            one.is_ready(background_rests) && one.outstanding == 1
+                        })
                     });
                     if !ids.is_empty() {
                         return Some(Step::Together(ids));
@@ -167,7 +189,12 @@ impl Batch {
     }
 
     fn plan(&mut self) {
-        let ready = || self.sequences.values().filter(|one| one.is_ready());
+        let background_rests = self.background_rests;
+        let ready = || {
+            self.sequences
+                .values()
+                .filter(|one| one.is_ready(background_rests))
+        };
         let Some(first) = ready().map(|one| one.class).min() else {
             return;
         };
@@ -175,8 +202,9 @@ impl Batch {
             |class: Class| class != first && (first == Class::Voice || class == Class::Background);
         let is_for_all = self.rested + 1 >= REST || !ready().any(|one| rests(one.class));
         self.rested = if is_for_all { 0 } else { self.rested + 1 };
-        let takes_part =
-            |sequence: &Sequence| sequence.is_ready() && (is_for_all || !rests(sequence.class));
+        let takes_part = |sequence: &Sequence| {
+            sequence.is_ready(background_rests) && (is_for_all || !rests(sequence.class))
+        };
         let begun = |several: bool| {
             self.sequences.iter().filter(move |(_, sequence)| {
                 sequence.has_begun && takes_part(sequence) && (sequence.outstanding > 1) == several
@@ -269,6 +297,34 @@ mod tests {
         }
         assert_eq!(batch.next(), Some(Step::Together(vec![1])));
         assert_eq!(batch.next(), Some(Step::Together(vec![2])));
+    }
+
+    #[test]
+    fn who_waits_for_its_cache_is_in_no_run_and_holds_up_nobody() {
+        let mut batch = answering(&[(2, Class::Local)]);
+        batch.admit(3, Class::Voice, 100);
+        batch.hold(3, true);
+        assert_eq!(batch.next(), Some(Step::Together(vec![2])));
+        batch.remove(2);
+        assert_eq!(batch.next(), None);
+        batch.note_restored(3, 10);
+        batch.hold(3, false);
+        assert_eq!(batch.next(), Some(Step::Alone(3, 10)));
+    }
+
+    #[test]
+    fn background_work_rests_while_the_box_is_under_strain_and_goes_on_afterwards() {
+        let mut batch = answering(&[(1, Class::Background), (2, Class::Local)]);
+        batch.admit(3, Class::Background, 10);
+        batch.rest_background(true);
+        for _ in 0..2 * REST {
+            assert_eq!(batch.next(), Some(Step::Together(vec![2])));
+        }
+        batch.remove(2);
+        assert_eq!(batch.next(), None);
+        batch.rest_background(false);
+        assert_eq!(batch.next(), Some(Step::Together(vec![1])));
+        assert_eq!(batch.next(), Some(Step::Alone(3, 10)));
     }
 
     /// Sequences that have begun, with one token outstanding for ever.

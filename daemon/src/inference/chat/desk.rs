@@ -84,6 +84,11 @@ impl Desk {
         Ok(claim)
     }
 
+    /// Background work rests, or goes on where it was.
+    pub(super) fn rest_background(&mut self, rests: bool) {
+        self.batch.rest_background(rests);
+    }
+
     /// The sequence makes room for another, and keeps what it has.
     pub(super) fn park(&mut self, id: SequenceId) {
         self.batch.park(id);
@@ -103,6 +108,11 @@ impl Desk {
         };
         self.batch.resume(id);
         Some(released)
+    }
+
+    /// Whether more of the prompt may come from elsewhere, until which it is in no run.
+    pub(super) fn hold(&mut self, id: SequenceId, is_held: bool) {
+        self.batch.hold(id, is_held);
     }
 
     /// More of the prompt came from elsewhere: the slot holds its first `held` tokens.

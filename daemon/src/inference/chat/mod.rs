@@ -38,6 +38,7 @@ mod logprobs;
 mod lookup;
 mod outlet;
 mod prompt;
+mod pulse;
 mod request;
 mod sampler;
 mod schedule;
@@ -47,7 +48,6 @@ mod stop;
 mod text;
 mod worker;
 
-pub(super) use self::worker::Chat;
 pub use self::{
     constrain::Form,
     logprobs::TOP_LOGPROBS_MAX,
@@ -59,6 +59,7 @@ pub use self::{
     snapshot::SnapshotConfig,
     stop::{STOP_BYTES_MAX, STOPS_MAX},
 };
+pub(super) use self::{pulse::Pulse, snapshot::Snapshots, worker::Chat};
 
 /// Events that may wait for a slow reader.
 pub const EVENTS: usize = 64;
@@ -69,21 +70,32 @@ pub struct ChatHandle {
     door: Door<ChatJob>,
     load: Arc<Load>,
     counters: Arc<watch::Sender<ChatCounters>>,
+    pulse: Arc<Pulse>,
 }
 
 impl ChatHandle {
     /// `lanes` answers are under way at a time.
-    pub(super) fn new(door: Door<ChatJob>, lanes: NonZeroUsize) -> Self {
+    pub(super) fn new(door: Door<ChatJob>, lanes: NonZeroUsize, pulse: Arc<Pulse>) -> Self {
         Self {
             door,
             load: Arc::new(Load::new(lanes)),
             counters: Arc::default(),
+            pulse,
         }
+    }
+
+    /// How many times as long as at its best a token takes; `None` where nothing was answered lately.
+    pub(super) fn slower(&self, now: Instant) -> Option<f64> {
+        self.pulse.slower(now)
     }
 
     /// What the model has done since the start.
     pub fn counters(&self) -> ChatCounters {
         *self.counters.borrow()
+    }
+
+    fn note_refused(&self) {
+        self.counters.send_modify(|total| total.refused += 1);
     }
 
     /// Queues a request and returns the stream of its events. Dropping the receiver cancels.
@@ -110,7 +122,11 @@ impl ChatHandle {
         let missed = limits
             .into_iter()
             .find(|(limit, estimate)| limit.is_some_and(|limit| *estimate > limit));
-        if let Some((_, estimate)) = missed {
+        if let Some((limit, estimate)) = missed {
+            // Whoever wants an answer sooner than it could be made alone says nothing of the box.
+            if limit.is_some_and(|limit| wait > limit) {
+                self.note_refused();
+            }
             return Err(InferenceError::Overloaded {
                 task: Task::Chat,
                 class,
@@ -129,8 +145,11 @@ impl ChatHandle {
             counters: Arc::clone(&self.counters),
             ticket,
         };
-        self.door.try_submit(class, job)?;
-        Ok(stream)
+        let submitted = self.door.try_submit(class, job);
+        if let Err(InferenceError::Overloaded { .. }) = &submitted {
+            self.note_refused();
+        }
+        submitted.map(|()| stream)
     }
 }
 

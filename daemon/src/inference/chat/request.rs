@@ -1,6 +1,6 @@
 //! What the chat model is asked, and what it tells: data only, with the checks that need no model.
 
-use std::{ops::AddAssign, time::Duration};
+use std::{ops::AddAssign, sync::Arc, time::Duration};
 
 use serde_json::Value;
 
@@ -187,6 +187,8 @@ pub enum ChatEvent {
         reused_tokens: usize,
         /// Oldest messages that were left out because the conversation is longer than the context.
         dropped_messages: usize,
+        /// The bundle that answers.
+        bundle: Arc<str>,
     },
     /// The next piece of the answer: whole characters, never empty.
     Delta(String),
@@ -287,6 +289,8 @@ pub struct ChatCounters {
     pub failed: u64,
     /// Times that an answer made room for a more urgent one, and waited.
     pub parked: u64,
+    /// Requests that were not accepted, or given up before they began, because others were before them.
+    pub refused: u64,
 }
 
 impl AddAssign for ChatCounters {
@@ -300,6 +304,7 @@ impl AddAssign for ChatCounters {
             cancelled,
             failed,
             parked,
+            refused,
         } = more;
         self.prompt_tokens += prompt_tokens;
         self.drawn_tokens += drawn_tokens;
@@ -309,5 +314,6 @@ impl AddAssign for ChatCounters {
         self.cancelled += cancelled;
         self.failed += failed;
         self.parked += parked;
+        self.refused += refused;
     }
 }

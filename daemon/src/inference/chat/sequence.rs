@@ -146,7 +146,7 @@ impl Sequence {
     }
 
     /// The prompt's first `reused` tokens are in the cache, and the rest will be read.
-    pub(super) fn start(&mut self, reused: usize, dropped_messages: usize) {
+    pub(super) fn start(&mut self, reused: usize, dropped_messages: usize, bundle: &Arc<str>) {
         self.reused = reused;
         let waited = self.lap();
         self.timings.queue += waited;
@@ -154,6 +154,7 @@ impl Sequence {
             prompt_tokens: self.prompt_tokens,
             reused_tokens: reused,
             dropped_messages,
+            bundle: Arc::clone(bundle),
         });
     }
 
@@ -350,6 +351,7 @@ impl Sequence {
             }
             Err(Ended::Failed(error)) => {
                 counts.failed += 1;
+                counts.refused += u64::from(matches!(error, InferenceError::Overloaded { .. }));
                 Some(ChatEvent::Failed(error))
             }
             Err(Ended::Cancelled) => {
@@ -373,6 +375,10 @@ impl Sequence {
 
 /// Tells that a request will not be answered, before there was a sequence for it.
 pub(super) fn refuse(outlet: Outlet, account: &Account, error: InferenceError) {
-    account.counters.send_modify(|total| total.failed += 1);
+    let is_late = matches!(error, InferenceError::Overloaded { .. });
+    account.counters.send_modify(|total| {
+        total.failed += 1;
+        total.refused += u64::from(is_late);
+    });
     outlet.finish(ChatEvent::Failed(error));
 }

@@ -42,6 +42,8 @@ struct State<J> {
     is_served: bool,
     /// The last that came, and its class.
     last: Option<(Instant, Class)>,
+    /// Background work is left where it is.
+    background_rests: bool,
     is_closed: bool,
 }
 
@@ -97,6 +99,7 @@ impl<J> Queue<J> {
                 server: 0,
                 is_served: false,
                 last: None,
+                background_rests: false,
                 is_closed: false,
             }),
             work: Condvar::new(),
@@ -188,12 +191,18 @@ impl<J> Queue<J> {
         self.work.notify_all();
     }
 
-    /// Whether jobs wait to be taken.
+    /// Whether jobs wait to be taken, and may be.
     pub(super) fn has_waiting(&self) -> bool {
-        self.lock()
-            .waiting
-            .iter()
-            .any(|waiting| !waiting.is_empty())
+        let state = self.lock();
+        let mut classes = Class::ALL.into_iter().zip(&state.waiting);
+        classes.any(|(class, waiting)| !waiting.is_empty() && !state.rests(class))
+    }
+
+    /// Leaves background work where it is, or takes it up again. It counts as waiting meanwhile: its places may all be taken.
+    pub(super) fn rest_background(&self, rests: bool) {
+        let mut state = self.lock();
+        state.background_rests = rests;
+        self.tell(state);
     }
 
     /// Takes out all that wait, to be refused.
@@ -234,6 +243,11 @@ impl<J: fmt::Debug + Send> Usage for Queue<J> {
 }
 
 impl<J> State<J> {
+    /// Who closes wants the rest answered, if only with an error.
+    fn rests(&self, class: Class) -> bool {
+        class == Class::Background && self.background_rests && !self.is_closed
+    }
+
     fn queued(&self, class: Class) -> usize {
         self.waiting[class as usize].len() + self.taken[class as usize]
     }
@@ -255,6 +269,9 @@ impl<J> State<J> {
         let mut before = 0;
         let mut heads = Vec::with_capacity(Class::ALL.len());
         for class in Class::ALL {
+            if self.rests(class) {
+                continue;
+            }
             before += self.taken[class as usize];
             if before >= ahead {
                 break;
@@ -296,7 +313,7 @@ impl<J> Jobs<J> {
     /// The oldest job of a class, if one waits: what may go along with another of its class.
     pub(super) fn try_recv(&self, class: Class) -> Option<J> {
         let mut state = self.queue.lock();
-        if state.server != self.server {
+        if state.server != self.server || state.rests(class) {
             return None;
         }
         let entry = state.waiting[class as usize].pop_front();
@@ -353,6 +370,11 @@ impl<J> Jobs<J> {
         }
     }
 
+    /// Requests of a class that wait.
+    pub(super) fn queued(&self, class: Class) -> usize {
+        self.queue.queued(class)
+    }
+
     /// Takes out all jobs that wait and for which `is_out` holds.
     pub(super) fn extract(&self, is_out: impl Fn(&J, Instant) -> bool) -> Vec<J> {
         let mut state = self.queue.lock();
@@ -373,6 +395,13 @@ impl<J> Jobs<J> {
             self.queue.room.notify_waiters();
         }
         out
+    }
+
+    /// Whether background work that was begun is to wait as well.
+    pub(super) fn background_rests(&self) -> bool {
+        let state = self.queue.lock();
+        // Who was replaced ends what it has begun, and goes.
+        state.server == self.server && state.rests(Class::Background)
     }
 
     /// Serves no longer, without anybody else serving yet.

@@ -149,3 +149,27 @@ async fn a_later_part_waits_for_room_and_is_told_when_there_will_be_none() {
     let refused = queue.try_push(Class::Local, 1, Instant::now());
     assert!(matches!(refused, Err(NotTaken::Closed(1))));
 }
+
+#[test]
+fn background_work_rests_in_its_places_and_is_taken_up_again() {
+    let (queue, jobs) = queue_of(&[(Class::Background, 1), (Class::Fleet, 2)]);
+    queue.rest_background(true);
+    assert_eq!(jobs.blocking_recv(), Some(2));
+    assert_eq!(jobs.try_recv(Class::Background), None);
+    assert!(!queue.has_waiting() && queue.queued(Class::Background) == 1);
+    assert!(jobs.background_rests());
+    thread::scope(|scope| {
+        let taken = scope.spawn(|| jobs.blocking_recv());
+        queue.rest_background(false);
+        assert_eq!(taken.join().unwrap(), Some(1));
+    });
+    // Who is replaced ends what it has begun, and at the end everything is answered.
+    queue
+        .try_push(Class::Background, 3, Instant::now())
+        .unwrap();
+    queue.rest_background(true);
+    let next = queue.serve();
+    assert!(next.background_rests() && !jobs.background_rests());
+    queue.close();
+    assert_eq!(next.blocking_recv(), Some(3));
+}

@@ -3,6 +3,7 @@
 
 use std::{
     any::Any,
+    num::NonZeroUsize,
     panic::{AssertUnwindSafe, catch_unwind},
     path::PathBuf,
     sync::Arc,
@@ -18,15 +19,19 @@ use super::{
         memory,
         providers::{Choice, desk::Memory},
         runtime::Runtime,
-        status::{LoadStage, ModelState},
+        status::{LoadStage, ModelState, Running},
         vocabulary,
     },
-    Event, Model, Slot,
+    Event, Model, Setup, Slot,
 };
 
 /// What is to be loaded, and why.
 pub(super) struct Order {
     pub(super) id: u64,
+    /// Threads inside an operator, if it comes to run on the CPU.
+    pub(super) threads: NonZeroUsize,
+    /// The bundle's name, and where it is.
+    pub(super) bundle: Arc<str>,
     pub(super) dir: PathBuf,
     pub(super) runtime: Runtime,
     pub(super) purpose: Purpose,
@@ -54,6 +59,7 @@ pub(in super::super) enum Report {
     Serving {
         choice: Arc<Choice>,
         load_time: Duration,
+        running: Running,
     },
     /// It would be no other than the one that serves.
     Unchanged,
@@ -88,11 +94,12 @@ pub(super) fn run<M: Model>(slot: &Slot, order: &Order, queue: &Arc<Queue<M::Job
     let lived = catch_unwind(AssertUnwindSafe(|| {
         let since = Instant::now();
         match load::<M>(slot, order, since, queue) {
-            Ok((model, choice, _held)) => {
+            Ok((model, choice, running, _held)) => {
                 let jobs = queue.serve();
                 report(Report::Serving {
                     choice,
                     load_time: since.elapsed(),
+                    running,
                 });
                 model.serve(&jobs, &slot.stop);
                 Report::Ended
@@ -110,7 +117,7 @@ fn load<M: Model>(
     order: &Order,
     since: Instant,
     queue: &Arc<Queue<M::Job>>,
-) -> Result<(M, Arc<Choice>, Reservation), NotLoaded> {
+) -> Result<(M, Arc<Choice>, Running, Reservation), NotLoaded> {
     let on_stage = |stage| match order.purpose {
         Purpose::First => slot
             .board
@@ -143,6 +150,7 @@ fn load<M: Model>(
         bundle.verify().map_err(LoadError::from)?;
         vocabulary::check(&bundle)?;
         on_stage(LoadStage::Provider);
+        // Always with as many: a proof is of a number of threads, and is not worth another because the box is under strain.
         let threads = slot.setup.threads;
         let choice = slot
             .providers
@@ -178,8 +186,20 @@ fn load<M: Model>(
         }
     };
     let runtime = order.runtime.placed(choice.placement.clone());
-    let model = M::load(&bundle, &runtime, &slot.setup, &on_stage)?;
-    Ok((model, Arc::new(choice), held))
+    let setup = Setup {
+        threads: match choice.placement.candidate.is_cpu() {
+            true => order.threads,
+            false => slot.setup.threads,
+        },
+        ..slot.setup.clone()
+    };
+    let model = M::load(&bundle, &runtime, &setup, &on_stage)?;
+    let running = Running {
+        bundle: Arc::clone(&order.bundle),
+        is_instead: order.bundle != slot.name,
+        threads: setup.threads,
+    };
+    Ok((model, Arc::new(choice), running, held))
 }
 
 fn panic_message(panic: &(dyn Any + Send)) -> String {

@@ -13,10 +13,10 @@ use std::{
     num::NonZeroUsize,
     path::PathBuf,
     sync::{
-        Arc,
+        Arc, PoisonError,
         mpsc::{Receiver, SyncSender, sync_channel},
     },
-    time::Instant,
+    time::{Instant, SystemTime},
 };
 
 use tokio::sync::oneshot;
@@ -24,9 +24,10 @@ use tokio_util::sync::CancellationToken;
 
 use self::{life::Report, supervisor::Supervisor};
 use super::{
+    adapt::{Wish, Wishes},
     budget::Budget,
     bundle::Bundle,
-    chat::SnapshotConfig,
+    chat::{Pulse, Snapshots},
     class::Class,
     error::{InferenceError, LoadError, ReloadError, Wait},
     interrupts::Interrupts,
@@ -86,11 +87,19 @@ pub(super) trait Model: Sized {
     fn refuse(job: Self::Job, error: InferenceError) {
         drop((job, error));
     }
+
+    /// What else it needs on this box, as seen from outside: where that changes, a model that could not be used is tried again. By
+    /// default nothing.
+    fn surroundings(setup: &Setup) -> Option<(u64, SystemTime)> {
+        let _ = setup;
+        None
+    }
 }
 
 /// What the configuration says about running models.
 #[derive(Debug, Clone)]
 pub(super) struct Setup {
+    /// Threads inside an operator, when nothing is short.
     pub(super) threads: NonZeroUsize,
     /// Bound on the chat context in tokens, which bounds the key-value cache.
     pub(super) context_tokens: usize,
@@ -98,8 +107,12 @@ pub(super) struct Setup {
     pub(super) chat_sessions: NonZeroUsize,
     /// Where long runs enter themselves, to be ended when the engine stops.
     pub(super) interrupts: Interrupts,
+    /// The program that makes phonemes.
+    pub(super) espeak_ng: PathBuf,
     /// Where conversations' caches are kept.
-    pub(super) snapshots: Option<SnapshotConfig>,
+    pub(super) snapshots: Option<Arc<Snapshots>>,
+    /// Where the chat model notes how long its tokens take.
+    pub(super) pulse: Arc<Pulse>,
 }
 
 /// Everything that the threads of one model need to know.
@@ -114,9 +127,16 @@ pub(super) struct Slot {
     pub(super) stop: CancellationToken,
     /// To its own supervisor.
     pub(super) events: SyncSender<Event>,
+    /// How it is to run now.
+    pub(super) wishes: Wishes,
 }
 
 impl Slot {
+    fn wish(&self) -> Wish {
+        let wish = self.wishes.lock();
+        wish.unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
     /// The life of the supervisor's thread.
     pub(super) fn run<M: Model + 'static>(
         self,

@@ -5,18 +5,23 @@
 //! both, the new one is checked as far as that goes without loading it, the old one answers what it has begun, and requests wait in the
 //! queue until the new one is there. A changed bundle that cannot be used changes nothing but the status.
 //!
+//! How the model is to run may change as well ([`adapt`](super::super::adapt)): with other threads, which only a new session of ONNX Runtime can have, or a
+//! smaller bundle in its place. Both are swapped in the same way. A smaller bundle that is missing or cannot be used is said so, and
+//! the one configured goes on.
+//!
 //! It never gives up: what is missing is looked for again with growing pauses ([`recheck`](super::super::recheck)), what is broken is tried
 //! again when its files change. It ends when the engine is stopped and its models have ended.
 
 use std::{
     collections::BTreeMap,
+    num::NonZeroUsize,
     path::PathBuf,
     sync::{
         Arc,
         mpsc::{Receiver, RecvTimeoutError},
     },
     thread::{self, JoinHandle},
-    time::Instant,
+    time::{Instant, SystemTime},
 };
 
 use super::{
@@ -40,9 +45,20 @@ const BUNDLE_REMEDY: &str =
 /// What a bundle, and what could run it, looked like when it was last tried.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Seen {
+    bundle: Arc<str>,
+    /// Where it runs on the CPU; elsewhere they are not ours to choose.
+    threads: NonZeroUsize,
     files: Fingerprint,
     libraries: Fingerprint,
+    surroundings: Option<(u64, SystemTime)>,
     round: u64,
+}
+
+impl Seen {
+    /// Whether it would be the same model, if on the same provider.
+    fn is_same(&self, other: &Self) -> bool {
+        (&self.bundle, self.threads, &self.files) == (&other.bundle, other.threads, &other.files)
+    }
 }
 
 struct Serving {
@@ -73,6 +89,8 @@ pub(super) struct Supervisor<M: Model> {
     loading: Option<Loading>,
     vacancy: Option<Vacancy>,
     refused: Option<Seen>,
+    /// Why the smaller bundle does not serve although it is wished, and what it looked like then.
+    unfit: Option<(Option<Fingerprint>, Arc<LoadError>)>,
     threads: BTreeMap<u64, JoinHandle<()>>,
     next_id: u64,
     /// Who asked for it to be loaded anew, and waits.
@@ -92,6 +110,7 @@ impl<M: Model + 'static> Supervisor<M> {
             loading: None,
             vacancy: None,
             refused: None,
+            unfit: None,
             threads: BTreeMap::new(),
             next_id: 0,
             asked: Vec::new(),
@@ -145,8 +164,9 @@ impl<M: Model + 'static> Supervisor<M> {
         {
             return;
         }
-        let dir = match locate(&self.slot.name, &self.slot.model_dirs) {
-            Ok(dir) => dir,
+        let wish = self.slot.wish();
+        let (bundle, dir) = match self.locate(wish.instead.as_ref()) {
+            Ok(found) => found,
             Err(looked) => {
                 self.answer(|| ReloadError::Missing {
                     looked: looked.clone(),
@@ -172,9 +192,16 @@ impl<M: Model + 'static> Supervisor<M> {
                 return;
             }
         };
+        let threads = match &self.serving {
+            Some(serving) if !serving.choice.placement.candidate.is_cpu() => serving.seen.threads,
+            _ => wish.threads,
+        };
         let seen = Seen {
+            bundle,
+            threads,
             files: Fingerprint::of(&dir),
             libraries: self.slot.providers.dir_fingerprint(),
+            surroundings: M::surroundings(&self.slot.setup),
             round: self.slot.providers.round(),
         };
         let is_asked = !self.asked.is_empty();
@@ -186,7 +213,7 @@ impl<M: Model + 'static> Supervisor<M> {
                 }
                 Purpose::Beside {
                     current: Arc::clone(&serving.choice),
-                    only_if_moved: serving.seen.files == seen.files && !is_asked,
+                    only_if_moved: serving.seen.is_same(&seen) && !is_asked,
                 }
             }
             (None, Some(_)) => Purpose::Awaited,
@@ -196,11 +223,68 @@ impl<M: Model + 'static> Supervisor<M> {
         self.start(dir, runtime, seen, purpose);
     }
 
+    /// The bundle that is to serve, and where it is: the smaller one if it is wished and fit.
+    fn locate(&mut self, instead: Option<&Arc<str>>) -> Result<(Arc<str>, PathBuf), Vec<PathBuf>> {
+        let Some(smaller) = instead else {
+            self.forget_unfit();
+            return self.locate_own();
+        };
+        let found = locate(smaller, &self.slot.model_dirs);
+        let looks = found.as_deref().ok().map(Fingerprint::of);
+        match (&self.unfit, found) {
+            (Some((unfit, _)), _) if *unfit == looks => self.locate_own(),
+            (_, Ok(dir)) => Ok((Arc::clone(smaller), dir)),
+            (_, Err(looked)) => {
+                let error = LoadError::Absent {
+                    name: smaller.to_string(),
+                    looked,
+                };
+                self.set_unfit(None, Arc::new(error));
+                self.locate_own()
+            }
+        }
+    }
+
+    /// The smaller bundle is not wished any more.
+    fn forget_unfit(&mut self) {
+        let Some((_, error)) = self.unfit.take() else {
+            return;
+        };
+        if let Some(serving) = &mut self.serving
+            && let ModelState::Ready { unused, .. } = &mut serving.state
+            && unused
+                .as_ref()
+                .is_some_and(|shown| Arc::ptr_eq(shown, &error))
+        {
+            *unused = None;
+            self.slot.board.note_model(M::TASK, serving.state.clone());
+        }
+    }
+
+    fn locate_own(&self) -> Result<(Arc<str>, PathBuf), Vec<PathBuf>> {
+        let dir = locate(&self.slot.name, &self.slot.model_dirs)?;
+        Ok((Arc::clone(&self.slot.name), dir))
+    }
+
+    /// The smaller bundle does not serve, and who serves says why.
+    fn set_unfit(&mut self, looks: Option<Fingerprint>, error: Arc<LoadError>) {
+        tracing::warn!(model = %self.slot.name, task = %M::TASK, error = %chain(error.as_ref()), "the smaller bundle cannot be used; the one configured goes on");
+        self.unfit = Some((looks, Arc::clone(&error)));
+        if let Some(serving) = &mut self.serving
+            && let ModelState::Ready { unused, .. } = &mut serving.state
+        {
+            *unused = Some(error);
+            self.slot.board.note_model(M::TASK, serving.state.clone());
+        }
+    }
+
     fn start(&mut self, dir: PathBuf, runtime: Runtime, seen: Seen, purpose: Purpose) {
         let id = self.next_id;
         self.next_id += 1;
         let order = Order {
             id,
+            threads: seen.threads,
+            bundle: Arc::clone(&seen.bundle),
             dir,
             runtime,
             purpose,
@@ -233,15 +317,24 @@ impl<M: Model + 'static> Supervisor<M> {
             None
         };
         match (report, loading) {
-            (Report::Serving { choice, load_time }, Some(Loading { seen, .. })) => {
+            (
+                Report::Serving {
+                    choice,
+                    load_time,
+                    running,
+                },
+                Some(Loading { seen, .. }),
+            ) => {
+                let unfit = self.unfit.as_ref().map(|(_, error)| Arc::clone(error));
+                if self.serving.is_some() {
+                    tracing::info!(model = %self.slot.name, task = %M::TASK, bundle = %running.bundle, threads = running.threads, "the changed model serves; the old one ends what it has begun");
+                }
                 let state = ModelState::Ready {
                     load_time,
                     choice: Arc::clone(&choice),
-                    unused: None,
+                    running,
+                    unused: unfit,
                 };
-                if self.serving.is_some() {
-                    tracing::info!(model = %self.slot.name, task = %M::TASK, "the changed model serves; the old one ends what it has begun");
-                }
                 self.slot.board.note_model(M::TASK, state.clone());
                 self.serving = Some(Serving {
                     id,
@@ -309,6 +402,12 @@ impl<M: Model + 'static> Supervisor<M> {
 
     /// It cannot be used. Who serves goes on.
     fn refuse(&mut self, seen: Seen, error: Arc<LoadError>) {
+        if seen.bundle != self.slot.name {
+            // The next look is for the one configured.
+            self.answer(|| ReloadError::Load(Arc::clone(&error)));
+            self.set_unfit(Some(seen.files), error);
+            return;
+        }
         self.refused = Some(seen);
         self.answer(|| ReloadError::Load(Arc::clone(&error)));
         match &mut self.serving {

@@ -111,6 +111,18 @@ impl Dispatcher {
                 }
             },
             UpstreamPolicy::Never | UpstreamPolicy::WhenOverloaded => {
+                if let Some(strain) = self.strain() {
+                    return match ask(&engine, &request).await {
+                        Ok(speech) => Ok(elsewhere(&engine, speech, strain)),
+                        Err(there) => {
+                            let reason = there.to_string();
+                            tracing::info!(%reason, %strain, "answered here instead of elsewhere");
+                            self.here(request, Some(reason))
+                                .await
+                                .map_err(|here| nowhere(here, there))
+                        }
+                    };
+                }
                 match self.here(request.clone(), None).await {
                     Err(here @ InferenceError::Overloaded { .. }) => {
                         match ask(&engine, &request).await {
@@ -122,6 +134,11 @@ impl Dispatcher {
                 }
             }
         }
+    }
+
+    /// Why an answer should be made elsewhere, where that is allowed.
+    fn strain(&self) -> Option<String> {
+        self.inference.adaptation().borrow().strain()
     }
 
     async fn engine(&self) -> Option<Arc<Engine>> {
@@ -147,10 +164,24 @@ impl Dispatcher {
             Some(ChatEvent::Failed(error)) => return Err(error),
             first => first,
         };
+        let model = match &first {
+            Some(ChatEvent::Started { bundle, .. }) => Arc::clone(bundle),
+            _ => Arc::clone(&self.chat),
+        };
+        // By a smaller bundle: why, is as much of interest as why not elsewhere.
+        let reason = match (reason, model == self.chat) {
+            (reason, true) => reason,
+            (reason, false) => {
+                let strain = self
+                    .strain()
+                    .unwrap_or_else(|| "the box was strained".to_owned());
+                Some(reason.map_or(strain.clone(), |reason| format!("{strain}; {reason}")))
+            }
+        };
         Ok(Answer {
             origin: Origin {
                 place: Place::Here,
-                model: Arc::clone(&self.chat),
+                model,
                 reason,
             },
             source: Source::Here { first, stream },

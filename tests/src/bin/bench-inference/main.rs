@@ -46,7 +46,7 @@ async fn main() -> Result<()> {
         vad: "silero-vad".into(),
         stt: None,
         context_tokens: CONTEXT_TOKENS,
-        threads: options.threads,
+        threads: options.threads.into(),
         ..bundles.embedding_only()
     });
     let handle = inference.handle();

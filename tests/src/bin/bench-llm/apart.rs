@@ -124,7 +124,7 @@ pub(super) async fn serve(state: PathBuf, options: &Options) -> Result<()> {
         chat: CHAT.into(),
         context_tokens: CONTEXT_TOKENS,
         chat_sessions: options.sessions,
-        threads: options.threads,
+        threads: options.threads.into(),
         snapshots: Some(SnapshotConfig {
             directory: state.join("contexts"),
             bytes_max: SNAPSHOT_BYTES_MAX,

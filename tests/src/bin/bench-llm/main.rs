@@ -65,7 +65,7 @@ async fn main() -> Result<()> {
         chat: CHAT.into(),
         context_tokens: CONTEXT_TOKENS,
         chat_sessions: options.sessions,
-        threads: options.threads,
+        threads: options.threads.into(),
         ..bundles.embedding_only()
     });
     let handle = inference.handle();

@@ -4,7 +4,7 @@
 //! `to`. A turn adds segments and never writes an old one again; conversations that begin alike share their first ones. What is
 //! needed least recently goes first, from the end of a conversation backwards.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use sha2::{Digest, Sha256};
 
@@ -48,7 +48,7 @@ pub(in super::super) struct Segment {
     pub(in super::super) bytes: u64,
     /// SHA-256 of the file.
     pub(in super::super) sha256: [u8; 32],
-    /// Grows with each use. The record has it as it was when the segment was written: uses are not worth a write to the disk.
+    /// Grows with each use. The record follows it once in a while ([`Index::take_touched`]): a use is not worth a write to the disk.
     pub(in super::super) used: u64,
 }
 
@@ -83,6 +83,8 @@ pub(in super::super) struct Index {
     segments: BTreeMap<PrefixId, Segment>,
     bytes: u64,
     clock: u64,
+    /// Used since their records were written.
+    touched: BTreeSet<PrefixId>,
 }
 
 impl Index {
@@ -96,6 +98,7 @@ impl Index {
 
     pub(in super::super) fn remove(&mut self, id: &PrefixId) -> Option<Segment> {
         let segment = self.segments.remove(id)?;
+        self.touched.remove(id);
         self.bytes -= segment.bytes;
         Some(segment)
     }
@@ -147,9 +150,23 @@ impl Index {
         for (id, _) in &chain {
             if let Some(segment) = self.segments.get_mut(id) {
                 segment.used = used;
+                self.touched.insert(*id);
             }
         }
         chain
+    }
+
+    /// What was used since the last call, for its records.
+    pub(in super::super) fn take_touched(&mut self) -> Vec<(PrefixId, Segment)> {
+        let touched = std::mem::take(&mut self.touched).into_iter();
+        touched
+            .filter_map(|id| Some((id, *self.segments.get(&id)?)))
+            .collect()
+    }
+
+    /// Their records could not be written; they are due again.
+    pub(in super::super) fn touch_again(&mut self, ids: impl IntoIterator<Item = PrefixId>) {
+        self.touched.extend(ids);
     }
 
     /// What has to go so that all takes at most `limit` bytes: the least recently used, and of those the later segments first.

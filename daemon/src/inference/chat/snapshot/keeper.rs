@@ -1,4 +1,7 @@
-//! The thread that writes, evicts and deletes snapshots, and keeps their records in the store.
+//! The thread that writes, evicts and deletes snapshots, and keeps their records in the store; nobody else does.
+//!
+//! When a segment was used last is written once in a while and at the end, for all that were used since: after a `kill -9` it is known as it was a
+//! minute ago.
 
 use std::{
     collections::HashSet,
@@ -6,6 +9,7 @@ use std::{
     io::{self, Write as _},
     path::Path,
     sync::{Mutex, mpsc},
+    time::{Duration, Instant},
 };
 
 use serde::{Deserialize, Serialize};
@@ -26,6 +30,10 @@ pub(super) const EXTENSION: &str = "kv";
 /// Ending while it is written.
 const UNFINISHED: &str = "part";
 const FORMAT: u8 = 1;
+
+/// How often it is noted which segments were used. Chosen because a commit a minute is nothing beside the turns that cause it, and a minute's uses change
+/// little about who goes first.
+const USES_EVERY: Duration = Duration::from_secs(60);
 
 /// A segment in the store, under its name.
 #[derive(Debug, Serialize, Deserialize)]
@@ -65,38 +73,85 @@ pub(super) fn run(
         }
     };
     let wait = |future: std::pin::Pin<Box<dyn Future<Output = Result<(), KeepError>> + '_>>| {
-        if let Err(error) = runtime.block_on(future) {
+        let done = runtime.block_on(future);
+        if let Err(error) = &done {
             tracing::warn!(
-                error = &error as &dyn std::error::Error,
+                error = error as &dyn std::error::Error,
                 "conversations' caches"
             );
         }
+        done.is_ok()
     };
-    wait(Box::pin(load(config, index)));
+    let mut is_loaded = wait(Box::pin(load(config, index)));
     // Nobody may wait any more.
     let _ = loaded.try_send(());
-    while let Ok(work) = tasks.recv() {
-        match work {
-            Work::Write {
+    let mut noted = Instant::now();
+    loop {
+        match tasks.recv_timeout(USES_EVERY) {
+            Ok(Work::Write {
                 id,
                 parent,
                 from,
                 to,
                 bytes,
-            } => wait(Box::pin(async move {
-                let segment = Segment {
-                    parent,
-                    from,
-                    to,
-                    bytes: bytes.len() as u64,
-                    sha256: Sha256::digest(&bytes).into(),
-                    used: lock(index).tick(),
-                };
-                keep(config, index, id, segment, &bytes).await
-            })),
-            Work::Forget(id) => wait(Box::pin(forget(config, index, vec![id]))),
+            }) => {
+                wait(Box::pin(async move {
+                    let segment = Segment {
+                        parent,
+                        from,
+                        to,
+                        bytes: bytes.len() as u64,
+                        sha256: Sha256::digest(&bytes).into(),
+                        used: lock(index).tick(),
+                    };
+                    keep(config, index, id, segment, &bytes).await
+                }));
+            }
+            Ok(Work::Forget(id)) => {
+                wait(Box::pin(forget(config, index, vec![id])));
+            }
+            Err(mpsc::RecvTimeoutError::Timeout) => {}
+            Err(mpsc::RecvTimeoutError::Disconnected) => break,
+        }
+        if noted.elapsed() >= USES_EVERY {
+            // A store that was away may be back.
+            is_loaded = is_loaded || wait(Box::pin(load(config, index)));
+            wait(Box::pin(note_uses(config, index)));
+            noted = Instant::now();
         }
     }
+    wait(Box::pin(note_uses(config, index)));
+}
+
+/// Brings the records of what was used up to date.
+async fn note_uses(config: &SnapshotConfig, index: &Mutex<Index>) -> Result<(), KeepError> {
+    let touched = lock(index).take_touched();
+    for some in touched.chunks(BATCH_WRITES_MAX) {
+        if let Err(error) = put(&config.store, some).await {
+            lock(index).touch_again(touched.iter().map(|(id, _)| *id));
+            return Err(error);
+        }
+    }
+    Ok(())
+}
+
+/// Makes records durable.
+async fn put(store: &StoreHandle, segments: &[(PrefixId, Segment)]) -> Result<(), KeepError> {
+    let mut writes = Vec::with_capacity(segments.len());
+    for (id, segment) in segments {
+        let record = SegmentRecord {
+            parent: segment.parent.name(),
+            from: segment.from as u64,
+            to: segment.to as u64,
+            bytes: segment.bytes,
+            sha256: hex::encode(segment.sha256),
+            used: segment.used,
+        };
+        let (key, value) = (Key::new(id.name())?, Versioned::encode(FORMAT, &record)?);
+        writes.push(Write::put(Tree::Snapshots, key, value));
+    }
+    let _durable = store.commit(Batch::new(writes)?).await?;
+    Ok(())
 }
 
 /// Reads the records; forgets those without a file, and deletes files without a record.
@@ -169,20 +224,7 @@ async fn keep(
         path: path.display().to_string(),
         source,
     })?;
-    let record = SegmentRecord {
-        parent: segment.parent.name(),
-        from: segment.from as u64,
-        to: segment.to as u64,
-        bytes: segment.bytes,
-        sha256: hex::encode(segment.sha256),
-        used: segment.used,
-    };
-    let write = Write::put(
-        Tree::Snapshots,
-        Key::new(id.name())?,
-        Versioned::encode(FORMAT, &record)?,
-    );
-    let _durable = config.store.commit(Batch::new(vec![write])?).await?;
+    put(&config.store, &[(id, segment)]).await?;
     lock(index).insert(id, segment);
     evict(config, index).await
 }

@@ -1,13 +1,16 @@
 //! Conversations' caches on disk, so that a restart or a `kill -9` does not cost the reading of them anew.
 //!
-//! [`Shelf`] is what the model's thread holds: it looks beginnings up and reads them, and offers new ones, which the `keeper` thread
+//! [`Shelf`] is what a model holds: it looks beginnings up and reads them, and offers new ones, which the `keeper` thread
 //! writes. Files lie in one directory, the [`index`] of them in the store, where each record holds its file's length and
 //! SHA-256: a file without a record, or that is not what its record says, is a miss and is deleted, never an answer. A file
 //! is whole before its record is durable: written under another name, synced, renamed, synced again.
 //!
+//! A directory has one keeper, and it alone writes, evicts and deletes there. All models of the process share it ([`Snapshots`]), also the
+//! two of a swap: so nobody takes for an orphan what another is about to note, and what the old model still offers the new one finds.
+//!
 //! | channel | from, to | capacity | when full |
 //! | --- | --- | --- | --- |
-//! | offers | model thread -> keeper | [`OFFERS`] | dropped: the conversation is read anew after a restart |
+//! | offers | model threads -> keeper | [`OFFERS`] | dropped: the conversation is read anew after a restart |
 
 use std::{
     fs,
@@ -43,16 +46,30 @@ pub struct SnapshotConfig {
     pub store: StoreHandle,
 }
 
-/// What the model's thread knows of the snapshots. Dropping it ends the keeper, after what was offered is written.
-pub(super) struct Shelf {
+/// The way of all models of a process to their one keeper, which is started with the first that wants it.
+#[derive(Debug)]
+pub(in super::super) struct Snapshots {
+    config: SnapshotConfig,
+    kept: Mutex<Option<Arc<Kept>>>,
+}
+
+/// What the models share. Dropping the last of it ends the keeper, after what was offered is written.
+#[derive(Debug)]
+struct Kept {
     directory: PathBuf,
-    fingerprint: String,
     index: Arc<Mutex<Index>>,
     work: Option<mpsc::SyncSender<Work>>,
     keeper: Option<thread::JoinHandle<()>>,
 }
 
+/// What one model knows of the snapshots.
+pub(super) struct Shelf {
+    fingerprint: String,
+    kept: Arc<Kept>,
+}
+
 /// What the keeper is asked.
+#[derive(Debug)]
 enum Work {
     Write {
         id: PrefixId,
@@ -65,10 +82,33 @@ enum Work {
     Forget(PrefixId),
 }
 
-impl Shelf {
-    /// Starts the keeper and waits for it to read the index, a while at most. `fingerprint` must differ whenever a cache
-    /// computed by one model cannot serve another.
-    pub(super) fn open(config: SnapshotConfig, fingerprint: String) -> std::io::Result<Self> {
+impl Snapshots {
+    pub(in super::super) fn new(config: SnapshotConfig) -> Self {
+        Self {
+            config,
+            kept: Mutex::new(None),
+        }
+    }
+
+    /// Where they are.
+    pub(super) fn directory(&self) -> &Path {
+        &self.config.directory
+    }
+
+    /// The shelf of one model. `fingerprint` must differ whenever a cache computed by one model cannot serve another. The first starts the keeper and
+    /// waits for it to read the index, a while at most.
+    pub(super) fn open(&self, fingerprint: String) -> std::io::Result<Shelf> {
+        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        let kept = match &*kept {
+            Some(kept) => Arc::clone(kept),
+            None => Arc::clone(kept.insert(Arc::new(Kept::start(self.config.clone())?))),
+        };
+        Ok(Shelf { fingerprint, kept })
+    }
+}
+
+impl Kept {
+    fn start(config: SnapshotConfig) -> std::io::Result<Self> {
         fs::create_dir_all(&config.directory)?;
         let index = Arc::new(Mutex::new(Index::default()));
         let (work, tasks) = mpsc::sync_channel(OFFERS);
@@ -85,29 +125,39 @@ impl Shelf {
         }
         Ok(Self {
             directory,
-            fingerprint,
             index,
             work: Some(work),
             keeper: Some(keeper),
         })
     }
 
+    fn send(&self, work: Work) {
+        if let Some(sender) = &self.work
+            && sender.try_send(work).is_err()
+        {
+            tracing::debug!("the disk is behind; a conversation's cache is not kept");
+        }
+    }
+}
+
+impl Shelf {
     /// The files that hold the longest beginning of `tokens`.
     pub(super) fn chain(&self, tokens: &[u32]) -> Vec<(PrefixId, Segment)> {
-        lock(&self.index).chain(&self.fingerprint, tokens)
+        lock(&self.kept.index).chain(&self.fingerprint, tokens)
     }
 
-    /// Reads one segment. `None`, and it is forgotten, when it is not what its record says.
+    /// Reads one segment and compares it with its digest: milliseconds for each, so on a thread that holds nobody up. `None`, and it is forgotten, when it
+    /// is not what its record says.
     pub(super) fn read(&self, id: PrefixId, segment: &Segment) -> Option<Vec<u8>> {
-        let path = path_of(&self.directory, &id);
+        let path = path_of(&self.kept.directory, &id);
         let bytes = fs::read(&path).ok().filter(|bytes| {
             bytes.len() as u64 == segment.bytes
                 && Sha256::digest(bytes).as_slice() == segment.sha256
         });
         if bytes.is_none() {
             tracing::warn!(path = %path.display(), "a conversation's cache is not what it should be; it is read anew");
-            lock(&self.index).remove(&id);
-            self.send(Work::Forget(id));
+            lock(&self.kept.index).remove(&id);
+            self.kept.send(Work::Forget(id));
         }
         bytes
     }
@@ -122,10 +172,10 @@ impl Shelf {
     /// Has the cache of the tokens from `from` to the end of `tokens` written; `from` is where a segment ends, or 0.
     pub(super) fn offer(&self, tokens: &[u32], from: usize, bytes: Vec<u8>) {
         let id = PrefixId::of(&self.fingerprint, tokens);
-        if lock(&self.index).has(&id) {
+        if lock(&self.kept.index).has(&id) {
             return;
         }
-        self.send(Work::Write {
+        self.kept.send(Work::Write {
             id,
             parent: PrefixId::of(&self.fingerprint, &tokens[..from]),
             from,
@@ -133,17 +183,9 @@ impl Shelf {
             bytes,
         });
     }
-
-    fn send(&self, work: Work) {
-        if let Some(sender) = &self.work
-            && sender.try_send(work).is_err()
-        {
-            tracing::debug!("the disk is behind; a conversation's cache is not kept");
-        }
-    }
 }
 
-impl Drop for Shelf {
+impl Drop for Kept {
     fn drop(&mut self) {
         self.work = None;
         if let Some(keeper) = self.keeper.take() {
@@ -160,3 +202,6 @@ fn lock(index: &Mutex<Index>) -> MutexGuard<'_, Index> {
 fn path_of(directory: &Path, id: &PrefixId) -> PathBuf {
     directory.join(id.name()).with_extension(keeper::EXTENSION)
 }
+
+#[cfg(test)]
+mod tests;

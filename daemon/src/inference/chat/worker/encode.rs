@@ -13,23 +13,26 @@ use std::{
 
 use tokio_util::sync::CancellationToken;
 
-use super::super::{
+use super::{
     super::{
-        class::Class,
-        error::{InferenceError, Wait},
-        jobs::{Jobs, Place, Taken},
-        manifest::Task,
+        super::{
+            class::Class,
+            error::{InferenceError, Wait},
+            jobs::{Jobs, Place, Taken},
+            manifest::Task,
+        },
+        ChatJob,
+        cache::slots::SequenceId,
+        constrain::{Form, Grammars, Guide},
+        lookup,
+        outlet::Outlet,
+        prompt::PromptMaker,
+        sampler::Sampler,
+        sequence::{self, Account, Chooser, Ended, Limits, Sequence},
+        stop::StopStrings,
+        text::TextStream,
     },
-    ChatJob,
-    cache::slots::SequenceId,
-    constrain::{Form, Grammars, Guide},
-    lookup,
-    outlet::Outlet,
-    prompt::PromptMaker,
-    sampler::Sampler,
-    sequence::{self, Account, Chooser, Ended, Limits, Sequence},
-    stop::StopStrings,
-    text::TextStream,
+    restore::Arrival,
 };
 
 /// Requests of a class, or more urgent ones, that are made ready before there is a row for them. Chosen because a row that becomes free is
@@ -61,30 +64,41 @@ pub(super) struct Prepared {
     pub(super) place: Place<ChatJob>,
 }
 
-/// Starts the threads. They end when no more jobs come.
+/// Starts the threads, and says how many. They end when no more jobs come.
 pub(super) fn spawn<'scope>(
     scope: &'scope thread::Scope<'scope, '_>,
     encoder: &Arc<Encoder>,
     jobs: &'scope Jobs<ChatJob>,
     stop: &'scope CancellationToken,
-) -> mpsc::Receiver<Prepared> {
-    let (ready, prepared) = mpsc::channel();
-    for takes_forms in [true, false] {
-        let (encoder, ready) = (Arc::clone(encoder), ready.clone());
+    ready: &mpsc::SyncSender<Arrival>,
+) -> usize {
+    let all = [true, false];
+    for takes_forms in all {
+        let (encoder, leaving) = (Arc::clone(encoder), Leaving(ready.clone()));
         scope.spawn(move || {
             let wants = |job: &ChatJob| takes_forms || job.request.form.is_none();
             while let Some(taken) = jobs.take(AHEAD, wants) {
                 // A panic costs its request, whose stream ends, and nobody else's.
                 let made = catch_unwind(AssertUnwindSafe(|| encoder.prepare(taken, stop)));
                 if let Ok(Some(made)) = made
-                    && ready.send(made).is_err()
+                    && leaving.0.send(Arrival::Prepared(Box::new(made))).is_err()
                 {
                     return;
                 }
             }
         });
     }
-    prepared
+    all.len()
+}
+
+/// Tells at its end, however that comes, that nothing more is prepared by this thread.
+struct Leaving(mpsc::SyncSender<Arrival>);
+
+impl Drop for Leaving {
+    fn drop(&mut self) {
+        // Nobody listens where the model's thread broke down.
+        let _ = self.0.send(Arrival::Left);
+    }
 }
 
 impl Encoder {

@@ -119,25 +119,28 @@ pub(super) fn load(
             capacity: geometry.capacity,
         }),
         shelf: shelf(bundle, runtime, setup),
+        restoring: BTreeMap::new(),
+        bundle: manifest.name.as_str().into(),
+        pulse: Arc::clone(&setup.pulse),
     })
 }
 
 /// The snapshots of this model. Without them it serves as well, so what is wrong with them is said and no more.
-fn shelf(bundle: &Bundle, runtime: &Runtime, setup: &Setup) -> Option<Shelf> {
-    let config = setup.snapshots.clone()?;
-    let directory = config.directory.clone();
+fn shelf(bundle: &Bundle, runtime: &Runtime, setup: &Setup) -> Option<Arc<Shelf>> {
+    let snapshots = setup.snapshots.as_ref()?;
     // The manifest has the digests of all files, and the layout and type of the cache. A candidate's and its options' debug text says
-    // all of them; if a release writes it otherwise, conversations are read anew once.
+    // all of them; if a release writes it otherwise, conversations are read anew once. Threads are not in it: the CPU's kernels give the same bits with any
+    // number of them.
     let fingerprint = fs::read(bundle.path(MANIFEST_FILE)).map(|manifest| {
         let manifest = hex::encode(Sha256::digest(manifest));
         let (placement, build) = (runtime.placement(), runtime.build());
         let (provider, options) = (&placement.candidate, &placement.options);
         format!("1|{manifest}|{provider:?}|{options:?}|{build}")
     });
-    match fingerprint.and_then(|fingerprint| Shelf::open(config, fingerprint)) {
-        Ok(shelf) => Some(shelf),
+    match fingerprint.and_then(|fingerprint| snapshots.open(fingerprint)) {
+        Ok(shelf) => Some(Arc::new(shelf)),
         Err(error) => {
-            tracing::warn!(%error, directory = %directory.display(), "conversations' caches are not kept");
+            tracing::warn!(%error, directory = %snapshots.directory().display(), "conversations' caches are not kept");
             None
         }
     }

@@ -1,19 +1,22 @@
 //! The chat model on its thread: gives rows to requests that are ready, runs the model for all of them in turns, streams. `loading` brings it
-//! there, `encode` makes requests ready on threads of their own; [`schedule`](super::schedule) and [`batch`](super::batch) decide.
+//! there, `encode` makes requests ready and `restore` reads caches from the disk, on threads of their own; [`schedule`](super::schedule) and [`batch`](super::batch) decide.
 
 use std::{
     collections::BTreeMap,
     sync::{
         Arc,
-        mpsc::{Receiver, TryRecvError},
+        mpsc::{self, Receiver, Sender},
     },
     thread,
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use tokio_util::sync::CancellationToken;
 
-use self::encode::{Encoder, Prepared};
+use self::{
+    encode::{Encoder, Prepared},
+    restore::{ARRIVALS, Arrival, Restore, Restoring},
+};
 use super::{
     super::{
         bundle::Bundle,
@@ -27,8 +30,9 @@ use super::{
     ChatJob,
     batch::Step,
     cache::slots::SequenceId,
-    desk::{ALWAYS_COMPUTED, Desk, Finished},
+    desk::{Desk, Finished},
     graph::DecoderGraph,
+    pulse::Pulse,
     schedule::Schedule,
     sequence::Ended,
     snapshot::{Shelf, index::cuts},
@@ -36,6 +40,10 @@ use super::{
 
 mod encode;
 mod loading;
+mod restore;
+
+/// How long is waited before it is looked again whether those that rest may go on, or nobody wants them any more.
+const REST: Duration = Duration::from_millis(100);
 
 /// The model, owned by its thread.
 pub(in super::super) struct Chat {
@@ -47,7 +55,12 @@ pub(in super::super) struct Chat {
     waiting: BTreeMap<SequenceId, Prepared>,
     /// Those that have: running or parked.
     desk: Desk,
-    shelf: Option<Shelf>,
+    /// Those of them whose cache is on its way from the disk.
+    restoring: BTreeMap<SequenceId, Restoring>,
+    shelf: Option<Arc<Shelf>>,
+    /// The bundle's name.
+    bundle: Arc<str>,
+    pulse: Arc<Pulse>,
 }
 
 impl Model for Chat {
@@ -72,14 +85,22 @@ impl Model for Chat {
             // Ends the other threads' waiting also if this one panics.
             let _resign = Resign(jobs);
             let encoder = Arc::clone(&self.encoder);
-            let prepared = encode::spawn(scope, &encoder, jobs, stop);
-            while self.take_in(&prepared) {
+            let (tell, arrivals) = mpsc::sync_channel(ARRIVALS);
+            let mut encoders = encode::spawn(scope, &encoder, jobs, stop, &tell);
+            let shelf = self.shelf.clone();
+            let reads = shelf.map(|shelf| restore::spawn(scope, shelf, tell));
+            self.pulse.begin();
+            let mut is_idle = false;
+            while self.take_in(&arrivals, is_idle, &mut encoders) {
                 if stop.is_cancelled() {
                     self.end_all(|| InferenceError::Stopping);
                 }
                 self.drop_unwanted(jobs);
-                self.give_rows();
-                if let Some(step) = self.desk.next() {
+                self.desk.rest_background(jobs.background_rests());
+                self.give_rows(reads.as_ref());
+                let step = self.desk.next();
+                is_idle = step.is_none();
+                if let Some(step) = step {
                     self.run(&step, stop);
                 }
                 for finished in self.desk.take_finished() {
@@ -99,23 +120,34 @@ impl Drop for Resign<'_> {
 }
 
 impl Chat {
-    /// Takes in what is prepared, and waits for it when there is nothing to do. `false` at the end.
-    fn take_in(&mut self, prepared: &Receiver<Prepared>) -> bool {
-        loop {
-            let new = if self.desk.is_empty() && self.waiting.is_empty() {
-                match prepared.recv() {
-                    Ok(new) => new,
-                    Err(_) => return false,
-                }
-            } else {
-                match prepared.try_recv() {
-                    Ok(new) => new,
-                    Err(TryRecvError::Empty | TryRecvError::Disconnected) => return true,
-                }
+    /// Takes in what has arrived, and waits for it when there is nothing to do: a while where those that are here rest. `false` at the end.
+    fn take_in(
+        &mut self,
+        arrivals: &Receiver<Arrival>,
+        is_idle: bool,
+        encoders: &mut usize,
+    ) -> bool {
+        let is_empty = self.desk.is_empty() && self.waiting.is_empty();
+        // No more in one turn than may wait, so that answers go on however fast a disk is.
+        for taken in 0..=ARRIVALS {
+            let arrival = match (taken, is_empty, is_idle) {
+                (0, true, _) if *encoders == 0 => return false,
+                (0, true, _) => arrivals.recv().ok(),
+                (0, false, true) => arrivals.recv_timeout(REST).ok(),
+                _ => arrivals.try_recv().ok(),
             };
-            self.schedule.arrive(new.id, new.class, new.since);
-            self.waiting.insert(new.id, new);
+            match arrival {
+                Some(Arrival::Prepared(new)) => {
+                    self.schedule.arrive(new.id, new.class, new.since);
+                    self.waiting.insert(new.id, *new);
+                }
+                Some(Arrival::Segment { id, tokens, bytes }) => self.import(id, tokens, &bytes),
+                Some(Arrival::Restored(id)) => self.end_restoring(id),
+                Some(Arrival::Left) => *encoders = encoders.saturating_sub(1),
+                None => break,
+            }
         }
+        true
     }
 
     /// Ends what nobody reads any more, and what waits for longer than it may.
@@ -142,16 +174,18 @@ impl Chat {
     }
 
     /// Gives rows to those whose turn it is.
-    fn give_rows(&mut self) {
+    fn give_rows(&mut self, reads: Option<&Sender<Restore>>) {
         self.note_ended();
         let now = Instant::now();
         while let Some(turn) = self.schedule.next(now) {
             if let Some(out) = turn.instead_of {
+                // What it has so far is what it goes on with; it takes no more memory meanwhile.
+                self.end_restoring(out);
                 self.desk.park(out);
                 self.schedule.note_parked(out, now);
             }
             let has_row = match self.waiting.remove(&turn.id) {
-                Some(new) => self.begin(new),
+                Some(new) => self.begin(new, reads),
                 None => self.resume(turn.id),
             };
             if has_row {
@@ -174,6 +208,7 @@ impl Chat {
     fn note_ended(&mut self) {
         for id in self.desk.take_ended() {
             self.schedule.remove(id);
+            self.restoring.remove(&id);
         }
         for slot in self.desk.slots.surplus() {
             self.graph.release(slot);
@@ -192,7 +227,7 @@ impl Chat {
     }
 
     /// Gives a new one its slot; `false` when there is no memory for it, and it waits.
-    fn begin(&mut self, new: Prepared) -> bool {
+    fn begin(&mut self, new: Prepared, reads: Option<&Sender<Restore>>) -> bool {
         let Prepared {
             id,
             class,
@@ -230,52 +265,12 @@ impl Chat {
             self.desk.end(id, Err(Ended::Failed(error.into())));
             return true;
         }
-        let reused = self.restore(id, claim.slot, claim.reused);
-        if let Some(sequence) = self.desk.sequence_mut(id) {
-            sequence.start(reused, dropped_messages);
+        let is_held = self.ask_for_cache(id, claim.reused, dropped_messages, reads);
+        self.desk.hold(id, is_held);
+        if !is_held && let Some(sequence) = self.desk.sequence_mut(id) {
+            sequence.start(claim.reused, dropped_messages, &self.bundle);
         }
         true
-    }
-
-    /// Takes from the disk what memory does not hold of a prompt; how much of it the slot holds then.
-    fn restore(&mut self, id: SequenceId, slot: usize, reused: usize) -> usize {
-        let (Some(shelf), Some(sequence)) = (&self.shelf, self.desk.sequence_mut(id)) else {
-            return reused;
-        };
-        let prompt = sequence.known();
-        let usable = prompt.len().saturating_sub(ALWAYS_COMPUTED);
-        let mut held = reused;
-        for (name, segment) in shelf.chain(prompt) {
-            if segment.to <= held {
-                continue;
-            }
-            if held == usable {
-                break;
-            }
-            let Some(bytes) = shelf.read(name, &segment) else {
-                break;
-            };
-            // The segments follow one another without a gap, so the slot holds all that is before this one.
-            match self.graph.import(slot, segment.from..segment.to, &bytes) {
-                Ok(true) => held = segment.to.min(usable),
-                Ok(false) => {
-                    tracing::warn!(
-                        bytes = bytes.len(),
-                        tokens = segment.to - segment.from,
-                        "a conversation's cache has another shape than the model's"
-                    );
-                    break;
-                }
-                Err(error) => {
-                    tracing::warn!(%error, "a conversation's cache cannot be taken in");
-                    break;
-                }
-            }
-        }
-        if held > reused {
-            self.desk.note_restored(id, held);
-        }
-        held
     }
 
     /// Offers what a finished sequence left in its slot to the disk.
@@ -321,7 +316,11 @@ impl Chat {
             return Ok(());
         };
         let inputs: Vec<(usize, u32)> = rows.iter().map(|row| (row.1, row.2)).collect();
+        let held = inputs.iter().map(|(past, _)| *past).max().unwrap_or(0);
+        let begun = Instant::now();
         let logits = self.graph.together(first, &inputs)?;
+        let ended = Instant::now();
+        self.pulse.note(inputs.len(), held, ended - begun, ended);
         check_logits(logits, rows.len() * self.vocab_size)?;
         for ((_, _, token, id), logits) in
             rows.into_iter().zip(logits.chunks_exact(self.vocab_size))

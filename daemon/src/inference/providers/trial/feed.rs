@@ -10,8 +10,9 @@ use super::super::super::{
     embedder,
     error::LoadError,
     generic::GenericProbe,
-    manifest::{ChatGraph, EmbeddingGraph, Graph, VadGraph},
+    manifest::{ChatGraph, EmbeddingGraph, Graph, TtsGraph, VadGraph},
     probe::{self, ChatProbe, EmbeddingProbe, SttProbe, VadProbe},
+    tts::TtsProbe,
 };
 
 /// Chunks of sound that are tried: a quarter of a second, enough for an error in the state to grow.
@@ -37,6 +38,10 @@ pub(super) enum Feed {
     /// The first graph of the two: the other one runs on the CPU always.
     Whisper {
         pcm: Vec<f32>,
+    },
+    Tts {
+        graph: TtsGraph,
+        ids: Vec<i64>,
     },
     Generic {
         inputs: Arrays,
@@ -74,6 +79,13 @@ impl Feed {
             let mut pcm = probe.samples();
             pcm.resize(graph.window_samples, 0.0);
             return Ok(Self::Whisper { pcm });
+        }
+        if let Graph::Tts(graph) = graph {
+            let probe: TtsProbe = probe::read(bundle)?;
+            return Ok(Self::Tts {
+                graph: graph.clone(),
+                ids: probe.ids,
+            });
         }
         if let Graph::Tensors(_) = graph {
             let inputs = GenericProbe::of(bundle)?.inputs;
@@ -142,10 +154,27 @@ impl Feed {
                 let pcm = Array::f32([1, pcm.len()], pcm.clone());
                 Some(Arrays::from([("pcm".into(), pcm)]))
             }
+            Self::Tts { graph, ids } if index == 0 => {
+                // Without noise, so that both say the same.
+                let scales = vec![0.0, graph.scales.length, 0.0];
+                let mut inputs = Arrays::from([
+                    ("input".into(), Array::i64([1, ids.len()], ids.clone())),
+                    (
+                        "input_lengths".into(),
+                        Array::i64([1], vec![ids.len() as i64]),
+                    ),
+                    ("scales".into(), Array::f32([3], scales)),
+                ]);
+                if graph.speakers > 1 {
+                    inputs.insert("sid".into(), Array::i64([1], vec![0]));
+                }
+                Some(inputs)
+            }
             Self::Generic { inputs } if index == 0 => Some(inputs.clone()),
             Self::Embedding { .. }
             | Self::Chat { .. }
             | Self::Whisper { .. }
+            | Self::Tts { .. }
             | Self::Generic { .. } => None,
         }
     }
