@@ -139,7 +139,7 @@ class InstalledBundles(unittest.TestCase):
             self.assertEqual({origin["package"] for origin in manifest["origin"]}, set(spec.packages))
             self.assertEqual(set(manifest["graph"]), {"file", "layout", "inputs", "outputs"} | GRAPH_KEYS[task])
             self.assertEqual(set(probe), PROBE_KEYS[task])
-            self.assertEqual("tokenizer" in manifest, task in ("chat", "embedding"))
+            self.assertEqual("tokenizer" in manifest, task in ("chat", "embedding", "stt"))
             self.assertEqual("template" in manifest, task == "chat")
             for table in ("graph", "tokenizer", "template", "probe"):
                 if table in manifest:
