@@ -264,9 +264,9 @@ max_ms = 500
 [inference]
 runtime = {runtime:?}
 model_dirs = [{models:?}]
-{adapt}
 stt = ""
 tts = ""
+{adapt}
 [fleet]
 broker = "mqtt://127.0.0.1:{port}"
 [[device]]

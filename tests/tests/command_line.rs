@@ -172,7 +172,7 @@ async fn a_script_gets_the_json_that_the_help_promises() {
         .iter()
         .filter_map(|model| model["task"].as_str())
         .collect();
-    for task in ["embedding", "chat", "vad", "tts"] {
+    for task in ["embedding", "chat", "vad"] {
         assert!(tasks.contains(&task), "{models}");
     }
     assert_eq!(json(&["models", "providers"])["providers"], json!([]));
