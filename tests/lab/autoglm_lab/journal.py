@@ -38,18 +38,16 @@ class Journal:
         self._changed = threading.Condition()
         self._rest = b""
         self._kill = None
-        before = time.monotonic()
-        guest = channel.guest_monotonic(machine.directory)
-        # The answer was made some milliseconds before it came.
-        self._offset = (before + time.monotonic()) / 2 - guest
-        self._began = guest
         self._thread = threading.Thread(target=self._follow, args=("all" if is_whole else "0",), daemon=True)
         self._thread.start()
         self._wait_until_following()
 
     def on_host(self, guest_time: float) -> float:
-        """A guest's time as time.monotonic() of this side."""
-        return guest_time + self._offset
+        """A guest's time as time.monotonic() of this side. The clocks are compared anew: the guest's stands still while the machine does."""
+        before = time.monotonic()
+        guest = channel.guest_monotonic(self._machine.directory)
+        # The answer was made some milliseconds before it came.
+        return guest_time + (before + time.monotonic()) / 2 - guest
 
     def now(self) -> int:
         """A place in the journal; what comes later is after it."""
