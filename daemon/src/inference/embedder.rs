@@ -220,10 +220,7 @@ impl Model for Embedder {
         let probe: EmbeddingProbe = probe::read(bundle)?;
         let embedded = embedder
             .embed(std::slice::from_ref(&probe.text))
-            .map_err(|source| LoadError::ProbeRun {
-                name: manifest.name.clone(),
-                source: Box::new(source),
-            })?;
+            .map_err(LoadError::probe_run(bundle))?;
         probe.check(embedded.embeddings.first().map_or(&[], Embedding::as_slice))?;
         Ok(embedder)
     }

@@ -99,12 +99,9 @@ impl Model for Vad {
         };
         on_stage(LoadStage::Probe);
         let probe: VadProbe = probe::read(bundle)?;
-        let (probabilities, _) =
-            vad.score(&probe.samples, VadState::default())
-                .map_err(|source| LoadError::ProbeRun {
-                    name: bundle.manifest().name.clone(),
-                    source: Box::new(source),
-                })?;
+        let (probabilities, _) = vad
+            .score(&probe.samples, VadState::default())
+            .map_err(LoadError::probe_run(bundle))?;
         probe.check(&probabilities)?;
         Ok(vad)
     }

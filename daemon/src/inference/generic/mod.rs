@@ -111,12 +111,9 @@ impl Model for Generic {
             outputs,
             tolerance,
         } = GenericProbe::of(bundle)?;
-        let failed = |source| LoadError::ProbeRun {
-            name: bundle.manifest().name.clone(),
-            source: Box::new(source),
-        };
-        let rows = check(graph, &inputs).map_err(failed)?;
-        let seen = generic.run(&inputs).map_err(failed)?;
+        let failed = LoadError::probe_run(bundle);
+        let rows = check(graph, &inputs).map_err(&failed)?;
+        let seen = generic.run(&inputs).map_err(&failed)?;
         compare(&outputs, &seen, tolerance)?;
         if let Some(rows) = rows.filter(|rows| rows * 2 <= graph.rows_max()) {
             // Beside another request, before and behind it, it must come out as it does alone.
@@ -127,8 +124,8 @@ impl Model for Generic {
             for (pair, at) in [((&inputs, &other), 0), ((&other, &inputs), rows)] {
                 let mut joined = Joined::of(pair.0.clone(), rows);
                 if joined.try_add(graph, pair.1, rows) {
-                    let seen = generic.run(&joined.inputs).map_err(failed)?;
-                    let part = part_of(&seen, at, rows).map_err(failed)?;
+                    let seen = generic.run(&joined.inputs).map_err(&failed)?;
+                    let part = part_of(&seen, at, rows).map_err(&failed)?;
                     compare(&outputs, &part, tolerance)?;
                 }
             }

@@ -95,10 +95,7 @@ impl Model for Stt {
         };
         on_stage(LoadStage::Probe);
         let probe: SttProbe = probe::read(bundle)?;
-        let logits = stt.probed(&probe).map_err(|source| LoadError::ProbeRun {
-            name: manifest.name.clone(),
-            source: Box::new(source),
-        })?;
+        let logits = stt.probed(&probe).map_err(LoadError::probe_run(bundle))?;
         probe.check(&logits)?;
         Ok(stt)
     }

@@ -76,10 +76,7 @@ impl Model for Tts {
         };
         let sound = tts
             .run(&probe.ids, &still)
-            .map_err(|source| LoadError::ProbeRun {
-                name: bundle.manifest().name.clone(),
-                source: Box::new(source),
-            })?;
+            .map_err(LoadError::probe_run(bundle))?;
         probe.check(&sound, graph.hop_samples)?;
         Ok(tts)
     }

@@ -88,13 +88,9 @@ pub(super) fn load(
     };
     on_stage(LoadStage::Probe);
     let probe: ChatProbe = probe::read(bundle)?;
-    let logits =
-        decoder
-            .alone(0, 0, &probe.input_ids, 1)
-            .map_err(|source| LoadError::ProbeRun {
-                name: manifest.name.clone(),
-                source: Box::new(source.into()),
-            })?;
+    let logits = decoder
+        .alone(0, 0, &probe.input_ids, 1)
+        .map_err(|source| LoadError::probe_run(bundle)(source.into()))?;
     probe.check(logits)?;
     let grammars = Grammars::new(
         &prompts.tokenizer(),
