@@ -104,12 +104,14 @@ impl Transcriber {
         let place = Arc::clone(&self.places).try_acquire_owned();
         let place = place
             .map_err(|_| Error::Busy(format!("{PLACES} sounds are being listened to already")))?;
-        let (reader, writer) =
+        let (reader, mut writer) =
             io::pipe().map_err(|error| Error::Failed(format!("no pipe: {error}")))?;
         // Both descriptors block: a thread of its own, not the runtime's.
         tokio::task::spawn_blocking(move || {
-            carry_out(&stt, sound, order, writer);
+            carry_out(&stt, sound, order, &mut writer);
+            // Whoever has read to the end may begin the next one at once.
             drop(place);
+            drop(writer);
         });
         Ok(OwnedFd::from(reader))
     }
@@ -118,7 +120,7 @@ impl Transcriber {
 /// Nobody listens any more.
 struct Gone;
 
-fn carry_out(stt: &SttHandle, sound: OwnedFd, order: Order, mut answer: PipeWriter) {
+fn carry_out(stt: &SttHandle, sound: OwnedFd, order: Order, answer: &mut PipeWriter) {
     let samples = {
         let source = Patient::new(File::from(sound), answer.as_fd());
         let wanted = Wanted {
@@ -136,10 +138,10 @@ fn carry_out(stt: &SttHandle, sound: OwnedFd, order: Order, mut answer: PipeWrit
     });
     let last = match request {
         Err(error) => Ok(unreadable(&error)),
-        Ok(request) => pass_on(stt, request, &mut answer),
+        Ok(request) => pass_on(stt, request, answer),
     };
     if let Ok(last) = last {
-        let _ = tell(&mut answer, &last);
+        let _ = tell(answer, &last);
     }
 }
 
@@ -147,7 +149,7 @@ fn carry_out(stt: &SttHandle, sound: OwnedFd, order: Order, mut answer: PipeWrit
 fn pass_on(stt: &SttHandle, request: SttRequest, answer: &mut PipeWriter) -> Result<Json, Gone> {
     let mut events = match stt.begin(request) {
         Ok(events) => events,
-        Err(error) => return Ok(failed(&error)),
+        Err(error) => return Ok(failed(error)),
     };
     loop {
         match events.try_recv() {
@@ -162,7 +164,7 @@ fn pass_on(stt: &SttHandle, request: SttRequest, answer: &mut PipeWriter) -> Res
                 }
                 return Ok(ended(&done));
             }
-            Ok(SttEvent::Failed(error)) => return Ok(failed(&error)),
+            Ok(SttEvent::Failed(error)) => return Ok(failed(error)),
             Err(TryRecvError::Empty) => wait(None, answer.as_fd(), LOOK).map(drop)?,
             Err(TryRecvError::Disconnected) => {
                 let message = "the model's thread broke down; it is loaded anew";
@@ -288,14 +290,11 @@ fn unreadable(error: &SoundError) -> Json {
     json!({"event": "failed", "error": "InvalidSound", "message": chain(error)})
 }
 
-fn failed(error: &InferenceError) -> Json {
+fn failed(error: InferenceError) -> Json {
+    let message = chain(&error);
     let name = match error {
-        InferenceError::NotReady { .. }
-        | InferenceError::WaitTimedOut { .. }
-        | InferenceError::Stopping => "ModelUnavailable",
-        InferenceError::Overloaded { .. } => "Busy",
-        InferenceError::OutOfRange { .. } => "InvalidSound",
-        _ => "Failed",
+        InferenceError::OutOfRange { .. } => "InvalidSound".to_owned(),
+        error => Error::from(error).short_name(),
     };
-    json!({"event": "failed", "error": name, "message": chain(error)})
+    json!({"event": "failed", "error": name, "message": message})
 }
