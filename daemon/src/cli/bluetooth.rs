@@ -7,7 +7,7 @@ use serde_json::{Map, Value as Json, json};
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::UnixStream;
 
-use super::args::BluetoothCommand;
+use super::args::pairing::BluetoothCommand;
 use super::bus::{Daemon, Pairing};
 use super::exit::Exit;
 use super::failure::Failure;

@@ -13,7 +13,8 @@ use std::time::Duration;
 use indicatif::{HumanBytes, ProgressBar, ProgressStyle};
 use serde_json::{Map, Value as Json, json};
 
-use super::args::{AddArgs, Global, RemoveArgs};
+use super::args::Global;
+use super::args::models::{AddArgs, RemoveArgs};
 use super::bus::Daemon;
 use super::exit::Exit;
 use super::failure::Failure;

@@ -4,7 +4,7 @@ use std::error::Error as _;
 
 use serde_json::json;
 
-use super::args::KeyCommand;
+use super::args::pairing::KeyCommand;
 use super::exit::Exit;
 use super::failure::Failure;
 use super::output::{Form, Output};

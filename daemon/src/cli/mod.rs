@@ -40,7 +40,8 @@ use std::process::ExitCode;
 
 use clap::Parser as _;
 
-use self::args::{Cli, Command, Global, ModelsCommand};
+use self::args::models::ModelsCommand;
+use self::args::{Cli, Command, Global};
 use self::bus::Daemon;
 use self::exit::Exit;
 use self::failure::Failure;

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde_json::{Map, Value as Json, json};
 
-use super::args::ModelsCommand;
+use super::args::models::ModelsCommand;
 use super::bus::Daemon;
 use super::exit::Exit;
 use super::failure::Failure;

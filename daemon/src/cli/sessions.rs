@@ -3,7 +3,7 @@
 use jiff::tz::TimeZone;
 use serde_json::{Map, Value as Json, json};
 
-use super::args::SessionsCommand;
+use super::args::conversation::SessionsCommand;
 use super::bus::Daemon;
 use super::chat::event::Origin;
 use super::exit::Exit;

@@ -14,7 +14,8 @@ use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, Buf
 use tokio::net::unix::pipe;
 use tokio::process::{Child, ChildStdin, Command};
 
-use super::args::{Global, SpeakArgs};
+use super::args::Global;
+use super::args::conversation::SpeakArgs;
 use super::bus::{Daemon, Speaking};
 use super::exit::Exit;
 use super::failure::Failure;

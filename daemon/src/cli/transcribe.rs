@@ -10,7 +10,7 @@ use serde_json::{Value as Json, json};
 use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::net::unix::pipe;
 
-use super::args::TranscribeArgs;
+use super::args::conversation::TranscribeArgs;
 use super::bus::Daemon;
 use super::exit::Exit;
 use super::failure::Failure;
