@@ -106,7 +106,7 @@ fn run(cli: Cli, output: &mut Output) -> Result<Exit, Failure> {
 
 async fn dispatch(global: &Global, command: Command, output: &mut Output) -> Result<Exit, Failure> {
     if let Command::Wait(args) = command {
-        return state::wait(global, &args, output).await;
+        return state::wait::wait(global, &args, output).await;
     }
     if let Command::Models {
         command: Some(ModelsCommand::Remove(args)),
