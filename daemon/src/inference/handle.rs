@@ -17,7 +17,10 @@ use super::{
     chat::ChatHandle,
     embedder::EmbedderHandle,
     error::{InferenceError, ProveError, ReloadError},
-    examine::{self, Depth, Examined, Known},
+    examine::{
+        Depth, Examined,
+        known::{self, Known},
+    },
     generic::GenericHandle,
     launch::Owner,
     manifest::Task,
@@ -144,7 +147,7 @@ impl InferenceHandle {
     /// All bundles in the configured directories. Looks at directories, and reads no large file.
     pub async fn bundles(&self) -> Vec<Known> {
         let dirs = self.prover.model_dirs.clone();
-        let listed = tokio::task::spawn_blocking(move || examine::list(&dirs)).await;
+        let listed = tokio::task::spawn_blocking(move || known::list(&dirs)).await;
         listed.unwrap_or_default()
     }
 
