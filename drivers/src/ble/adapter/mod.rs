@@ -2,8 +2,11 @@
 //!
 //! It lives as long as the process, also while the adapter is unplugged or bluetoothd is gone; the [radio](super::radio) tells it
 //! which. Its loop is one select over commands, devices heard, tickets given back, finished work and the machine's deadline; it
-//! drains the machine fully after each. [`work`] is what it starts; it always ends, within its time limit.
+//! drains the machine fully after each. [`work`] is what it starts; it always ends, within its time limit. [`wanted`] is what it is
+//! asked, [`answer`] what it answers.
 
+mod answer;
+mod wanted;
 mod work;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -13,21 +16,20 @@ use btleplug::api::Peripheral as _;
 use btleplug::platform::Adapter;
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
-use tokio::sync::{broadcast, mpsc, oneshot, watch};
+use tokio::sync::{broadcast, mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::address::{AdapterSelector, DeviceAddress, Target};
+pub(super) use self::wanted::Wanted;
+use self::work::{DyingWord, Outcome};
+use super::address::{DeviceAddress, Target};
 use super::bluez::Bluez;
-use super::fault::OperationError;
-use super::gatt::{GattClient, Lease, Purpose, Reached, Returned};
+use super::gatt::{Reached, Returned};
 use super::listener::{Heard, Listener};
-use super::machine::{Action, Fault, Input, Job, Loss, Machine, Power, Refusal, SEEK, Ticket};
-use super::pairing::Credential;
+use super::machine::{Action, Input, Loss, Machine, Power, Ticket};
 use super::tap::Tap;
 use super::types::{Advertisement, BleError, RadioStatus};
-use crate::link::PacketLink;
 
 /// Commands that wait for the task; more are refused at once.
 const COMMANDS: usize = 32;
@@ -37,70 +39,6 @@ const HEARD: usize = 256;
 const LISTENERS_MAX: u32 = 8;
 /// The most that disconnecting everybody at the end may take.
 const GOODBYE: Duration = Duration::from_secs(1);
-
-/// What is wanted, and where the answer goes.
-#[derive(Debug)]
-pub(super) enum Wanted {
-    Packets {
-        target: Target,
-        purpose: Purpose,
-        reply: oneshot::Sender<Result<PacketLink, BleError>>,
-    },
-    Gatt {
-        target: Target,
-        purpose: Purpose,
-        reply: oneshot::Sender<Result<GattClient, BleError>>,
-    },
-    Pair {
-        target: Target,
-        credential: Credential,
-        reply: oneshot::Sender<Result<DeviceAddress, BleError>>,
-    },
-    Forget {
-        device: DeviceAddress,
-        reply: oneshot::Sender<Result<DeviceAddress, BleError>>,
-    },
-}
-
-impl Wanted {
-    /// Answers that it cannot be.
-    pub(super) fn refuse(self, error: BleError) {
-        // Whoever asked may have given up.
-        match self {
-            Self::Packets { reply, .. } => drop(reply.send(Err(error))),
-            Self::Gatt { reply, .. } => drop(reply.send(Err(error))),
-            Self::Pair { reply, .. } | Self::Forget { reply, .. } => drop(reply.send(Err(error))),
-        }
-    }
-
-    fn is_abandoned(&self) -> bool {
-        match self {
-            Self::Packets { reply, .. } => reply.is_closed(),
-            Self::Gatt { reply, .. } => reply.is_closed(),
-            Self::Pair { reply, .. } | Self::Forget { reply, .. } => reply.is_closed(),
-        }
-    }
-
-    fn job(&self) -> Job {
-        match self {
-            Self::Packets { target, .. } | Self::Gatt { target, .. } => {
-                Job::Connect(target.clone())
-            }
-            Self::Pair { target, .. } => Job::Pair(target.clone()),
-            Self::Forget { device, .. } => Job::Forget(*device),
-        }
-    }
-
-    /// Who is meant.
-    pub(super) fn target(&self) -> Target {
-        match self {
-            Self::Packets { target, .. }
-            | Self::Gatt { target, .. }
-            | Self::Pair { target, .. } => target.clone(),
-            Self::Forget { device, .. } => Target::Address(*device),
-        }
-    }
-}
 
 /// What an adapter's task is told.
 #[derive(Debug)]
@@ -118,15 +56,6 @@ pub(super) struct Appearance {
     pub(super) device: DeviceAddress,
     /// Whom it may be, of those who are waited for.
     pub(super) awaited: Vec<Target>,
-}
-
-/// What came of a piece of work.
-#[derive(Debug)]
-enum Outcome {
-    Scan(Result<(), ()>),
-    Reached(Ticket, Result<Reached, OperationError>),
-    Paired(Ticket, Result<(), OperationError>),
-    Done(Result<(), Fault>),
 }
 
 /// The parts that an adapter's task needs.
@@ -156,12 +85,6 @@ struct AdapterTask {
     work: FuturesUnordered<JoinHandle<Outcome>>,
     /// What the running work reports if it dies of a fault of ours or of a library.
     dying: Vec<DyingWord>,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum DyingWord {
-    Scan,
-    Operation,
 }
 
 /// Starts the task of an adapter.
@@ -276,39 +199,6 @@ impl AdapterTask {
         }
     }
 
-    fn on_outcome(&mut self, outcome: Result<Outcome, tokio::task::JoinError>) -> Input {
-        let outcome = outcome.unwrap_or_else(|error| {
-            tracing::error!(%error, "a Bluetooth operation died");
-            // At most one of each kind runs, and an operation is what can die.
-            match self.dying.contains(&DyingWord::Operation) {
-                true => Outcome::Done(Err(Fault::Failed)),
-                false => Outcome::Scan(Err(())),
-            }
-        });
-        let word = match &outcome {
-            Outcome::Scan(_) => DyingWord::Scan,
-            _ => DyingWord::Operation,
-        };
-        self.dying.retain(|running| *running != word);
-        let (ticket, result) = match outcome {
-            Outcome::Scan(result) => return Input::ScanChanged(result),
-            Outcome::Done(result) => return Input::Done(result),
-            Outcome::Reached(ticket, result) => {
-                let result = result.map(|reached| {
-                    self.reached = Some((ticket, reached));
-                });
-                (ticket, result)
-            }
-            Outcome::Paired(ticket, result) => (ticket, result),
-        };
-        Input::Done(result.map_err(|failed| {
-            let error = &failed.error;
-            tracing::debug!(%error, source = ?std::error::Error::source(error), "operation failed");
-            self.failed = Some((ticket, failed.error));
-            failed.fault
-        }))
-    }
-
     /// A caller who no longer waits holds no place in the queue.
     fn give_back_abandoned(&mut self) {
         let abandoned: Vec<_> = self
@@ -374,93 +264,6 @@ impl AdapterTask {
         });
     }
 
-    fn grant(&mut self, ticket: Ticket, device: DeviceAddress) {
-        let reached = self.reached.take().filter(|(of, _)| *of == ticket);
-        let Some(wanted) = self.asked.remove(&ticket) else {
-            let _ = self.returns.send(Returned {
-                ticket,
-                device,
-                was_heard: None,
-            });
-            return;
-        };
-        let reached = match (&wanted, reached) {
-            (Wanted::Packets { .. } | Wanted::Gatt { .. }, Some((_, reached))) => reached,
-            _ => {
-                return match wanted {
-                    Wanted::Pair { reply, .. } | Wanted::Forget { reply, .. } => {
-                        drop(reply.send(Ok(device)));
-                    }
-                    other => other.refuse(BleError::NotConnected { device }),
-                };
-            }
-        };
-        self.taps.insert(device, reached.tap.clone());
-        let (loss, told) = watch::channel(None);
-        self.leases.insert(ticket, (device, loss));
-        let lease = Lease {
-            ticket,
-            device,
-            returns: self.returns.clone(),
-            loss: told,
-            was_heard: None,
-        };
-        // An answer that nobody takes is dropped, and gives the lease back.
-        match wanted {
-            Wanted::Packets { reply, .. } => drop(
-                reply.send(
-                    reached
-                        .into_packets(lease)
-                        .ok_or(BleError::NotConnected { device }),
-                ),
-            ),
-            Wanted::Gatt { reply, .. } => drop(reply.send(Ok(reached.into_client(lease)))),
-            Wanted::Pair { .. } | Wanted::Forget { .. } => {}
-        }
-    }
-
-    fn refuse(&mut self, ticket: Ticket, why: Refusal) {
-        let failed = self.failed.take().filter(|(of, _)| *of == ticket);
-        let Some(wanted) = self.asked.remove(&ticket) else {
-            return;
-        };
-        let adapter = self.parts.name.clone();
-        let target = wanted.target();
-        wanted.refuse(match (why, failed) {
-            (Refusal::Fault(_), Some((_, error))) => error,
-            (Refusal::Absent, _) => BleError::NoAdapter(AdapterSelector::Name(adapter)),
-            (Refusal::Off, _) => BleError::AdapterOff { adapter },
-            (Refusal::ScanFailed, _) => BleError::ScanFailed { adapter },
-            (Refusal::QueueFull, _) => BleError::QueueFull { adapter },
-            (Refusal::NotHeard | Refusal::Fault(_), _) => BleError::NotHeard {
-                target,
-                after: SEEK,
-            },
-        });
-    }
-
-    fn lose(&mut self, ticket: Ticket, why: Loss) {
-        if let Some((device, loss)) = self.leases.remove(&ticket) {
-            loss.send_replace(Some(why));
-            if let Some(tap) = self.taps.get(&device)
-                && !self.leases.values().any(|(other, _)| *other == device)
-            {
-                tap.hang_up();
-            }
-        }
-    }
-
-    fn announce(&self, device: DeviceAddress) {
-        let appearance = Appearance {
-            adapter: self.parts.name.clone(),
-            device,
-            awaited: self.machine.awaited(device),
-        };
-        // Full: the device is announced again when it was away, and its link tries by itself.
-        let _ = self.parts.appearances.try_send(appearance);
-    }
-
-    /// BlueZ keeps connections whose owner ends; a device that is left connected is nobody's, and does not advertise.
     async fn disconnect_all(&self) {
         let devices: BTreeSet<_> = self.leases.values().map(|(device, _)| *device).collect();
         let all = devices

@@ -1,4 +1,4 @@
-//! The pieces of work that an adapter's task starts: each in a task of its own, each within its time limit.
+//! The pieces of work that an adapter's task starts, each in a task of its own, each within its time limit, and what came of them.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -6,12 +6,12 @@ use std::time::Duration;
 use btleplug::api::{Central as _, Peripheral as _};
 use btleplug::platform::PeripheralId;
 
-use super::{AdapterTask, DyingWord, Outcome, Wanted};
+use super::{AdapterTask, Wanted};
 use crate::ble::address::DeviceAddress;
 use crate::ble::bluez::device_id;
 use crate::ble::fault::OperationError;
-use crate::ble::gatt::{DISCONNECT, Purpose, reach};
-use crate::ble::machine::{Fault, Ticket};
+use crate::ble::gatt::{DISCONNECT, Purpose, Reached, reach};
+use crate::ble::machine::{Fault, Input, Ticket};
 use crate::ble::pairing::{Credential, pair};
 use crate::ble::tap::Tap;
 use crate::ble::types::Step;
@@ -19,7 +19,56 @@ use crate::ble::types::Step;
 /// How long an adapter stays off when it is switched off and on.
 const OFF_PAUSE: Duration = Duration::from_secs(1);
 
+/// What came of a piece of work.
+#[derive(Debug)]
+pub(super) enum Outcome {
+    Scan(Result<(), ()>),
+    Reached(Ticket, Result<Reached, OperationError>),
+    Paired(Ticket, Result<(), OperationError>),
+    Done(Result<(), Fault>),
+}
+
+/// Of which kind a piece of work is: what it reports if it dies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum DyingWord {
+    Scan,
+    Operation,
+}
+
 impl AdapterTask {
+    pub(super) fn on_outcome(&mut self, outcome: Result<Outcome, tokio::task::JoinError>) -> Input {
+        let outcome = outcome.unwrap_or_else(|error| {
+            tracing::error!(%error, "a Bluetooth operation died");
+            // At most one of each kind runs, and an operation is what can die.
+            match self.dying.contains(&DyingWord::Operation) {
+                true => Outcome::Done(Err(Fault::Failed)),
+                false => Outcome::Scan(Err(())),
+            }
+        });
+        let word = match &outcome {
+            Outcome::Scan(_) => DyingWord::Scan,
+            _ => DyingWord::Operation,
+        };
+        self.dying.retain(|running| *running != word);
+        let (ticket, result) = match outcome {
+            Outcome::Scan(result) => return Input::ScanChanged(result),
+            Outcome::Done(result) => return Input::Done(result),
+            Outcome::Reached(ticket, result) => {
+                let result = result.map(|reached| {
+                    self.reached = Some((ticket, reached));
+                });
+                (ticket, result)
+            }
+            Outcome::Paired(ticket, result) => (ticket, result),
+        };
+        Input::Done(result.map_err(|failed| {
+            let error = &failed.error;
+            tracing::debug!(%error, source = ?std::error::Error::source(error), "operation failed");
+            self.failed = Some((ticket, failed.error));
+            failed.fault
+        }))
+    }
+
     fn start(&mut self, word: DyingWord, work: impl Future<Output = Outcome> + Send + 'static) {
         self.dying.push(word);
         self.work.push(tokio::spawn(work));
