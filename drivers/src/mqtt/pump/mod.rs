@@ -1,65 +1,34 @@
 //! The owner task of the broker connection.
 //!
-//! Holds the window of unacknowledged publications; a connection is a loop over the event
+//! Holds the [window](Window) of unacknowledged publications; a connection is a loop over the event
 //! loop's events, acknowledgements to hand on, publications, wanted topics, and cancellation. See [`super::client`].
 
-use std::collections::{BTreeSet, VecDeque};
+mod poll;
+mod window;
+
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant, SystemTime};
 
 use rumqttc::Outgoing;
 use rumqttc::v5::mqttbytes::QoS;
-use rumqttc::v5::mqttbytes::v5::{
-    ConnAck, Packet, PubAck, PubAckReason, Publish, PublishProperties, SubAck,
-};
-use rumqttc::v5::{AsyncClient, ConnectionError, Event, EventLoop};
+use rumqttc::v5::mqttbytes::v5::{ConnAck, Packet, Publish, SubAck};
+use rumqttc::v5::{AsyncClient, Event};
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
+use self::poll::{AbortOnDrop, poll};
+use self::window::{Window, send};
 use super::access::Transport;
-use super::client::{RECEIVE_MAXIMUM, ReceiptSender, Submission};
+use super::client::{RECEIVE_MAXIMUM, Submission};
 use super::failure::{self, Failure, Kind};
-use super::options::{self, Limits, WINDOW};
+use super::options::{self, Limits};
 use super::subscriptions::Subscriptions;
-use super::types::{
-    BrokerState, ClientConfig, Incoming, Publication, PublishError, PublishOptions,
-};
+use super::types::{BrokerState, ClientConfig, Incoming, Publication, PublishOptions};
 
 /// rumqttc's request channel: the window, the acknowledgements ([`RECEIVE_MAXIMUM`]) and the subscription fit.
 const REQUESTS: usize = 64;
 /// Time for the broker to take our clean disconnect.
 const GOODBYE: Duration = Duration::from_millis(500);
-
-struct Pending {
-    publication: Publication,
-    options: PublishOptions,
-    /// None for our own birth message and for packets, which nobody waits for: they end with the connection.
-    receipt: Option<ReceiptSender>,
-    progress: Progress,
-}
-
-impl Pending {
-    /// Why it is not to be sent at all, if it is not.
-    fn refusal(&self, limits: &Limits) -> Option<PublishError> {
-        if self
-            .options
-            .expires
-            .is_some_and(|expires| expires <= Instant::now())
-        {
-            return Some(PublishError::Expired);
-        }
-        let bytes = options::packet_bytes(&self.publication, &self.options);
-        let limit = limits.packet_bytes_max?;
-        (bytes > limit).then_some(PublishError::TooLarge { bytes, limit })
-    }
-}
-
-/// How far a publication has come on the present connection.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Progress {
-    Unsent,
-    Queued,
-    Identified(u16),
-}
 
 /// The owner task's ends of the channels to its handle and to the receiver of messages.
 pub(super) struct Ends {
@@ -74,7 +43,7 @@ pub(super) struct Ends {
 pub(super) struct Pump {
     config: ClientConfig,
     ends: Ends,
-    window: VecDeque<Pending>,
+    window: Window,
     dropped: u64,
 }
 
@@ -102,7 +71,7 @@ impl Pump {
         Self {
             config,
             ends,
-            window: VecDeque::new(),
+            window: Window::default(),
             dropped: 0,
         }
     }
@@ -164,9 +133,7 @@ impl Pump {
         let (events_in, mut events) = mpsc::channel(REQUESTS);
         let poller = AbortOnDrop(tokio::spawn(poll(event_loop, events_in)));
         let (acks_in, mut acks) = mpsc::channel::<Publish>(usize::from(RECEIVE_MAXIMUM));
-        for pending in &mut self.window {
-            pending.progress = Progress::Unsent;
-        }
+        self.window.on_connecting();
         let mut connection = Connection {
             client,
             acks: acks_in,
@@ -182,7 +149,9 @@ impl Pump {
                 let wanted = self.ends.wanted.borrow_and_update();
                 connection.subscriptions.follow(&wanted, &connection.client);
             }
-            self.send_window(&connection);
+            if let (Some((_, limits)), true) = (&connection.answered, connection.is_ready) {
+                self.window.send(&connection.client, limits);
+            }
             let silent_at = connection
                 .answered
                 .map(|(_, limits)| connection.heard + limits.silence_max);
@@ -213,13 +182,12 @@ impl Pump {
                 Some(publish) = acks.recv() => {
                     let _ = connection.client.try_ack(&publish);
                 }
-                Some(submission) = self.ends.out.recv(), if connection.is_ready && self.window.len() < WINDOW => {
+                Some(submission) = self.ends.out.recv(), if connection.is_ready && self.window.has_room() => {
                     let Submission { publication, options, receipt } = submission;
-                    self.window.push_back(Pending { publication, options, receipt: Some(receipt), progress: Progress::Unsent });
+                    self.window.push(publication, options, Some(receipt));
                 }
-                Some(publication) = self.ends.packets.recv(), if connection.is_ready && self.window.len() < WINDOW => {
-                    let options = PublishOptions::default();
-                    self.window.push_back(Pending { publication, options, receipt: None, progress: Progress::Unsent });
+                Some(publication) = self.ends.packets.recv(), if connection.is_ready && self.window.has_room() => {
+                    self.window.push(publication, PublishOptions::default(), None);
                 }
                 // Without a handle nothing more can be wanted, and this is out of the game.
                 Ok(()) = self.ends.wanted.changed(), if connection.is_ready => {}
@@ -253,33 +221,6 @@ impl Pump {
         }
     }
 
-    /// Sends what is unsent, in order, as far as the broker lets us; what an earlier connection left unacknowledged goes first.
-    fn send_window(&mut self, connection: &Connection) {
-        let (Some((_, limits)), true) = (&connection.answered, connection.is_ready) else {
-            return;
-        };
-        let mut at = 0;
-        while let Some(pending) = self.window.get_mut(at) {
-            if at == limits.window {
-                return;
-            }
-            if pending.progress == Progress::Unsent {
-                if let Some(error) = pending.refusal(limits) {
-                    let pending = self.window.remove(at);
-                    if let Some(receipt) = pending.and_then(|pending| pending.receipt) {
-                        let _ = receipt.send(Err(error));
-                    }
-                    continue;
-                }
-                if !send(&connection.client, &pending.publication, &pending.options) {
-                    return;
-                }
-                pending.progress = Progress::Queued;
-            }
-            at += 1;
-        }
-    }
-
     fn on_event(&mut self, event: Event, connection: &mut Connection) -> Result<(), Failure> {
         if matches!(event, Event::Incoming(_)) {
             connection.heard = Instant::now();
@@ -302,18 +243,11 @@ impl Pump {
                 Ok(())
             }
             Event::Incoming(Packet::PubAck(ack)) => {
-                self.on_acknowledged(&ack);
+                self.window.on_acknowledged(&ack);
                 Ok(())
             }
             Event::Outgoing(Outgoing::Publish(packet_id)) if packet_id != 0 => {
-                // rumqttc sends in the order of its queue, so ids arrive in the window's order.
-                if let Some(pending) = self
-                    .window
-                    .iter_mut()
-                    .find(|pending| pending.progress == Progress::Queued)
-                {
-                    pending.progress = Progress::Identified(packet_id);
-                }
+                self.window.on_identified(packet_id);
                 Ok(())
             }
             _ => Ok(()),
@@ -371,44 +305,9 @@ impl Pump {
         Ok(())
     }
 
-    fn on_acknowledged(&mut self, ack: &PubAck) {
-        let at = self
-            .window
-            .iter()
-            .position(|pending| pending.progress == Progress::Identified(ack.pkid));
-        let pending = at.and_then(|at| self.window.remove(at));
-        let result = match ack.reason {
-            PubAckReason::Success | PubAckReason::NoMatchingSubscribers => Ok(()),
-            PubAckReason::NotAuthorized => Err(PublishError::Refused("not authorised")),
-            PubAckReason::QuotaExceeded => Err(PublishError::Refused("quota exceeded")),
-            PubAckReason::PayloadFormatInvalid => Err(PublishError::Refused("payload format")),
-            PubAckReason::TopicNameInvalid => Err(PublishError::Refused("topic name")),
-            _ => Err(PublishError::Refused("see the broker's log")),
-        };
-        let Some(pending) = pending else { return };
-        match pending.receipt {
-            Some(receipt) => {
-                let _ = receipt.send(result);
-            }
-            None => {
-                if let Err(error) = result {
-                    tracing::warn!(topic = pending.publication.topic, %error, "message not taken, and nobody waits for it");
-                }
-            }
-        }
-    }
-
     /// Connected and subscribed: says so to the broker and to our observers.
     fn on_ready(&mut self, connection: &mut Connection) {
-        self.window.retain(|pending| pending.receipt.is_some());
-        if let Some(publication) = self.config.birth.clone() {
-            self.window.push_front(Pending {
-                publication,
-                options: PublishOptions::default(),
-                receipt: None,
-                progress: Progress::Unsent,
-            });
-        }
+        self.window.on_ready(self.config.birth.clone());
         connection.is_ready = true;
         tracing::info!(broker = %self.config.broker, "broker connected");
         self.ends.state.send_replace(BrokerState::Connected);
@@ -420,58 +319,4 @@ async fn sleep_until(deadline: Option<Instant>) {
         Some(at) => tokio::time::sleep_until(at.into()).await,
         None => std::future::pending().await,
     }
-}
-
-/// Ends the polling task with the connection that it belongs to.
-struct AbortOnDrop(tokio::task::JoinHandle<()>);
-
-impl Drop for AbortOnDrop {
-    fn drop(&mut self) {
-        self.0.abort();
-    }
-}
-
-async fn poll(mut event_loop: EventLoop, events: mpsc::Sender<Result<Event, ConnectionError>>) {
-    loop {
-        let event = event_loop.poll().await;
-        let is_over = event.is_err();
-        if is_over {
-            // rumqttc reports the end before what it had read until then. Acknowledgements among that spare the receivers a
-            // repetition; messages come again, since nobody can acknowledge them any more.
-            for read in std::mem::take(&mut event_loop.state.events) {
-                if matches!(read, Event::Incoming(Packet::PubAck(_)))
-                    && events.send(Ok(read)).await.is_err()
-                {
-                    return;
-                }
-            }
-        }
-        if events.send(event).await.is_err() || is_over {
-            return;
-        }
-    }
-}
-
-/// Queues a publication with rumqttc; false when its queue is full (it is tried again after the next event).
-fn send(client: &AsyncClient, publication: &Publication, options: &PublishOptions) -> bool {
-    let left = options
-        .expires
-        .map(|expires| expires.saturating_duration_since(Instant::now()));
-    let properties = PublishProperties {
-        correlation_data: publication.correlation.clone().map(Into::into),
-        // Rounded up: 0 would be "at once", and the broker counts whole seconds.
-        message_expiry_interval: left
-            .map(|left| u32::try_from(left.as_secs() + 1).unwrap_or(u32::MAX)),
-        user_properties: options.properties.clone(),
-        ..PublishProperties::default()
-    };
-    client
-        .try_publish_with_properties(
-            publication.topic.as_str(),
-            QoS::AtLeastOnce,
-            publication.retain,
-            publication.payload.clone(),
-            properties,
-        )
-        .is_ok()
 }
