@@ -2,7 +2,8 @@
 
 use std::io::BufRead as _;
 
-use autoglm_tests::edge_box::{EdgeBox, Said};
+use autoglm_tests::edge_box::EdgeBox;
+use autoglm_tests::edge_box::door::Said;
 use serde_json::Value;
 
 /// `kill -9`, a new start, and everything is back.

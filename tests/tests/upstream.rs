@@ -5,7 +5,8 @@ use std::process::Command;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::{Duration, Instant};
 
-use autoglm_tests::edge_box::{EdgeBox, PATIENCE, Said};
+use autoglm_tests::edge_box::door::Said;
+use autoglm_tests::edge_box::{EdgeBox, PATIENCE};
 use autoglm_tests::process::program;
 use autoglm_tests::stand_in_engine::{StandInEngine, answer};
 use futures_util::StreamExt as _;

@@ -8,7 +8,8 @@ use std::process::{Command, ExitCode};
 use std::time::{Duration, Instant};
 
 use anstyle::{AnsiColor, Style};
-use autoglm_tests::edge_box::{EdgeBox, LAMP, Said};
+use autoglm_tests::edge_box::door::Said;
+use autoglm_tests::edge_box::{EdgeBox, LAMP};
 use autoglm_tests::fleet::Operator;
 use autoglm_tests::process::program;
 use serde_json::{Value, json};

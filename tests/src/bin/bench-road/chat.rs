@@ -8,7 +8,8 @@ use autoglm_edge::inference::chat::{ChatMessage, Role};
 use autoglm_tests::bench::bundles::{Bundles, CHAT, Tokens, rendered};
 use autoglm_tests::bench::statistics::Sample;
 use autoglm_tests::bench::table::{Table, number, spread};
-use autoglm_tests::edge_box::{EdgeBox, Said};
+use autoglm_tests::edge_box::EdgeBox;
+use autoglm_tests::edge_box::door::Said;
 use serde_json::Value;
 
 use autoglm_edge::understanding::wording::Wording;

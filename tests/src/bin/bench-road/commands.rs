@@ -10,7 +10,8 @@ use autoglm_tests::bench::bundles::{Bundles, EMBEDDING, Tokens};
 use autoglm_tests::bench::floor::{BrokerEcho, Embedder, LineEcho, SyncedFile};
 use autoglm_tests::bench::statistics::Sample;
 use autoglm_tests::bench::table::{Table, number, spread};
-use autoglm_tests::edge_box::{EdgeBox, LAMP, Said};
+use autoglm_tests::edge_box::door::Said;
+use autoglm_tests::edge_box::{EdgeBox, LAMP};
 use serde_json::Value;
 
 use crate::doors::Doors;
