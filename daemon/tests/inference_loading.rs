@@ -10,7 +10,7 @@ use std::{
 };
 
 use autoglm_edge::inference::{
-    Inference, InferenceConfig, InferenceHandle,
+    Inference, InferenceConfig,
     bundle::BundleError,
     error::{InferenceError, LoadError},
     manifest::Task,
@@ -19,36 +19,13 @@ use autoglm_edge::inference::{
     vad::VadState,
 };
 
-/// A private copy of a bundle, to be damaged.
-fn copied(dir: &Path, name: &str) {
-    let target = dir.join(name);
-    fs::create_dir(&target).unwrap();
-    for entry in fs::read_dir(bundles::bundle(name)).unwrap() {
-        let entry = entry.unwrap();
-        fs::copy(entry.path(), target.join(entry.file_name())).unwrap();
-    }
-}
+use bundles::{copied, copied_files, digest, until};
 
 fn config_in(dir: &Path) -> InferenceConfig {
     InferenceConfig {
         model_dirs: vec![dir.into()],
         ..bundles::config()
     }
-}
-
-/// Waits until the state of a model satisfies `wanted`.
-async fn until(
-    handle: &InferenceHandle,
-    task: Task,
-    wanted: impl Fn(&ModelState) -> bool,
-) -> ModelState {
-    let mut status = handle.status();
-    let reached = status.wait_for(|status| wanted(&status.model(task).unwrap().state));
-    let status = tokio::time::timeout(bundles::PATIENCE, reached)
-        .await
-        .expect("the state is reached")
-        .unwrap();
-    status.model(task).unwrap().state.clone()
 }
 
 /// Why the voice activity bundle in `dir` is refused.
@@ -262,11 +239,7 @@ async fn fixture_refusal(change: impl FnOnce(&Path, &mut String)) -> Arc<LoadErr
         .join("tests/fixtures")
         .join(NAME);
     let place = dir.path().join(NAME);
-    fs::create_dir(&place).unwrap();
-    for entry in fs::read_dir(from).unwrap() {
-        let entry = entry.unwrap();
-        fs::copy(entry.path(), place.join(entry.file_name())).unwrap();
-    }
+    copied_files(&from, &place);
     let manifest = place.join("model.toml");
     let mut text = fs::read_to_string(&manifest).unwrap();
     change(&place, &mut text);
@@ -568,9 +541,4 @@ async fn the_voice_model_tells_silence_and_remembers_between_calls() {
         matches!(error, InferenceError::OutOfRange { .. }),
         "{error}"
     );
-}
-
-fn digest(bytes: &[u8]) -> String {
-    use sha2::{Digest, Sha256};
-    hex::encode(Sha256::digest(bytes))
 }

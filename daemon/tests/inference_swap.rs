@@ -13,18 +13,9 @@ use autoglm_edge::inference::{
     status::ModelState,
     vad::VadState,
 };
-use sha2::{Digest, Sha256};
 use tokio::sync::mpsc::Receiver;
 
-/// A private copy of a bundle.
-fn copied(dir: &Path, name: &str, as_name: &str) {
-    let target = dir.join(as_name);
-    fs::create_dir(&target).unwrap();
-    for entry in fs::read_dir(bundles::bundle(name)).unwrap() {
-        let entry = entry.unwrap();
-        fs::copy(entry.path(), target.join(entry.file_name())).unwrap();
-    }
-}
+use bundles::{copied, copied_as, digest, until};
 
 /// Puts another directory in a bundle's place, as one who updates a bundle does.
 fn replaced(dir: &Path, name: &str, by: &str) {
@@ -35,7 +26,7 @@ fn replaced(dir: &Path, name: &str, by: &str) {
 
 /// Changes a file of a bundle and what its manifest says of it.
 fn edited(bundle: &Path, file: &str, edit: impl Fn(String) -> String) {
-    let facts = |bytes: &[u8]| (hex::encode(Sha256::digest(bytes)), bytes.len());
+    let facts = |bytes: &[u8]| (digest(bytes), bytes.len());
     let path = bundle.join(file);
     let before = fs::read(&path).unwrap();
     let after = edit(String::from_utf8(before.clone()).unwrap());
@@ -57,20 +48,6 @@ async fn started(config: InferenceConfig, tasks: &[Task]) -> Inference {
         ready.expect("the model loads");
     }
     inference
-}
-
-async fn until(
-    handle: &InferenceHandle,
-    task: Task,
-    wanted: impl Fn(&ModelState) -> bool,
-) -> ModelState {
-    let mut status = handle.status();
-    let reached = status.wait_for(|status| wanted(&status.model(task).unwrap().state));
-    let status = tokio::time::timeout(bundles::PATIENCE, reached)
-        .await
-        .expect("the state is reached")
-        .unwrap();
-    status.model(task).unwrap().state.clone()
 }
 
 fn ask(text: &str, max_tokens: usize) -> ChatRequest {
@@ -104,7 +81,7 @@ const STORY: &str = "Tell me a long story about the sea.";
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_changed_bundle_takes_over_and_what_was_begun_is_ended_by_the_old_one() {
     let dir = tempfile::tempdir().unwrap();
-    copied(dir.path(), bundles::CHAT, bundles::CHAT);
+    copied(dir.path(), bundles::CHAT);
     let config = InferenceConfig {
         model_dirs: vec![dir.path().into()],
         embedding: "none".into(),
@@ -119,7 +96,7 @@ async fn a_changed_bundle_takes_over_and_what_was_begun_is_ended_by_the_old_one(
 
     let mut story = generate(ask(STORY, 300));
     while !matches!(story.recv().await, Some(ChatEvent::Delta(_))) {}
-    copied(dir.path(), bundles::CHAT, "changed");
+    copied_as(dir.path(), bundles::CHAT, "changed");
     edited(&dir.path().join("changed"), "chat_template.jinja", |text| {
         format!("Be brief. {text}")
     });
@@ -163,7 +140,7 @@ async fn a_changed_bundle_takes_over_and_what_was_begun_is_ended_by_the_old_one(
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_changed_bundle_that_cannot_be_used_changes_nothing_but_the_status() {
     let dir = tempfile::tempdir().unwrap();
-    copied(dir.path(), bundles::VAD, bundles::VAD);
+    copied(dir.path(), bundles::VAD);
     let config = InferenceConfig {
         model_dirs: vec![dir.path().into()],
         embedding: "none".into(),
@@ -172,7 +149,7 @@ async fn a_changed_bundle_that_cannot_be_used_changes_nothing_but_the_status() {
     };
     let inference = started(config, &[Task::Vad]).await;
     let handle = inference.handle();
-    copied(dir.path(), bundles::VAD, "broken");
+    copied_as(dir.path(), bundles::VAD, "broken");
     fs::write(dir.path().join("broken/probe.json"), "{}").unwrap();
     replaced(dir.path(), bundles::VAD, "broken");
     handle.recheck();
@@ -185,7 +162,7 @@ async fn a_changed_bundle_that_cannot_be_used_changes_nothing_but_the_status() {
     assert!(refused.is_err(), "{refused:?}");
     hears(&handle).await;
 
-    copied(dir.path(), bundles::VAD, "sound");
+    copied_as(dir.path(), bundles::VAD, "sound");
     replaced(dir.path(), bundles::VAD, "sound");
     handle.recheck();
     until(&handle, Task::Vad, |state| state.is_ready() && !told(state)).await;

@@ -1,4 +1,5 @@
-//! Where the tests find the real ONNX Runtime and the real bundles. Absent, a test fails and says what to run.
+//! Where the tests find the real ONNX Runtime and the real bundles, copies of these to be changed, and waiting for a model's state.
+//! What is absent fails a test, which says what to run.
 
 #![allow(dead_code, reason = "each test file uses its part")]
 #![allow(
@@ -7,14 +8,17 @@
 )]
 
 use std::{
+    fs,
     num::NonZeroUsize,
     path::{Path, PathBuf},
     time::Duration,
 };
 
 use autoglm_edge::inference::{
-    InferenceConfig, budget::MemoryLimits, providers::ProvidersConfig, runtime,
+    InferenceConfig, InferenceHandle, budget::MemoryLimits, manifest::Task,
+    providers::ProvidersConfig, runtime, status::ModelState,
 };
+use sha2::{Digest as _, Sha256};
 
 /// Long enough for the slowest model on a busy machine; a test that needs it has failed.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
@@ -102,4 +106,43 @@ pub(crate) fn config_of(dir: &Path, names: &[&str]) -> InferenceConfig {
         model_dirs: vec![dir.into()],
         ..config()
     }
+}
+
+/// A private copy of a bundle in `dir`, to be changed or damaged.
+pub(crate) fn copied(dir: &Path, name: &str) {
+    copied_as(dir, name, name);
+}
+
+/// The same under another name.
+pub(crate) fn copied_as(dir: &Path, name: &str, as_name: &str) {
+    copied_files(&bundle(name), &dir.join(as_name));
+}
+
+/// Copies the files of a directory into a new one.
+pub(crate) fn copied_files(from: &Path, to: &Path) {
+    fs::create_dir(to).unwrap();
+    for entry in fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        fs::copy(entry.path(), to.join(entry.file_name())).unwrap();
+    }
+}
+
+/// The SHA-256 of a file, as `model.toml` has it.
+pub(crate) fn digest(bytes: &[u8]) -> String {
+    hex::encode(Sha256::digest(bytes))
+}
+
+/// Waits until the state of a model satisfies `wanted`.
+pub(crate) async fn until(
+    handle: &InferenceHandle,
+    task: Task,
+    wanted: impl Fn(&ModelState) -> bool,
+) -> ModelState {
+    let mut status = handle.status();
+    let reached = status.wait_for(|status| wanted(&status.model(task).unwrap().state));
+    let status = tokio::time::timeout(PATIENCE, reached)
+        .await
+        .expect("the state is reached")
+        .unwrap();
+    status.model(task).unwrap().state.clone()
 }
