@@ -183,7 +183,7 @@ impl Models {
 
     /// Runs a model of plain tensors (`inference.generic` in the configuration) once. A tensor is its element type as in `model.toml` (`f32`, `f64`, `f16`,
     /// `i64`, `i32`, `i16`, `i8`, `u8`, `bool`), its extents, and its elements in row-major order, little-endian. All inputs of the bundle
-    /// must be there, and all of its outputs are returned. Options: `class` (s) as for `Say`.
+    /// must be there, and all of its outputs are returned. Options: `class` (s) as for `Manager.Say`.
     async fn run(
         &self,
         #[zbus(header)] header: Header<'_>,
