@@ -203,17 +203,35 @@ impl Models {
                 "no model {model:?} of plain tensors is served (inference.generic in the configuration names those that are)"
             )));
         };
-        let inputs = inputs
-            .into_iter()
-            .map(|(name, tensor)| match tensor::array(tensor) {
-                Ok(array) => Ok((name, array)),
-                Err(why) => Err(Error::InvalidArgument(format!("input {name:?}: {why}"))),
-            })
-            .collect::<Result<Arrays, Error>>()?;
+        let inputs = converted(move || arrays(inputs)).await??;
         let outputs = handle.run(inputs, class).await?;
-        Ok(outputs
-            .into_iter()
-            .map(|(name, array)| (name, tensor::tensor(&array)))
-            .collect())
+        converted(move || tensors(&outputs)).await
     }
+}
+
+/// Converts tensors on a thread for what blocks: a message may hold 64 MiB of them, and everybody else on the bus waits for the
+/// runtime's own threads.
+async fn converted<T: Send + 'static>(
+    convert: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, Error> {
+    tokio::task::spawn_blocking(convert)
+        .await
+        .map_err(|error| Error::Failed(format!("the tensors were not converted: {error}")))
+}
+
+fn arrays(tensors: BTreeMap<String, Tensor>) -> Result<Arrays, Error> {
+    tensors
+        .into_iter()
+        .map(|(name, tensor)| match tensor::array(tensor) {
+            Ok(array) => Ok((name, array)),
+            Err(why) => Err(Error::InvalidArgument(format!("input {name:?}: {why}"))),
+        })
+        .collect()
+}
+
+fn tensors(arrays: &Arrays) -> BTreeMap<String, Tensor> {
+    arrays
+        .iter()
+        .map(|(name, array)| (name.clone(), tensor::tensor(array)))
+        .collect()
 }
