@@ -1,7 +1,7 @@
 //! Inference: quantised models in ONNX Runtime, each on its own thread, behind typed handles.
 //!
 //! [`Inference::start`] returns at once; ONNX Runtime and the models load in the background, and what is missing or broken
-//! is said in the [status](InferenceStatus), keeps the rest working and recovers by itself. Nothing here knows of devices,
+//! is said in the [status](status::InferenceStatus), keeps the rest working and recovers by itself. Nothing here knows of devices,
 //! sessions or doors, and nothing here blocks the async runtime: the handles await, the models' threads compute.
 //!
 //! Read in this order: [`manifest`] and [`bundle`] (what a model is on disk), [`runtime`] (ONNX Runtime), [`providers`] (what it runs on),
