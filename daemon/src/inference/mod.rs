@@ -52,6 +52,7 @@ pub mod error;
 pub mod examine;
 pub mod generic;
 mod handle;
+mod huge_pages;
 mod interrupts;
 mod jobs;
 mod launch;

@@ -15,6 +15,7 @@ use super::{
         budget::Reservation,
         bundle::Bundle,
         error::LoadError,
+        huge_pages,
         jobs::Queue,
         memory,
         providers::{Choice, desk::Memory},
@@ -194,6 +195,7 @@ fn load<M: Model>(
         ..slot.setup.clone()
     };
     let model = M::load(&bundle, &runtime, &setup, &on_stage)?;
+    huge_pages::gather_later(&order.bundle);
     let running = Running {
         bundle: Arc::clone(&order.bundle),
         is_instead: order.bundle != slot.name,
