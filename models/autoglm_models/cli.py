@@ -21,7 +21,7 @@ from .errors import (
 )
 from .inspection import Finding, State, inspect_all, table
 from .lock import LockInvalid, Package, read_lock
-from .peers import ensure_peer_speech
+from .peers import ensure_peer_chat, ensure_peer_speech
 from .progress import Reporter
 from .providers import ensure_test_providers
 from .runtime import ensure_runtime
@@ -154,10 +154,15 @@ def _test_tools(_options: argparse.Namespace, reporter: Reporter) -> Outcome:
     with cache.exclusively(reporter):
         place = ensure_test_tools(cache, reporter)
         providers = ensure_test_providers(lock, cache, reporter)
+        engine = ensure_peer_chat(lock, cache, reporter)
         for spec in _chosen(list(TEST_BUNDLES)):
             ensure_bundle(spec, lock, cache, reporter)
     return Outcome(
-        {"test-tools": str(place), "test-providers": {name: str(place) for name, place in providers.items()}}
+        {
+            "test-tools": str(place),
+            "test-providers": {name: str(place) for name, place in providers.items()},
+            "engine-model": str(engine),
+        }
     )
 
 
@@ -165,13 +170,27 @@ def _peers(_options: argparse.Namespace, reporter: Reporter) -> Outcome:
     cache, lock = CacheDir.of_this_user(), _lock()
     (model,) = _chosen([PEER_BUNDLE])
     with cache.exclusively(reporter):
-        tools = [ensure_peer_tools(cache, reporter), ensure_build_tools(cache, reporter)]
+        tools = [
+            ensure_peer_tools(cache, reporter),
+            ensure_build_tools(cache, reporter),
+            ensure_test_tools(cache, reporter),
+        ]
+        chat = ensure_peer_chat(lock, cache, reporter)
         place = ensure_bundle(model, lock, cache, reporter)
         speech = ensure_peer_speech(lock, cache, reporter)
-    # Where the bench looks.
-    (cache.peer_tools / "python-path").write_text(os.pathsep.join(map(str, tools)), "utf-8")
+        # Where the bench looks; whole or not at all.
+        unfinished = cache.scratch / "python-path"
+        unfinished.write_text(os.pathsep.join(map(str, tools)), "utf-8")
+        unfinished.replace(cache.peer_tools / "python-path")
     return Outcome(
-        {"peers": {"python_path": [str(path) for path in tools], "model": str(place), "speech": str(speech)}}
+        {
+            "peers": {
+                "python_path": [str(path) for path in tools],
+                "model": str(place),
+                "chat": str(chat),
+                "speech": str(speech),
+            }
+        }
     )
 
 

@@ -47,7 +47,7 @@ def ensure_build_tools(cache: CacheDir, reporter: Reporter) -> Path:
 
 
 def ensure_test_tools(cache: CacheDir, reporter: Reporter) -> Path:
-    """Foreign devices that nobody here wrote, for the tests: a directory to put on PYTHONPATH, pure Python."""
+    """Foreign devices and a foreign engine (llama.cpp) that nobody here wrote, for the tests: a directory to put on PYTHONPATH."""
     return _ensure_tools("test tools", TEST_REQUIREMENTS, cache.test_tools, cache, reporter)
 
 

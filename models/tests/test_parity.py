@@ -46,6 +46,7 @@ class Parity(unittest.TestCase):
     def test_a_chat_model_with_rounded_offsets_is_refused(self):
         import numpy as np
         import tokenizers
+
         from autoglm_models.recipes import chat
         from autoglm_models.recipes.chat.blockwise import Q_MAX, IntegerBlocks
         from autoglm_models.recipes.chat.linear import matmul_4_bits
@@ -81,6 +82,7 @@ class Parity(unittest.TestCase):
 
     def test_speech_to_text_in_fewer_bits_is_refused(self):
         import tokenizers
+
         from autoglm_models.recipes import stt
         from autoglm_models.recipes.limits import enforce
 
@@ -98,6 +100,7 @@ class Parity(unittest.TestCase):
     def test_the_front_end_hears_what_the_published_one_does(self):
         """`published_mel.json`: what the feature extractor of faster-whisper 1.2.1 makes of the same sound."""
         import numpy as np
+
         from autoglm_models.recipes import stt
 
         golden = json.loads((Path(__file__).parent / "published_mel.json").read_text("utf-8"))
@@ -114,6 +117,7 @@ class Parity(unittest.TestCase):
     def test_a_voice_whose_weights_have_7_bits_is_refused(self):
         import numpy as np
         import onnx
+
         from autoglm_models.recipes import tts
         from autoglm_models.recipes.limits import enforce
 
@@ -142,6 +146,7 @@ class Parity(unittest.TestCase):
         import numpy as np
         import safetensors.numpy
         import tokenizers
+
         from autoglm_models.recipes import embedding
         from autoglm_models.recipes.limits import enforce
 
@@ -187,6 +192,7 @@ class Conversion(unittest.TestCase):
 
     def test_fitted_blocks_are_nearer_to_random_weights_than_plain_ones(self):
         import numpy as np
+
         from autoglm_models.recipes.chat.blockwise import fit_blocks
 
         seed = 11
