@@ -21,7 +21,7 @@ use ort::{
 use super::{
     super::{
         super::{error::LoadError, manifest::ChatGraph},
-        batch::CHUNK,
+        batch::{BACKGROUND_CHUNK, CHUNK},
         cache::memory::{CacheMemory, Geometry},
     },
     DecoderGraph, Interruptible, LogitsKind, floats,
@@ -138,7 +138,7 @@ impl InPlace {
         };
         // These come again and again. Others (the end of a prompt, drafts) have as many lengths as there are, and making a binding is
         // small beside the run of several tokens.
-        let is_kept = tokens == 1 || (tokens == CHUNK && wanted == 1);
+        let is_kept = tokens == 1 || ([CHUNK, BACKGROUND_CHUNK].contains(&tokens) && wanted == 1);
         if is_kept && !self.feeds.contains_key(&shape) {
             let feed = Feed::new(&self.session, &mut self.memory, shape, self.signature)?;
             self.feeds.insert(shape, feed);
