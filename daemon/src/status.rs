@@ -26,14 +26,14 @@ use crate::things::registry::{Presence, Registry};
 #[derive(Debug, Clone)]
 pub struct StatusSource {
     box_id: Arc<str>,
-    store: StoreHandle,
-    inference: InferenceHandle,
-    links: Links,
-    registry: Registry,
-    understood: watch::Receiver<usize>,
-    fleet: Option<FleetStatus>,
+    pub(crate) store: StoreHandle,
+    pub(crate) inference: InferenceHandle,
+    pub(crate) links: Links,
+    pub(crate) registry: Registry,
+    pub(crate) understood: watch::Receiver<usize>,
+    pub(crate) fleet: Option<FleetStatus>,
     foreign: Sources,
-    dispatcher: Dispatcher,
+    pub(crate) dispatcher: Dispatcher,
 }
 
 /// How the fleet's side stands.

@@ -26,6 +26,7 @@ use crate::config::{Bus, Config};
 use crate::control::dbus::service::{Door, DoorState};
 use crate::control::fleet::reporter::REPORTS;
 use crate::control::fleet::service::{FleetDoor, FleetParts};
+use crate::control::metrics;
 use crate::foreign;
 use crate::inference::Inference;
 use crate::inference::upstream::Dispatcher;
@@ -164,6 +165,12 @@ pub async fn run(config: Config, own_uid: u32, stop: CancellationToken) -> anyho
         foreign.sources,
         dispatcher,
     );
+    if let Some(address) = config.metrics {
+        let status = status.clone();
+        tasks
+            .sources
+            .spawn(|cancel| metrics::serve(address, status, cancel));
+    }
     let (door_state, mut door) = watch::channel(DoorState::Starting);
     if config.bus == Bus::Off {
         door_state.send_replace(DoorState::Closed {

@@ -15,6 +15,7 @@ mod raw;
 pub mod upstream;
 mod validate;
 
+use std::net::SocketAddr;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -44,6 +45,8 @@ pub struct Config {
     pub bus: Bus,
     /// Log filter in `tracing` syntax.
     pub log_filter: String,
+    /// Where numbers for Prometheus are served, an address of loopback; nowhere if there is none.
+    pub metrics: Option<SocketAddr>,
     /// The devices, and the links that reach them.
     pub devices: Vec<DeviceConfig>,
     /// Reconnection of links.

@@ -15,6 +15,8 @@ pub struct RawConfig {
     pub bus: RawBus,
     /// `[log]`
     pub log: RawLog,
+    /// `[metrics]`
+    pub metrics: RawMetrics,
     /// `[reconnect]`
     pub reconnect: RawReconnect,
     /// `[commands]`
@@ -86,6 +88,14 @@ impl Default for RawLog {
             filter: "warn,autoglm_edge=info,autoglm_drivers=info".to_owned(),
         }
     }
+}
+
+/// `[metrics]`
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct RawMetrics {
+    /// `ADDRESS:PORT` of this machine that answers `GET /metrics`. Default: none; whoever has an account here could read it.
+    pub listen: Option<String>,
 }
 
 /// `[reconnect]`: how links come back.

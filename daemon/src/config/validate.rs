@@ -1,5 +1,6 @@
 //! From the raw file to checked values; each refusal names its culprit.
 
+use std::net::SocketAddr;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -134,6 +135,16 @@ impl<'a> Reject<'a> {
     }
 }
 
+/// Numbers are served without asking who reads them, so they stay on the machine.
+fn loopback(reject: &Reject<'_>, listen: &str) -> Result<SocketAddr, ConfigError> {
+    let address = listen.parse::<SocketAddr>().ok();
+    let address = address.filter(|address| address.ip().is_loopback());
+    address.ok_or_else(|| {
+        let allowed = "must be a port of this machine, as 127.0.0.1:9477 or [::1]:9477; to reach it from elsewhere, put a proxy before it that knows who asks";
+        reject.value("metrics.listen", listen, allowed)
+    })
+}
+
 pub(super) fn validate(raw: RawConfig, path: &Path) -> Result<Config, ConfigError> {
     let reject = Reject(path);
     let box_id = match raw.edge_box.id {
@@ -156,6 +167,8 @@ pub(super) fn validate(raw: RawConfig, path: &Path) -> Result<Config, ConfigErro
         .filter
         .parse::<tracing_subscriber::EnvFilter>()
         .map_err(|error| reject.value("log.filter", &raw.log.filter, error))?;
+    let metrics = raw.metrics.listen.map(|listen| loopback(&reject, &listen));
+    let metrics = metrics.transpose()?;
     let min_ms = reject.within("reconnect.min_ms", raw.reconnect.min_ms, 10, 60_000)?;
     let link_backoff = Backoff {
         min: Duration::from_millis(min_ms),
@@ -221,6 +234,7 @@ pub(super) fn validate(raw: RawConfig, path: &Path) -> Result<Config, ConfigErro
         state_dir: absolute(&reject, "box.state_dir", &raw.edge_box.state_dir)?,
         bus,
         log_filter: raw.log.filter,
+        metrics,
         devices: devices(&reject, raw.device, &brokers(&reject, &raw.broker)?)?,
         link_backoff,
         inference: InferenceSettings {

@@ -6,3 +6,4 @@
 pub mod dbus;
 pub mod fleet;
 pub mod json;
+pub mod metrics;
