@@ -19,6 +19,11 @@ const YOUNG_MAN: &str =
 const GO_FORWARD: &str = "/usr/share/pocketsphinx/test/data/goforward.raw";
 
 async fn hearing() -> EdgeBox {
+    with_models(false).await
+}
+
+/// `speaks`: with the default voice besides.
+async fn with_models(speaks: bool) -> EdgeBox {
     for file in [YOUNG_MAN, GO_FORWARD] {
         assert!(
             Path::new(file).is_file(),
@@ -31,13 +36,21 @@ async fn hearing() -> EdgeBox {
     edge_box
         .edit_config(|config| config.replace("stt = \"\"", &format!("stt = \"{MODEL}\"")))
         .unwrap();
+    let tasks: &[&str] = match speaks {
+        true => {
+            let default = |config: &str| config.replace("tts = \"\"\n", "");
+            edge_box.edit_config(default).unwrap();
+            &["stt", "tts"]
+        }
+        false => &["stt"],
+    };
     edge_box.start_daemon().unwrap();
     let is_ready = |status: &Value| {
-        let models = status["models"].as_array();
-        models.is_some_and(|models| {
+        let models: Vec<&Value> = status["models"].as_array().into_iter().flatten().collect();
+        tasks.iter().all(|task| {
             models
                 .iter()
-                .any(|model| model["task"] == "stt" && model["state"] == "ready")
+                .any(|model| model["task"] == *task && model["state"] == "ready")
         })
     };
     edge_box
@@ -247,6 +260,40 @@ async fn on_the_bus_a_descriptor_goes_in_and_lines_come_out_and_closing_them_end
     assert!(
         told.len() == 1 && told[0]["error"] == "InvalidSound",
         "{told:?}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_box_says_it_hears_again_word_for_word_but_for_one_in_eight() {
+    let edge_box = with_models(true).await;
+    let wav = edge_box.path("said.wav");
+    let wav = wav.to_str().unwrap();
+    let words = |text: &str| -> Vec<String> {
+        let lower = text.to_lowercase();
+        let words = lower.split(|letter: char| !letter.is_alphanumeric());
+        let words = words.filter(|word| !word.is_empty());
+        words.map(str::to_owned).collect()
+    };
+    let (mut said, mut missed) = (0, Vec::new());
+    for text in [
+        "Turn on the light in the kitchen.",
+        "The front door has been closed since yesterday evening.",
+        "Please set the temperature in the living room to twenty degrees, and close the window.",
+    ] {
+        let (code, _, error) = ran(&edge_box, &["speak", text, "--output", wav]);
+        assert_eq!(code, 0, "{error}");
+        let (code, heard, error) = ran(&edge_box, &["transcribe", wav]);
+        assert_eq!(code, 0, "{error}");
+        // Whisper writes numbers as digits.
+        let heard = words(&heard.replace("20", "twenty"));
+        let spoken = words(text);
+        said += spoken.len();
+        missed.extend(spoken.into_iter().filter(|word| !heard.contains(word)));
+    }
+    assert!(
+        missed.len() * 8 <= said,
+        "{} of {said}: {missed:?}",
+        missed.len()
     );
 }
 
