@@ -26,7 +26,7 @@ use crate::things::registry::{Presence, Registry};
 #[derive(Debug, Clone)]
 pub struct StatusSource {
     box_id: Arc<str>,
-    pub(crate) store: StoreHandle,
+    store: StoreHandle,
     pub(crate) inference: InferenceHandle,
     pub(crate) links: Links,
     pub(crate) registry: Registry,
@@ -80,6 +80,12 @@ impl StatusSource {
     #[must_use]
     pub fn box_id(&self) -> &str {
         &self.box_id
+    }
+
+    /// Whether the store takes records.
+    #[must_use]
+    pub fn is_store_ready(&self) -> bool {
+        matches!(self.store.health(), StoreHealth::Ready { .. })
     }
 
     /// How hard the box has it, and why it came to that.

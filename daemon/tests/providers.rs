@@ -222,60 +222,6 @@ async fn a_provider_that_takes_a_part_is_refused_or_taken_as_the_policy_says_and
 }
 
 #[tokio::test]
-async fn a_library_that_comes_takes_over_from_the_cpu_and_one_that_goes_gives_back_without_a_request_lost()
- {
-    let dir = tempfile::tempdir().unwrap();
-    let (plugins, models) = (dir.path().join("plugins"), dir.path().join("models"));
-    fs::create_dir(&plugins).unwrap();
-    fs::create_dir(&models).unwrap();
-    let lenient = Policy {
-        nodes_min: 0.3,
-        ..wanting(&["cpu_ep"])
-    };
-    let inference = Inference::start(InferenceConfig {
-        providers: config(dir.path(), plugins.clone(), lenient),
-        ..bundles::config_of(&models, &[bundles::VAD])
-    });
-    let handle = inference.handle();
-    let choice = ready(&handle, Task::Vad).await;
-    assert_eq!(refusal(&choice), &Verdict::Absent);
-
-    // Somebody asks all the time.
-    let asking = CancellationToken::new();
-    let vad = handle.vad().clone();
-    let stop = asking.clone();
-    let asker = tokio::spawn(async move {
-        let mut asked = 0u32;
-        while !stop.is_cancelled() {
-            let silence = vec![0.0; 512 * 2];
-            vad.score(silence, VadState::default()).await.unwrap();
-            asked += 1;
-        }
-        asked
-    });
-    let runs_on = async |provider: &str| {
-        let on_it = |state: &ModelState| matches!(state, ModelState::Ready { choice, .. } if choice.placement.candidate.provider == provider);
-        bundles::until(&handle, Task::Vad, on_it).await;
-    };
-    // Whole or not at all, as a package manager brings it.
-    let (name, unfinished) = (
-        "libonnx_runtime_ep_cpu_plugin.so",
-        dir.path().join("unfinished"),
-    );
-    fs::copy(nxrt().join(name), &unfinished).unwrap();
-    fs::rename(&unfinished, plugins.join(name)).unwrap();
-    handle.recheck();
-    runs_on("cpu_ep").await;
-    fs::remove_file(plugins.join(name)).unwrap();
-    handle.recheck();
-    runs_on("CPUExecutionProvider").await;
-    asking.cancel();
-    let asked = asker.await.unwrap();
-    println!("{asked} requests");
-    assert!(asked > 0);
-}
-
-#[tokio::test]
 async fn of_the_two_graphs_for_speech_the_one_that_hears_is_tried_on_real_sound() {
     let dir = tempfile::tempdir().unwrap();
     let stt = bundles::bundle(bundles::STT);

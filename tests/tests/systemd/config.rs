@@ -8,11 +8,12 @@ use toml::Value;
 use crate::tool::shipped;
 
 /// Keys whose example is no default, because they have none that could be written down.
-const WITHOUT_DEFAULT: [&str; 5] = [
+const WITHOUT_DEFAULT: [&str; 6] = [
     "box.id",
     "foreign.things",
     "inference.adapt.smaller_chat",
     "inference.runtime",
+    "metrics.listen",
     "understanding.wording",
 ];
 

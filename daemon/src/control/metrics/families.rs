@@ -19,7 +19,7 @@ use crate::{
     },
     link::state::LinkState,
     status::{FleetStatus, StatusSource, model_state},
-    store::{StoreHealth, outbox::Lane},
+    store::outbox::Lane,
     things::registry::Presence,
 };
 
@@ -106,13 +106,12 @@ fn truth(is_so: bool) -> f64 {
 
 fn families(status: &StatusSource) -> Vec<Family> {
     let version = vec![("version", env!("CARGO_PKG_VERSION").to_owned())];
-    let is_ready = !matches!(status.store.health(), StoreHealth::Unavailable { .. });
     let mut all = vec![
         gauge("build", "The daemon's version.", vec![(version, 1.0)]),
         gauge(
             "store_ready",
             "Whether the store takes records.",
-            vec![(Vec::new(), truth(is_ready))],
+            vec![(Vec::new(), truth(status.is_store_ready()))],
         ),
     ];
     all.extend(models(status));
