@@ -1,8 +1,8 @@
 """llama.cpp as a peer of `bench-llm`: runs what a line of JSON asks for, and answers with a line of times.
 
-    MODEL.gguf THREADS SLOTS CONTEXT_TOKENS [DIRECTORY] < questions > answers
+    MODEL.gguf THREADS SLOTS CONTEXT_TOKENS auto|plain [DIRECTORY] < questions > answers
 
-Its own server engine as the package xllamacpp has it, in this process, spoken to over one kept connection for each slot.
+Its own server engine as the package xllamacpp has it, in this process, spoken to over one open connection for each slot.
 
 | question | answer |
 | --- | --- |
@@ -13,6 +13,9 @@ Its own server engine as the package xllamacpp has it, in this process, spoken t
 | `{"op": "together", "prompts": [[...]], "tokens": n}` | `{"ms": ..., "tokens": ...}`: an answer of n tokens in every slot at once, the prompts being in the caches; tokens of all |
 | `{"op": "save", "ids": [...], "more": [...]}` | `{"ms": ...}`: as prefill; then `more` is in the cache too, and the slot in the directory |
 | `{"op": "restore", "ids": [...]}` | `{"ms": ..., "tokens": ...}`: from the directory to the first token; how many came from there |
+
+`plain` is attention without its fused kernel. By default (`auto`) it takes that one on a processor too, where with AVX2 it is
+faster for prompts and slower for answers in a long context: measure both.
 
 Times are what a caller waits for, but for decoding: there it is the server's own time, which leaves out the way through HTTP
 (some 2 ms an answer) and so is the more favourable. Nothing here reuses a prompt of which the question does not say so.
@@ -34,7 +37,7 @@ SAVED = "conversation"
 
 
 class Peer:
-    def __init__(self, model: Path, threads: int, slots: int, context: int, directory: Path | None):
+    def __init__(self, model: Path, threads: int, slots: int, context: int, attention: str, directory: Path | None):
         params = xllamacpp.CommonParams()
         params.model.path = str(model)
         # Of all slots together: each has its part of it for itself.
@@ -43,6 +46,8 @@ class Peer:
         params.cpuparams.n_threads = threads
         params.cpuparams_batch.n_threads = threads
         params.n_gpu_layers = 0
+        if attention == "plain":
+            params.flash_attn_type = xllamacpp.llama_flash_attn_type.LLAMA_FLASH_ATTN_TYPE_DISABLED
         params.port = 0
         params.verbosity = 0
         # No copies of idle conversations: they would cost time between the rounds and memory.
@@ -55,9 +60,17 @@ class Peer:
         self.load_ms = (time.perf_counter() - begun) * 1e3
         address = urlsplit(self._server.listening_address)
         self._connections = [http.client.HTTPConnection(address.hostname, address.port) for _ in range(slots)]
-        for connection in self._connections:
-            connection.connect()
         self._callers = ThreadPoolExecutor(slots)
+
+    def connect(self) -> None:
+        """Anew: the server ends a connection that says nothing for some seconds, while others have their turns."""
+        for connection in self._connections:
+            connection.close()
+            connection.connect()
+
+    def _begin(self) -> float:
+        self.connect()
+        return time.perf_counter()
 
     def _post(self, slot: int, path: str, question: dict) -> dict:
         connection = self._connections[slot]
@@ -83,7 +96,7 @@ class Peer:
         return answer["timings"] | {"text": answer["content"]}
 
     def prefill(self, ids: list[int]) -> dict:
-        begun = time.perf_counter()
+        begun = self._begin()
         self._complete(ids, 1, reuse=False)
         return {"ms": (time.perf_counter() - begun) * 1e3}
 
@@ -96,12 +109,12 @@ class Peer:
 
     def second(self, ids: list[int], more: list[int]) -> dict:
         self._complete(ids, 1, reuse=False)
-        begun = time.perf_counter()
+        begun = self._begin()
         timings = self._complete(ids + more, 1, reuse=True)
         return {"ms": (time.perf_counter() - begun) * 1e3, "tokens": timings["cache_n"]}
 
     def form(self, ids: list[int], schema: dict, tokens: int) -> dict:
-        begun = time.perf_counter()
+        begun = self._begin()
         answer = self._complete(ids, tokens, reuse=False, json_schema=schema)
         took = (time.perf_counter() - begun) * 1e3
         return {"ms": took, "tokens": answer["predicted_n"], "text": answer["text"]}
@@ -110,9 +123,8 @@ class Peer:
         def ask(slot: int, ids: list[int], tokens: int) -> int:
             return self._complete(ids, tokens, reuse=True, slot=slot)["predicted_n"]
 
-        for slot, ids in enumerate(prompts):
-            ask(slot, ids, 1)
-        begun = time.perf_counter()
+        list(self._callers.map(lambda one: ask(*one, 1), enumerate(prompts)))
+        begun = self._begin()
         drawn = sum(self._callers.map(lambda one: ask(*one, tokens), enumerate(prompts)))
         return {"ms": (time.perf_counter() - begun) * 1e3, "tokens": drawn}
 
@@ -123,33 +135,34 @@ class Peer:
         return answer
 
     def restore(self, ids: list[int]) -> dict:
-        begun = time.perf_counter()
+        begun = self._begin()
         self._post(0, "/slots/0?action=restore", {"filename": SAVED})
         timings = self._complete(ids, 1, reuse=True)
         return {"ms": (time.perf_counter() - begun) * 1e3, "tokens": timings["cache_n"]}
 
 
-def name() -> str:
+def name(attention: str) -> str:
     """With the vector instructions that the package was built for: they need not be the best of the machine."""
     built_for = xllamacpp.get_system_info()
     known = ("AVX512", "AVX2", "AVX", "SVE", "NEON")
     vectors = next((one for one in known if f"{one} = 1" in built_for), "no vectors")
-    return f"llama.cpp (xllamacpp {version('xllamacpp')}, {vectors})"
+    return f"llama.cpp (xllamacpp {version('xllamacpp')}, {vectors}, {attention} attention)"
 
 
 def main() -> int:
-    model, threads, slots, context, *directory = sys.argv[1:]
-    peer = Peer(Path(model), int(threads), int(slots), int(context), Path(directory[0]) if directory else None)
-    print(json.dumps({"name": name(), "load_ms": peer.load_ms}), flush=True)
+    model, threads, slots, context, attention, *directory = sys.argv[1:]
+    place = Path(directory[0]) if directory else None
+    peer = Peer(Path(model), int(threads), int(slots), int(context), attention, place)
+    print(json.dumps({"name": name(attention), "load_ms": peer.load_ms}), flush=True)
     for line in sys.stdin:
         question = json.loads(line)
+        peer.connect()
         answer = getattr(peer, question.pop("op"))(**question)
         # Peak resident memory of this process, in kB, as the kernel counts it.
         status = Path("/proc/self/status").read_text("ascii")
         answer["peak_kb"] = int(next(row for row in status.splitlines() if row.startswith("VmHWM")).split()[1])
         print(json.dumps(answer), flush=True)
-    # The server's threads would keep the process alive.
-    os._exit(0)
+    return 0
 
 
 if __name__ == "__main__":

@@ -26,6 +26,21 @@ pub struct Peer {
     pub peak_kb: u64,
 }
 
+/// How llama.cpp is to run.
+#[derive(Debug, Clone, Copy)]
+pub struct Llama<'a> {
+    /// For prompts as for answers.
+    pub threads: usize,
+    /// Conversations at once.
+    pub slots: usize,
+    /// Of each slot.
+    pub context_tokens: usize,
+    /// Without its fused attention, which by default it takes where it has one.
+    pub plain_attention: bool,
+    /// Where a conversation is kept that is to outlive it.
+    pub state: Option<&'a Path>,
+}
+
 #[derive(Deserialize)]
 struct Hello {
     name: String,
@@ -74,16 +89,10 @@ impl Peer {
     }
 
     /// llama.cpp with the very file that the chat model's bundle is made from; `None` where `models/setup.py peers` was not run.
-    /// Each of its `slots` holds `context_tokens`; `state` is where it keeps a conversation that is to outlive it.
     ///
     /// # Errors
     /// It is installed and does not start.
-    pub fn llama(
-        threads: usize,
-        slots: usize,
-        context_tokens: usize,
-        state: Option<&Path>,
-    ) -> Result<Option<Self>> {
+    pub fn llama(options: &Llama<'_>) -> Result<Option<Self>> {
         let tools = cache()?.join("peer-tools");
         let model = tools.join("smollm2-135m-instruct-q4_1/model.gguf");
         let Ok(python_path) = std::fs::read_to_string(tools.join("python-path")) else {
@@ -93,10 +102,15 @@ impl Peer {
             return Ok(None);
         }
         let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("peers/llama.py");
-        let mut more = [threads, slots, context_tokens]
+        let mut more = [options.threads, options.slots, options.context_tokens]
             .map(|number| number.to_string())
             .to_vec();
-        if let Some(state) = state {
+        let attention = match options.plain_attention {
+            true => "plain",
+            false => "auto",
+        };
+        more.push(attention.to_owned());
+        if let Some(state) = options.state {
             more.push(state.to_str().context("no UTF-8")?.to_owned());
         }
         Self::start(&script, &python_path, &model, &more).map(Some)

@@ -27,7 +27,7 @@ use autoglm_edge::inference::{
 use autoglm_tests::bench::{
     bundles::{Bundles, CHAT, Tokens, rendered},
     floor,
-    peer::Peer,
+    peer::{Llama, Peer},
     statistics::{Sample, ms},
     table::number,
 };
@@ -49,9 +49,25 @@ struct Options {
     /// Conversations side by side
     #[arg(long, default_value_t = NonZeroUsize::new(8).expect("eight is not zero"))]
     sessions: NonZeroUsize,
+    /// Let llama.cpp compute attention without its fused kernel: with AVX2 slower for prompts, faster for answers in a long context
+    #[arg(long)]
+    llama_plain_attention: bool,
     /// Be the engine that is killed, with its state in this directory
     #[arg(long, hide = true)]
     apart: Option<PathBuf>,
+}
+
+impl Options {
+    /// llama.cpp with one slot, as it is best for one answer at a time.
+    fn llama(&self) -> Llama<'static> {
+        Llama {
+            threads: self.threads.get(),
+            slots: 1,
+            context_tokens: CONTEXT_TOKENS,
+            plain_attention: self.llama_plain_attention,
+            state: None,
+        }
+    }
 }
 
 #[tokio::main]
@@ -79,10 +95,10 @@ async fn main() -> Result<()> {
     );
     let threads = options.threads.get();
     let genai = Peer::genai(threads, CONTEXT_TOKENS)?;
-    let llama = Peer::llama(threads, 1, CONTEXT_TOKENS, None)?;
+    let llama = Peer::llama(&options.llama())?;
     for (name, peer) in [("genai", &genai), ("llama.cpp", &llama)] {
         match peer {
-            Some(peer) => println!("- {name} is {}", peer.name),
+            Some(peer) => println!("- {}", peer.name),
             None => println!("- no {name} here: `python3 models/setup.py peers` installs it"),
         }
     }
@@ -115,7 +131,6 @@ async fn main() -> Result<()> {
 
 struct Bench {
     genai: Option<Peer>,
-    /// With one slot, as it is best for one answer at a time.
     llama: Option<Peer>,
     floor: floor::Decoder,
     tokens: Tokens,

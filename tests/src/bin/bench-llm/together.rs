@@ -5,21 +5,23 @@ use std::time::Instant;
 use anyhow::Result;
 use autoglm_edge::inference::chat::Speculation;
 use autoglm_tests::bench::{
-    peer::Peer,
+    peer::{Llama, Peer},
     statistics::{Sample, ms},
     table::{Table, number},
 };
 
-use super::{Bench, CONTEXT_TOKENS, beside, of};
+use super::{Bench, beside, of};
 
 impl Bench {
     pub(super) async fn together(&mut self) -> Result<Table> {
         let (mut engine, mut alone) = (Sample::default(), Sample::default());
         let (mut llama, mut llama_alone) = (Sample::default(), Sample::default());
         let (tokens, sessions) = (self.options.tokens, self.options.sessions.get());
-        // In a process of its own: so many slots make a single answer of llama.cpp no faster, and take memory.
-        let threads = self.options.threads.get();
-        let mut slots = Peer::llama(threads, sessions, CONTEXT_TOKENS, None)?;
+        // In a process of its own: so many slots make one answer of llama.cpp no faster, and take memory.
+        let mut slots = Peer::llama(&Llama {
+            slots: sessions,
+            ..self.options.llama()
+        })?;
         for _ in 0..self.options.rounds {
             let (messages, ids) = self.prompt(64)?;
             let one = self.ask(messages, tokens, Speculation::Off).await?;

@@ -4,12 +4,12 @@ use anyhow::Result;
 use autoglm_edge::inference::chat::{ChatMessage, Role, Speculation};
 use autoglm_tests::bench::{
     bundles::{Tokens, rendered},
-    peer::Peer,
+    peer::{Llama, Peer},
     statistics::Sample,
     table::{Table, number},
 };
 
-use super::{Bench, CONTEXT_TOKENS, apart::Apart, of, say};
+use super::{Bench, apart::Apart, of, say};
 
 /// Tokens of the first prompt.
 const LONG: usize = 1400;
@@ -98,7 +98,7 @@ impl Bench {
             "genai",
             "llama.cpp",
             "cold to it",
-            "remark",
+            "there before",
         ]);
         for (name, times) in [
             (format!("a prompt of {LONG}, cold"), &cold),
@@ -112,8 +112,10 @@ impl Bench {
 
     /// llama.cpp in a process of its own that keeps its only slot in this directory.
     fn llama_with(&self, slot: &tempfile::TempDir) -> Result<Option<Peer>> {
-        let threads = self.options.threads.get();
-        Peer::llama(threads, 1, CONTEXT_TOKENS, Some(slot.path()))
+        Peer::llama(&Llama {
+            state: Some(slot.path()),
+            ..self.options.llama()
+        })
     }
 
     /// Loading, and the most memory, each in a process of its own that has answered a long prompt.
@@ -172,8 +174,8 @@ impl Times {
         };
         let remark = match (self.reused, self.llama_reused) {
             (0, _) => String::new(),
-            (ours, 0) => format!("{ours} of {} tokens reused", self.of),
-            (ours, llama) => format!("{ours} and {llama} of {} tokens reused", self.of),
+            (ours, 0) => format!("{ours} of {} tokens", self.of),
+            (ours, llama) => format!("{ours}, llama.cpp {llama} of {} tokens", self.of),
         };
         vec![
             middle(&self.ours),
