@@ -51,7 +51,7 @@ bench: ## measure, with peers in the same run, and print the README's tables
 	@$(CARGO) run --quiet --profile $(BENCH_PROFILE) --package autoglm-tests --bin bench -- $(BENCH)
 	@$(CARGO) bench --quiet --profile $(BENCH_PROFILE) --package autoglm-protocol --bench wire -- $(BENCH)
 
-bench-llm: ## measure the language model beside onnxruntime-genai on the same weights (BENCH='--rounds 5 --threads 1')
+bench-llm: ## measure the language model beside onnxruntime-genai and llama.cpp on the same weights (BENCH='--rounds 5 --threads 1')
 	@$(SETUP) all
 	@$(SETUP) peers
 	@$(CARGO) run --quiet --profile $(BENCH_PROFILE) --package autoglm-tests --bin bench-llm -- $(BENCH)

@@ -26,6 +26,21 @@ pub struct Peer {
     pub peak_kb: u64,
 }
 
+/// How llama.cpp is to run.
+#[derive(Debug, Clone, Copy)]
+pub struct Llama<'a> {
+    /// For prompts as for answers.
+    pub threads: usize,
+    /// Conversations at once.
+    pub slots: usize,
+    /// Of each slot.
+    pub context_tokens: usize,
+    /// Without its fused attention, which by default it takes where it has one.
+    pub plain_attention: bool,
+    /// Where a conversation is kept that is to outlive it.
+    pub state: Option<&'a Path>,
+}
+
 #[derive(Deserialize)]
 struct Hello {
     name: String,
@@ -73,6 +88,34 @@ impl Peer {
         .map(Some)
     }
 
+    /// llama.cpp with the very file that the chat model's bundle is made from; `None` where `models/setup.py peers` was not run.
+    ///
+    /// # Errors
+    /// It is installed and does not start.
+    pub fn llama(options: &Llama<'_>) -> Result<Option<Self>> {
+        let tools = cache()?.join("peer-tools");
+        let model = tools.join("smollm2-135m-instruct-q4_1/model.gguf");
+        let Ok(python_path) = std::fs::read_to_string(tools.join("python-path")) else {
+            return Ok(None);
+        };
+        if !has(&python_path, "xllamacpp") || !model.is_file() {
+            return Ok(None);
+        }
+        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("peers/llama.py");
+        let mut more = [options.threads, options.slots, options.context_tokens]
+            .map(|number| number.to_string())
+            .to_vec();
+        let attention = match options.plain_attention {
+            true => "plain",
+            false => "auto",
+        };
+        more.push(attention.to_owned());
+        if let Some(state) = options.state {
+            more.push(state.to_str().context("no UTF-8")?.to_owned());
+        }
+        Self::start(&script, &python_path, &model, &more).map(Some)
+    }
+
     /// CTranslate2 with the speech-to-text model's weights; `None` where `models/setup.py peers` was not run.
     ///
     /// # Errors
@@ -98,8 +141,7 @@ impl Peer {
         let Ok(python_path) = std::fs::read_to_string(cache.join("peer-tools/python-path")) else {
             return Ok(None);
         };
-        let has_piper = std::env::split_paths(&python_path).any(|path| path.join("piper").is_dir());
-        if !has_piper || !wheel.is_file() {
+        if !has(&python_path, "piper") || !wheel.is_file() {
             return Ok(None);
         }
         let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("peers/piper_voice.py");
@@ -161,7 +203,7 @@ impl Peer {
         self.ask(&json!({ "op": "decode", "ids": ids, "tokens": tokens }))
     }
 
-    /// To the first token after `more`, with `ids` in the cache.
+    /// To the first token after `more`, with `ids` in the cache. llama.cpp tells how many tokens came from there.
     ///
     /// # Errors
     /// The peer broke down.
@@ -192,6 +234,30 @@ impl Peer {
     pub fn form(&mut self, ids: &[i64], schema: &Value, tokens: usize) -> Result<Timed> {
         self.ask(&json!({ "op": "form", "ids": ids, "schema": schema, "tokens": tokens }))
     }
+
+    /// Answers of so many tokens to all prompts at once, the prompts being in the caches: one prompt for each slot (llama.cpp).
+    ///
+    /// # Errors
+    /// The peer broke down.
+    pub fn together(&mut self, prompts: &[Vec<i64>], tokens: usize) -> Result<Timed> {
+        self.ask(&json!({ "op": "together", "prompts": prompts, "tokens": tokens }))
+    }
+
+    /// As [`Self::prefill`]; then `more` joins the conversation, which is kept in the peer's directory (llama.cpp).
+    ///
+    /// # Errors
+    /// The peer broke down, or has no directory.
+    pub fn save(&mut self, ids: &[i64], more: &[i64]) -> Result<Timed> {
+        self.ask(&json!({ "op": "save", "ids": ids, "more": more }))
+    }
+
+    /// From the conversation in the peer's directory to the first token after `ids`, and how many tokens came from there (llama.cpp).
+    ///
+    /// # Errors
+    /// The peer broke down, or has no directory or no conversation in it.
+    pub fn restore(&mut self, ids: &[i64]) -> Result<Timed> {
+        self.ask(&json!({ "op": "restore", "ids": ids }))
+    }
 }
 
 impl Drop for Peer {
@@ -200,4 +266,9 @@ impl Drop for Peer {
         let _ = self.process.kill();
         let _ = self.process.wait();
     }
+}
+
+/// Whether a package is in one of the directories.
+fn has(python_path: &str, package: &str) -> bool {
+    std::env::split_paths(python_path).any(|path| path.join(package).is_dir())
 }

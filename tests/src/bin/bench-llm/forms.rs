@@ -6,14 +6,20 @@ use anyhow::{Context as _, Result};
 use autoglm_edge::inference::chat::{ChatRequest, Form, Role, Speculation};
 use autoglm_tests::bench::{
     bundles::rendered,
+    peer::Peer,
     statistics::Sample,
     table::{Table, number},
 };
+use serde_json::{Value, json};
 
-use super::{Bench, answer, say};
+use super::{Bench, answer, beside, of, say};
+
+/// Twice what a call has.
+const TOKENS_MAX: usize = 96;
 
 impl Bench {
-    pub(super) async fn speculation(&mut self, table: &mut Table) -> Result<()> {
+    pub(super) async fn speculation(&mut self) -> Result<Table> {
+        let mut table = Table::new(&["tokens/s", "with guesses", "without", "ratio", "remark"]);
         let lamps = "{\"name\": \"Desk lamp\", \"brightness\": 40, \"on\": true}, {\"name\": \"Hall lamp\", \"brightness\": 15, \"on\": false}, {\"name\": \"Bed lamp\", \"brightness\": 5, \"on\": true}";
         let (mut with, mut without) = (Sample::default(), Sample::default());
         let before = self.handle.chat().counters();
@@ -41,32 +47,14 @@ impl Bench {
             "an answer that repeats its prompt",
             [number(with.p50()), number(without.p50()), ratio, remark],
         );
-        Ok(())
+        Ok(table)
     }
 
-    /// A call of a tool under its schema. Both are asked the same and may space their JSON differently, so tokens are counted of each.
-    pub(super) async fn form(&mut self, table: &mut Table) -> Result<()> {
-        let schema = serde_json::json!({
-            "type": "object",
-            "properties": {
-                "tool": { "enum": ["set_brightness_of_lamp", "set_speed_of_fan"] },
-                "arguments": {
-                    "type": "object",
-                    "properties": {
-                        "thing": { "enum": ["living room desk lamp", "bedroom ceiling fan"] },
-                        "level_in_percent": { "type": "integer", "minimum": 0, "maximum": 100 },
-                        "transition_in_seconds": { "type": "integer", "minimum": 0, "maximum": 60 }
-                    },
-                    "required": ["thing", "level_in_percent", "transition_in_seconds"],
-                    "additionalProperties": false
-                }
-            },
-            "required": ["tool", "arguments"],
-            "additionalProperties": false
-        });
-        let (mut engine, mut genai) = (Sample::default(), Sample::default());
-        let (mut engine_ms, mut genai_ms) = (Sample::default(), Sample::default());
-        let mut tokens = (0, 0);
+    /// A call of a tool under its schema, from the question to the last token of the answer.
+    pub(super) async fn form(&mut self) -> Result<Table> {
+        let schema = schema();
+        let peers_schema = spaced(schema.clone());
+        let mut seen: [Call; 3] = Default::default();
         for round in 0..=self.options.rounds {
             let messages = vec![say(
                 Role::User,
@@ -76,37 +64,76 @@ impl Bench {
             )];
             let request = ChatRequest {
                 form: Some(Form::JsonSchema(schema.clone())),
-                ..ChatRequest::new(messages.clone(), 96)
+                ..ChatRequest::new(messages.clone(), TOKENS_MAX)
             };
-            let begun = Instant::now();
-            let answer = answer(&self.handle, request, begun).await?;
-            serde_json::from_str::<serde_json::Value>(&answer.text)
-                .with_context(|| format!("not JSON: {}", answer.text))?;
+            let answer = answer(&self.handle, request, Instant::now()).await?;
             let ids = self.tokens.of_text(&rendered(&messages))?;
-            let peer = self.genai.as_mut().map(|peer| peer.form(&ids, &schema, 96));
-            let peer = peer.transpose()?;
-            if round == 0 {
-                continue;
-            }
-            engine.push(answer.tokens as f64 / answer.all_ms * 1e3);
-            engine_ms.push(answer.all_ms);
-            tokens.0 = answer.tokens;
-            if let Some(timed) = peer {
-                genai.push(timed.tokens as f64 / timed.ms * 1e3);
-                genai_ms.push(timed.ms);
-                tokens.1 = timed.tokens;
+            let ask = |peer: &mut Peer| peer.form(&ids, &peers_schema, TOKENS_MAX);
+            let genai = of(&mut self.genai, ask)?.map(|told| (told.text, told.tokens, told.ms));
+            let llama = of(&mut self.llama, ask)?.map(|told| (told.text, told.tokens, told.ms));
+            let ours = Some((answer.text, answer.tokens, answer.all_ms));
+            for (call, told) in seen.iter_mut().zip([ours, genai, llama]) {
+                let Some((text, tokens, ms)) = told else {
+                    continue;
+                };
+                serde_json::from_str::<Value>(&text)
+                    .with_context(|| format!("not JSON: {text}"))?;
+                if round > 0 {
+                    call.tokens.push(tokens as f64);
+                    call.ms.push(ms);
+                    call.rate.push(tokens as f64 / ms * 1e3);
+                }
             }
         }
-        let remark = format!(
-            "{} and {} tokens with the prompt's time; {} and {} ms a call",
-            tokens.0,
-            tokens.1,
-            number(engine_ms.p50()),
-            number(genai_ms.p50())
-        );
-        let ratio = number(engine.over(&genai).p50());
-        let cells = [number(engine.p50()), number(genai.p50()), ratio, remark];
-        table.row("a call of a tool under its schema", cells);
-        Ok(())
+        let head = "a call of a tool under its schema";
+        let mut table = Table::new(&[head, "ours", "genai", "ratio", "llama.cpp", "ratio"]);
+        let mut row = |name: &str, of: fn(&Call) -> &Sample| {
+            let [ours, genai, llama] = [0, 1, 2].map(|at: usize| of(&seen[at]));
+            let mut cells = vec![number(ours.p50())];
+            cells.extend(beside(ours, genai));
+            cells.extend(beside(ours, llama));
+            table.row(name, cells);
+        };
+        row("tokens/s, with the prompt's time", |call| &call.rate);
+        row("ms", |call| &call.ms);
+        row("tokens", |call| &call.tokens);
+        Ok(table)
     }
+}
+
+/// The calls of one engine.
+#[derive(Default)]
+struct Call {
+    rate: Sample,
+    ms: Sample,
+    tokens: Sample,
+}
+
+fn schema() -> Value {
+    json!({
+        "type": "object",
+        "properties": {
+            "tool": { "enum": ["set_brightness_of_lamp", "set_speed_of_fan"] },
+            "arguments": {
+                "type": "object",
+                "properties": {
+                    "thing": { "enum": ["living room desk lamp", "bedroom ceiling fan"] },
+                    "level_in_percent": { "type": "integer", "minimum": 0, "maximum": 100 },
+                    "transition_in_seconds": { "type": "integer", "minimum": 0, "maximum": 60 }
+                },
+                "required": ["thing", "level_in_percent", "transition_in_seconds"],
+                "additionalProperties": false
+            }
+        },
+        "required": ["tool", "arguments"],
+        "additionalProperties": false
+    })
+}
+
+/// With the spaces of our own answers. Both peers have their forms from llguidance too, which by default leaves the spaces to the model:
+/// this one then writes empty lines until it may write no more.
+fn spaced(mut schema: Value) -> Value {
+    schema["x-guidance"] =
+        json!({ "whitespace_flexible": false, "item_separator": ", ", "key_separator": ": " });
+    schema
 }

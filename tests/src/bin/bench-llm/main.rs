@@ -1,8 +1,9 @@
 //! The language model: tokens per second by length of the context, alone and side by side, the engine against a bare loop over the
 //! same graph in the same process, in turn.
 //!
-//! Needs the default bundles (`make models`); with `models/setup.py peers` (`make bench-llm` runs it) onnxruntime-genai takes its turns,
-//! with the same weights in its own layout. Read the ratios: they compare runs that were made next to one another.
+//! Needs the default bundles (`make models`); with `models/setup.py peers` (`make bench-llm` runs it) two other engines take their turns
+//! with the same weights: onnxruntime-genai, in its own layout, and llama.cpp, in the file that our bundle is made from. Read the ratios:
+//! they compare runs that were made next to one another.
 
 use std::{
     num::NonZeroUsize,
@@ -12,9 +13,11 @@ use std::{
 
 mod apart;
 mod forms;
+mod rates;
+mod together;
 mod turns;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, bail};
 use autoglm_edge::inference::{
     Inference, InferenceConfig, InferenceHandle,
     chat::{ChatEvent, ChatMessage, ChatRequest, Role, Speculation},
@@ -24,15 +27,13 @@ use autoglm_edge::inference::{
 use autoglm_tests::bench::{
     bundles::{Bundles, CHAT, Tokens, rendered},
     floor,
-    peer::Peer,
+    peer::{Llama, Peer},
     statistics::{Sample, ms},
-    table::{Table, number},
+    table::number,
 };
 use clap::Parser;
 
 const CONTEXT_TOKENS: usize = 2048;
-const CONTEXTS: [usize; 3] = [64, 512, 1500];
-const PREFILLS: [usize; 2] = [128, 512];
 
 #[derive(Parser)]
 struct Options {
@@ -48,9 +49,25 @@ struct Options {
     /// Conversations side by side
     #[arg(long, default_value_t = NonZeroUsize::new(8).expect("eight is not zero"))]
     sessions: NonZeroUsize,
+    /// Let llama.cpp compute attention without its fused kernel: with AVX2 slower for prompts, faster for answers in a long context
+    #[arg(long)]
+    llama_plain_attention: bool,
     /// Be the engine that is killed, with its state in this directory
     #[arg(long, hide = true)]
     apart: Option<PathBuf>,
+}
+
+impl Options {
+    /// llama.cpp with one slot, as it is best for one answer at a time.
+    fn llama(&self) -> Llama<'static> {
+        Llama {
+            threads: self.threads.get(),
+            slots: 1,
+            context_tokens: CONTEXT_TOKENS,
+            plain_attention: self.llama_plain_attention,
+            state: None,
+        }
+    }
 }
 
 #[tokio::main]
@@ -76,17 +93,23 @@ async fn main() -> Result<()> {
         "- {} thread(s), {} rounds of {} tokens, engine and bare loop in turn; medians\n",
         options.threads, options.rounds, options.tokens
     );
-    let genai = Peer::genai(options.threads.get(), CONTEXT_TOKENS)?;
-    match &genai {
-        Some(peer) => println!("- {}, loaded in {:.0} ms\n", peer.name, peer.load_ms),
-        None => println!("- no peer: `python3 models/setup.py peers` installs it\n"),
+    let threads = options.threads.get();
+    let genai = Peer::genai(threads, CONTEXT_TOKENS)?;
+    let llama = Peer::llama(&options.llama())?;
+    for (name, peer) in [("genai", &genai), ("llama.cpp", &llama)] {
+        match peer {
+            Some(peer) => println!("- {}", peer.name),
+            None => println!("- no {name} here: `python3 models/setup.py peers` installs it"),
+        }
     }
+    println!();
     let mut bench = Bench {
         genai,
+        llama,
         floor: floor::Decoder::new(
             Runtime::load(None)?.environment(),
             &bundles.bundle(CHAT).join("model.onnx"),
-            options.threads.get(),
+            threads,
             CONTEXT_TOKENS,
         )?,
         tokens: bundles.tokens(CHAT)?,
@@ -94,21 +117,10 @@ async fn main() -> Result<()> {
         options,
         prompts: 0,
     };
-    let mut table = Table::new(&["tokens/s", "engine", "bare loop", "ratio", "genai", "ratio"]);
-    for length in PREFILLS {
-        bench.prefill(&mut table, length).await?;
-    }
-    for context in CONTEXTS {
-        bench.decode(&mut table, context).await?;
-    }
-    bench.side_by_side(&mut table).await?;
-    println!("{table}");
-    let mut table = Table::new(&["tokens/s", "with guesses", "without", "ratio", "remark"]);
-    bench.speculation(&mut table).await?;
-    println!("{table}");
-    let mut table = Table::new(&["tokens/s", "engine", "genai", "ratio", "remark"]);
-    bench.form(&mut table).await?;
-    println!("{table}");
+    println!("{}", bench.rates().await?);
+    println!("{}", bench.together().await?);
+    println!("{}", bench.speculation().await?);
+    println!("{}", bench.form().await?);
     println!("{}", bench.turns().await?);
     println!("{}", bench.alone()?);
     if let Err(stragglers) = inference.stop(Duration::from_secs(10)).await {
@@ -119,6 +131,7 @@ async fn main() -> Result<()> {
 
 struct Bench {
     genai: Option<Peer>,
+    llama: Option<Peer>,
     floor: floor::Decoder,
     tokens: Tokens,
     handle: InferenceHandle,
@@ -185,101 +198,6 @@ impl Bench {
         };
         answer(&self.handle, request, Instant::now()).await
     }
-
-    async fn prefill(&mut self, table: &mut Table, length: usize) -> Result<()> {
-        let (mut engine, mut bare, mut genai) =
-            (Sample::default(), Sample::default(), Sample::default());
-        let mut counted = 0;
-        for round in 0..=self.options.rounds {
-            let (messages, ids) = self.prompt(length)?;
-            let answer = self.ask(messages, 1, Speculation::Off).await?;
-            ensure!(answer.prompt_tokens == ids.len(), "both read the same");
-            let begun = Instant::now();
-            self.floor.feed(&ids, 0)?;
-            let bare_ms = ms(begun.elapsed());
-            let peer = self.genai.as_mut().map(|peer| peer.prefill(&ids));
-            let peer = peer.transpose()?;
-            if round > 0 {
-                counted = ids.len();
-                let computed = (answer.prompt_tokens - answer.reused_tokens) as f64;
-                engine.push(computed / answer.first_ms * 1e3);
-                bare.push(ids.len() as f64 / bare_ms * 1e3);
-                if let Some(timed) = peer {
-                    genai.push(ids.len() as f64 / timed.ms * 1e3);
-                }
-            }
-        }
-        row(
-            table,
-            &format!("prompt of {counted}"),
-            &engine,
-            &[&bare, &genai],
-        );
-        Ok(())
-    }
-
-    async fn decode(&mut self, table: &mut Table, context: usize) -> Result<()> {
-        let (mut engine, mut bare, mut genai) =
-            (Sample::default(), Sample::default(), Sample::default());
-        let tokens = self.options.tokens;
-        for round in 0..=self.options.rounds {
-            let (messages, ids) = self.prompt(context)?;
-            let answer = self.ask(messages, tokens, Speculation::Off).await?;
-            let token = self.floor.feed(&ids, 0)?;
-            let begun = Instant::now();
-            self.floor.decode(token, ids.len(), tokens - 1)?;
-            let bare_ms = ms(begun.elapsed());
-            let peer = self
-                .genai
-                .as_mut()
-                .map(|peer| peer.decode(&ids, tokens - 1));
-            let peer = peer.transpose()?;
-            if round > 0 && answer.tokens > tokens / 2 {
-                engine.push(answer.rate());
-                bare.push((tokens - 1) as f64 / bare_ms * 1e3);
-                if let Some(timed) = peer {
-                    genai.push((tokens - 1) as f64 / timed.ms * 1e3);
-                }
-            }
-        }
-        row(
-            table,
-            &format!("answer at {context}"),
-            &engine,
-            &[&bare, &genai],
-        );
-        Ok(())
-    }
-
-    async fn side_by_side(&mut self, table: &mut Table) -> Result<()> {
-        let (mut engine, mut alone) = (Sample::default(), Sample::default());
-        let (tokens, sessions) = (self.options.tokens, self.options.sessions.get());
-        for _ in 0..self.options.rounds {
-            let (messages, _) = self.prompt(64)?;
-            alone.push(
-                self.ask(messages.clone(), tokens, Speculation::Off)
-                    .await?
-                    .rate(),
-            );
-            // Once to have the prompts in the caches: this is about answers.
-            let prompts: Vec<_> = (0..sessions)
-                .map(|_| Ok(self.prompt(64)?.0))
-                .collect::<Result<_>>()?;
-            for prompt in &prompts {
-                self.ask(prompt.clone(), 1, Speculation::Off).await?;
-            }
-            let begun = Instant::now();
-            let answers = prompts
-                .into_iter()
-                .map(|prompt| self.ask(prompt, tokens, Speculation::Off));
-            let answers = futures_util::future::try_join_all(answers).await?;
-            let drawn: usize = answers.iter().map(|answer| answer.tokens).sum();
-            engine.push(drawn as f64 / ms(begun.elapsed()) * 1e3);
-        }
-        let name = format!("{sessions} answers together, against one");
-        row(table, &name, &engine, &[&alone]);
-        Ok(())
-    }
 }
 
 /// Asks, and measures from `begun` on.
@@ -318,11 +236,18 @@ fn say(role: Role, content: String) -> ChatMessage {
     ChatMessage { role, content }
 }
 
-/// Ours, then each of the others with our ratio to it. What was not measured is left empty.
-fn row(table: &mut Table, name: &str, engine: &Sample, others: &[&Sample]) {
-    let mut cells = vec![number(engine.p50())];
-    for other in others.iter().filter(|other| !other.is_empty()) {
-        cells.extend([number(other.p50()), number(engine.over(other).p50())]);
+/// What a peer answers, where there is one.
+fn of<T>(
+    peer: &mut Option<Peer>,
+    question: impl FnOnce(&mut Peer) -> Result<T>,
+) -> Result<Option<T>> {
+    peer.as_mut().map(question).transpose()
+}
+
+/// The middle of a peer's measurements and our ratio to it; empty where it was not measured.
+fn beside(ours: &Sample, theirs: &Sample) -> [String; 2] {
+    match theirs.is_empty() {
+        true => [String::new(), String::new()],
+        false => [number(theirs.p50()), number(ours.over(theirs).p50())],
     }
-    table.row(name, cells);
 }
