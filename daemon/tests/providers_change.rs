@@ -2,7 +2,6 @@
 #![cfg(target_arch = "x86_64")]
 
 mod bundles;
-#![cfg(target_arch = "x86_64")]
 
 use std::fs;
 

@@ -112,7 +112,7 @@ async fn prometheus_reads_what_the_box_did_and_nobody_who_lingers_keeps_it_from_
     }
 
     // All places taken by who says nothing: they are sent away, and then it is our turn.
-    let lingering: Vec<TcpStream> = (0..8)
+    let lingering: Vec<TcpStream> = (0..4)
         .map(|_| TcpStream::connect(address).unwrap())
         .collect();
     let (head, _) = asked(address, "GET /metrics");
