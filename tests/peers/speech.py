@@ -19,6 +19,7 @@ from pathlib import Path
 import ctranslate2
 import numpy as np
 import tokenizers
+import answering
 
 MEL = Path(__file__).resolve().parents[2] / "models/autoglm_models/recipes/stt/mel.py"
 START, FIRST_TIME = 50257, 50363
@@ -53,16 +54,11 @@ class Peer:
         return {"ms": (time.perf_counter() - begun) * 1e3, "tokens": len(ids), "text": text}
 
 
-def main() -> None:
+def main() -> int:
     directory, threads = Path(sys.argv[1]), int(sys.argv[2])
     peer = Peer(directory, threads)
-    print(json.dumps({"name": f"ctranslate2 {ctranslate2.__version__}, int8", "load_ms": peer.load_ms}), flush=True)
-    for line in sys.stdin:
-        question = json.loads(line)
-        answer = getattr(peer, question.pop("op"))(**question)
-        answer["peak_kb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        print(json.dumps(answer), flush=True)
+    return answering.answer(peer, f"ctranslate2 {ctranslate2.__version__}, int8")
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

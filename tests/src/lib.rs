@@ -9,6 +9,7 @@ pub mod device;
 pub mod edge_box;
 pub mod fleet;
 pub mod mosquitto;
+pub mod no_models;
 pub mod outbox_check;
 pub mod pki;
 pub mod power_cut;

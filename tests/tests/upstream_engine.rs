@@ -1,18 +1,13 @@
 //! What becomes of a conversation that goes elsewhere, by what the engine there does: everything over real sockets, against a stand-in that
 //! plays the engine, also the parts that no good engine plays. No model is needed here: the one of this box is missing.
 
-use std::num::NonZeroUsize;
-use std::path::Path;
 use std::time::{Duration, Instant};
 
-use autoglm_edge::config::Config;
+use autoglm_edge::inference::Inference;
 use autoglm_edge::inference::chat::{ChatEvent, ChatMessage, ChatRequest, Finish, Role, Usage};
 use autoglm_edge::inference::error::InferenceError;
-use autoglm_edge::inference::providers::ProvidersConfig;
-use autoglm_edge::inference::upstream::{
-    Answer, Dispatcher, DispatcherConfig, Place, UpstreamError,
-};
-use autoglm_edge::inference::{Inference, InferenceConfig};
+use autoglm_edge::inference::upstream::{Answer, Dispatcher, Place, UpstreamError};
+use autoglm_tests::no_models::dispatcher;
 use autoglm_tests::pki::{Authority, Valid};
 use autoglm_tests::stand_in_engine::{
     Act, StandInEngine, answer, body_end, chunk, event, finish, head, piece, refusal, stream_head,
@@ -37,38 +32,11 @@ impl Site {
             true => "",
             false => "rest_min_ms = 200\nrest_max_ms = 400\n",
         };
-        let text = format!(
-            "[inference]\nchat = \"{CHAT}\"\n[inference.upstream.{CHAT}]\npolicy = \"always\"\nurl = \"{url}\"\nmodel = \"big\"\n\
-             {rest}{}\n",
+        let table = format!(
+            "[inference.upstream.{CHAT}]\npolicy = \"always\"\nurl = \"{url}\"\nmodel = \"big\"\n{rest}{}\n",
             more.replace("DIR", &directory.path().display().to_string())
         );
-        let config = Config::from_text(&text, Path::new("config.toml")).unwrap();
-        let inference = Inference::start(InferenceConfig {
-            generic: Vec::new(),
-            memory: autoglm_edge::inference::budget::MemoryLimits::default(),
-            runtime_path: None,
-            model_dirs: vec![directory.path().to_owned()],
-            embedding: CHAT.to_owned(),
-            chat: CHAT.to_owned(),
-            vad: CHAT.to_owned(),
-            stt: None,
-            tts: None,
-            espeak_ng: autoglm_edge::config::ESPEAK_NG.into(),
-            context_tokens: 512,
-            chat_sessions: NonZeroUsize::MIN,
-            threads: NonZeroUsize::MIN.into(),
-            snapshots: None,
-            providers: ProvidersConfig::cpu(directory.path().join("unused")),
-            adapt: None,
-        });
-        let dispatcher = Dispatcher::new(
-            inference.handle(),
-            DispatcherConfig {
-                chat: CHAT.to_owned(),
-                upstream: config.inference.upstreams.get(CHAT).cloned(),
-                bundled_in: None,
-            },
-        );
+        let (inference, dispatcher) = dispatcher(directory.path(), CHAT, &table).unwrap();
         Self {
             directory,
             _inference: inference,

@@ -8,18 +8,13 @@ use std::{
     time::Instant,
 };
 
-use autoglm_edge::{
-    config::{Config, ESPEAK_NG},
-    inference::{
-        Inference, InferenceConfig,
-        budget::MemoryLimits,
-        chat::{ChatEvent, ChatMessage, ChatRequest, Finish, Form, Role},
-        providers::ProvidersConfig,
-        upstream::{Dispatcher, DispatcherConfig, Place},
-    },
+use autoglm_edge::inference::{
+    chat::{ChatEvent, ChatMessage, ChatRequest, Finish, Form, Role},
+    upstream::Place,
 };
 use autoglm_tests::{
     edge_box::{EdgeBox, PATIENCE, cache},
+    no_models::dispatcher,
     process::newest,
 };
 use serde_json::{Value, json};
@@ -148,38 +143,8 @@ async fn llama_cpp_keeps_to_a_schema_a_stop_string_and_a_limit_that_are_passed_o
     let llama = Llama::start(0, KEY);
     let directory = tempfile::tempdir().unwrap();
     let key = key_file(directory.path(), KEY);
-    let text = format!(
-        "[inference]\nchat = \"{CHAT}\"\n{}",
-        table(&llama.url, &key)
-    );
-    let config = Config::from_text(&text, Path::new("config.toml")).unwrap();
-    // A box without models.
-    let inference = Inference::start(InferenceConfig {
-        generic: Vec::new(),
-        memory: MemoryLimits::default(),
-        runtime_path: None,
-        model_dirs: vec![directory.path().to_owned()],
-        embedding: "none".to_owned(),
-        chat: CHAT.to_owned(),
-        vad: "none".to_owned(),
-        stt: None,
-        tts: None,
-        espeak_ng: ESPEAK_NG.into(),
-        context_tokens: 512,
-        chat_sessions: std::num::NonZeroUsize::MIN,
-        threads: std::num::NonZeroUsize::MIN.into(),
-        snapshots: None,
-        providers: ProvidersConfig::cpu(directory.path().join("unused")),
-        adapt: None,
-    });
-    let dispatcher = Dispatcher::new(
-        inference.handle(),
-        DispatcherConfig {
-            chat: CHAT.to_owned(),
-            upstream: config.inference.upstreams.get(CHAT).cloned(),
-            bundled_in: None,
-        },
-    );
+    let table = table(&llama.url, &key);
+    let (_inference, dispatcher) = dispatcher(directory.path(), CHAT, &table).unwrap();
     let ask = async |content: &str, change: &dyn Fn(&mut ChatRequest)| {
         let role = Role::User;
         let content = content.to_owned();

@@ -2,7 +2,7 @@
 //! on finding out where they are.
 //!
 //! Measured on the default language model (one thread, a virtual machine, six sessions of the same graph in one process): 8.2 to 10.3 ms a token, by
-//! where the kernel happened to put the weights; 8.0 to 8.4 ms for all of them in huge pages.
+//! where the kernel happened to put the weights; 8.2 to 8.5 ms with them in huge pages.
 //!
 //! Done after loading, and not by how memory is asked for: ONNX Runtime takes it from the C library in pieces smaller than a huge page, in heaps
 //! that grow. Best effort: a kernel before Linux 6.1, or one without the free memory, leaves pages as they are, and everything works as
@@ -16,15 +16,11 @@ use std::{
     ops::Range,
     sync::{Mutex, PoisonError},
     thread,
-    time::{Duration, Instant},
+    time::Instant,
 };
 
 use nix::libc;
 use procfs::process::{MMPermissions, MMapPath, MemoryMap, Process};
-
-/// `MADV_COLLAPSE` of Linux's `include/uapi/asm-generic/mman-common.h`: pages are gathered in huge ones now, whatever is said
-/// in `/sys/kernel/mm/transparent_hugepage/enabled`.
-const COLLAPSE: libc::c_int = 25;
 
 /// Where the kernel says how large a huge page is, in bytes.
 const SIZE_FILE: &str = "/sys/kernel/mm/transparent_hugepage/hpage_pmd_size";
@@ -51,7 +47,7 @@ pub(super) fn gather_later(model: &str) {
         let begun = Instant::now();
         match gather() {
             Ok(Gathered { bytes, left }) => {
-                let took: Duration = begun.elapsed();
+                let took = begun.elapsed();
                 tracing::debug!(
                     model = name,
                     mib = bytes >> 20,
@@ -107,12 +103,13 @@ fn worth_while(map: &MemoryMap, page: u64) -> Option<Range<u64>> {
     (!whole.is_empty()).then_some(whole)
 }
 
+/// Pages are gathered in huge ones now, whatever is said in `/sys/kernel/mm/transparent_hugepage/enabled`.
 fn collapse(range: &Range<u64>) -> io::Result<()> {
     let start = usize::try_from(range.start).map_err(io::Error::other)?;
     let length = usize::try_from(range.end - range.start).map_err(io::Error::other)?;
     // SAFETY: this advice changes neither what memory holds nor whether it is mapped, only which pages hold it; an address where nothing is mapped (any
     // more) is an error, not a fault.
-    let result = unsafe { libc::madvise(start as *mut libc::c_void, length, COLLAPSE) };
+    let result = unsafe { libc::madvise(start as *mut libc::c_void, length, libc::MADV_COLLAPSE) };
     if result == 0 {
         Ok(())
     } else {

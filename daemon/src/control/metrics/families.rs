@@ -51,12 +51,13 @@ impl Family {
             return Ok(());
         }
         let mut family = encoder.encode_descriptor(self.name, self.help, None, self.kind)?;
+        if let [(labels, value)] = self.samples.as_slice()
+            && labels.is_empty()
+        {
+            return self.encode_value(*value, family);
+        }
         for (labels, value) in &self.samples {
-            let one = match labels.is_empty() {
-                true => return self.encode_value(*value, family),
-                false => family.encode_family(labels)?,
-            };
-            self.encode_value(*value, one)?;
+            self.encode_value(*value, family.encode_family(labels)?)?;
         }
         Ok(())
     }
@@ -89,15 +90,16 @@ fn counter(name: &'static str, help: &'static str, samples: Vec<(Labels, f64)>) 
     }
 }
 
-/// A counter with a label for each case, and nothing else.
-fn cases(
-    name: &'static str,
-    help: &'static str,
+/// A sample for each case of what has these labels.
+fn cases<const N: usize>(
+    of: &Labels,
     label: &'static str,
-    of: &[(&str, u64)],
-) -> Family {
-    let sample = |&(case, count): &(&str, u64)| (vec![(label, case.to_owned())], count as f64);
-    counter(name, help, of.iter().map(sample).collect())
+    cases: [(&str, u64); N],
+) -> [(Labels, f64); N] {
+    cases.map(|(case, count)| {
+        let labels = [of.as_slice(), &[(label, case.to_owned())]].concat();
+        (labels, count as f64)
+    })
 }
 
 fn truth(is_so: bool) -> f64 {
@@ -154,13 +156,9 @@ fn models(status: &StatusSource) -> Vec<Family> {
                 load.push((named(model), load_time.as_secs_f64()));
                 threads.push((named(model), running.threads.get() as f64));
                 if let Some(measured) = &choice.measured {
-                    for (on, count) in [
-                        ("provider", measured.nodes_placed),
-                        ("cpu", measured.nodes_left),
-                    ] {
-                        let on = vec![("on", on.to_owned())];
-                        nodes.push((with(model, on), f64::from(count)));
-                    }
+                    let (placed, left) = (measured.nodes_placed, measured.nodes_left);
+                    let on = [("provider", placed.into()), ("cpu", left.into())];
+                    nodes.extend(cases(&named(model), "on", on));
                     ratio.push((named(model), measured.time_ratio()));
                 }
                 choice.refused.as_slice()
@@ -227,28 +225,26 @@ fn chat(status: &StatusSource) -> Vec<Family> {
     ];
     let upstream = status.dispatcher.status();
     let asked = upstream.iter().flat_map(|engine| {
+        let bundle = vec![("bundle", engine.bundle.to_string())];
         let outcomes = [
             ("answered", engine.answered),
             ("failed", engine.failed),
             ("withdrawn", engine.withdrawn),
         ];
-        outcomes.map(|(outcome, count)| {
-            let of = vec![
-                ("bundle", engine.bundle.to_string()),
-                ("outcome", outcome.to_owned()),
-            ];
-            (of, count as f64)
-        })
+        cases(&bundle, "outcome", outcomes)
     });
     let (level, _) = status.strain();
     vec![
-        cases(
+        counter(
             "chat_answers",
             "Requests to the chat model.",
-            "outcome",
-            &answers,
+            cases(&Labels::new(), "outcome", answers).into(),
         ),
-        cases("chat_tokens", "Tokens that were computed.", "kind", &tokens),
+        counter(
+            "chat_tokens",
+            "Tokens that were computed.",
+            cases(&Labels::new(), "kind", tokens).into(),
+        ),
         counter(
             "chat_parked",
             "Times that an answer made room for a more urgent one.",
@@ -274,10 +270,8 @@ fn links(status: &StatusSource) -> Vec<Family> {
         let is_connected = matches!(link.state, LinkState::Connected { .. });
         connected.push((named.clone(), truth(is_connected)));
         let (sent, received) = (link.quality.bytes_sent, link.quality.bytes_received);
-        for (direction, count) in [("sent", sent), ("received", received)] {
-            let way = [named.clone(), vec![("direction", direction.to_owned())]].concat();
-            bytes.push((way, count as f64));
-        }
+        let ways = [("sent", sent), ("received", received)];
+        bytes.extend(cases(&named, "direction", ways));
         rtt.extend(
             link.quality
                 .rtt
@@ -323,17 +317,15 @@ fn fleet(fleet: &FleetStatus) -> Vec<Family> {
     for (lane, stats) in Lane::ALL.into_iter().zip(*fleet.outbox.borrow()) {
         let named = vec![("lane", lane.name().to_owned())];
         waiting.push((named.clone(), stats.waiting as f64));
-        for (outcome, count) in [
+        let outcomes = [
             ("delivered", stats.delivered),
             ("coalesced", stats.coalesced),
             ("expired", stats.expired),
             ("dropped", stats.dropped),
             ("refused", stats.refused),
             ("undeliverable", stats.undeliverable),
-        ] {
-            let of = [named.clone(), vec![("outcome", outcome.to_owned())]].concat();
-            done.push((of, count as f64));
-        }
+        ];
+        done.extend(cases(&named, "outcome", outcomes));
     }
     vec![
         gauge(

@@ -56,7 +56,7 @@ pub async fn serve(address: SocketAddr, status: StatusSource, cancel: Cancellati
                     continue;
                 }
             };
-            let registry = Arc::clone(&registry);
+            let (registry, cancel) = (Arc::clone(&registry), cancel.clone());
             tokio::spawn(async move {
                 let service = service_fn(|request| answer(request, &registry));
                 let connection = http1::Builder::new()
@@ -64,10 +64,13 @@ pub async fn serve(address: SocketAddr, status: StatusSource, cancel: Cancellati
                     .header_read_timeout(PATIENCE)
                     .keep_alive(false)
                     .serve_connection(TokioIo::new(stream), service);
-                match timeout(PATIENCE, connection).await {
-                    Ok(Ok(())) => {}
-                    Ok(Err(error)) => tracing::debug!(%error, "a scrape broke off"),
-                    Err(_) => tracing::debug!("a scrape took too long"),
+                match cancel
+                    .run_until_cancelled(timeout(PATIENCE, connection))
+                    .await
+                {
+                    Some(Ok(Ok(()))) | None => {}
+                    Some(Ok(Err(error))) => tracing::debug!(%error, "a scrape broke off"),
+                    Some(Err(_)) => tracing::debug!("a scrape took too long"),
                 }
                 drop(place);
             });
