@@ -15,7 +15,7 @@ use std::{
 use autoglm_edge::{
     inference::{
         Inference, InferenceConfig,
-        chat::{ChatEvent, ChatMessage, ChatRequest, Role, SnapshotConfig},
+        chat::{ChatCache, ChatEvent, ChatMessage, ChatRequest, Role, SnapshotConfig},
         manifest::Task,
     },
     store::{ExportPolicy, Scan, Store, StoreConfig, Tree},
@@ -34,6 +34,15 @@ fn snapshots(state: &Path) -> PathBuf {
 }
 
 async fn start(state: &Path, model_dirs: Vec<PathBuf>, bytes_max: u64) -> Edge {
+    start_with(ChatCache::Bytes, state, model_dirs, bytes_max).await
+}
+
+async fn start_with(
+    chat_cache: ChatCache,
+    state: &Path,
+    model_dirs: Vec<PathBuf>,
+    bytes_max: u64,
+) -> Edge {
     let directory = state.to_path_buf();
     let store = tokio::task::spawn_blocking(move || {
         let config = StoreConfig {
@@ -50,6 +59,7 @@ async fn start(state: &Path, model_dirs: Vec<PathBuf>, bytes_max: u64) -> Edge {
         vad: "none".into(),
         stt: None,
         chat_sessions: NonZeroUsize::new(2).unwrap(),
+        chat_cache,
         snapshots: Some(SnapshotConfig {
             directory: snapshots(state),
             bytes_max,
@@ -115,6 +125,16 @@ fn say(role: Role, content: &str) -> ChatMessage {
         role,
         content: content.into(),
     }
+}
+
+/// Of the default model: 60 tensors of 3 heads with 64 bytes and a scale.
+const BYTES_PER_TOKEN: u64 = 60 * 3 * (64 + 4);
+
+/// The files' lengths in bytes.
+fn lengths(state: &Path) -> Vec<u64> {
+    let listing = fs::read_dir(snapshots(state)).unwrap();
+    let length = |entry: std::io::Result<fs::DirEntry>| entry.unwrap().metadata().unwrap().len();
+    listing.map(length).collect()
 }
 
 fn first_turn() -> Vec<ChatMessage> {
@@ -251,22 +271,48 @@ async fn files_beyond_the_limit_go_and_strangers_without_a_record_too() {
     fs::create_dir(snapshots(state.path())).unwrap();
     let stranger = snapshots(state.path()).join(format!("{}.kv", "ab".repeat(16)));
     fs::write(&stranger, "left by a crash before its record").unwrap();
-    let limit = 8 << 20;
+    let limit = 2 << 20;
     let edge = start(state.path(), models(), limit).await;
+    let mut tokens = 0;
     for number in 0..4 {
         let mut messages = first_turn();
         messages[0].content.insert_str(0, &format!("{number} "));
-        edge.ask(messages).await;
+        tokens += edge.ask(messages).await.1 as u64;
     }
+    assert!(tokens * BYTES_PER_TOKEN > 2 * limit, "{tokens} tokens");
     edge.kept(1).await;
     // What was offered is written before the engine has stopped.
     edge.stop().await;
     assert!(!stranger.exists());
-    let bytes: u64 = fs::read_dir(snapshots(state.path()))
-        .unwrap()
-        .map(|entry| entry.unwrap().metadata().unwrap().len())
-        .sum();
+    let bytes: u64 = lengths(state.path()).iter().sum();
     assert!(bytes > 0 && bytes <= limit, "{bytes} of {limit} bytes");
+}
+
+#[tokio::test]
+async fn a_cache_holds_bytes_unless_floats_are_wanted_and_either_is_a_miss_for_the_other() {
+    let state = tempfile::tempdir().unwrap();
+    let edge = start(state.path(), models(), 1 << 30).await;
+    let (_, prompt, _) = edge.ask(first_turn()).await;
+    edge.stop().await;
+    let bytes = lengths(state.path());
+    assert!(!bytes.is_empty());
+    assert!(
+        bytes.iter().all(|bytes| bytes % BYTES_PER_TOKEN == 0),
+        "{bytes:?}"
+    );
+
+    let edge = start_with(ChatCache::Floats, state.path(), models(), 1 << 30).await;
+    let (answer, _, reused) = edge.ask(first_turn()).await;
+    assert_eq!(reused, 0, "of {prompt}");
+    assert!(!answer.is_empty());
+    edge.stop().await;
+    let all: u64 = lengths(state.path()).iter().sum();
+    let floats = all - bytes.iter().sum::<u64>();
+    assert_eq!(floats % (60 * 3 * 64 * 4), 0);
+    assert!(
+        floats > prompt as u64 * 60 * 3 * 64 * 4 / 2,
+        "{floats} bytes"
+    );
 }
 
 /// The other end of the one pipe among `paths` that somebody reads.

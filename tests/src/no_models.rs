@@ -37,6 +37,7 @@ pub fn dispatcher(
         espeak_ng: ESPEAK_NG.into(),
         context_tokens: 512,
         chat_sessions: NonZeroUsize::MIN,
+        chat_cache: autoglm_edge::inference::chat::ChatCache::default(),
         threads: NonZeroUsize::MIN.into(),
         snapshots: None,
         providers: ProvidersConfig::cpu(directory.join("unused")),

@@ -8,10 +8,19 @@ use std::process::Command;
 use serde_json::Value;
 
 /// The workspace's crates, and which of them each may depend on.
-const CRATES: [(&str, &[&str]); 4] = [
+const CRATES: [(&str, &[&str]); 5] = [
     ("autoglm-protocol", &[]),
     ("autoglm-drivers", &["autoglm-protocol"]),
-    ("autoglm-edge", &["autoglm-protocol", "autoglm-drivers"]),
+    // Attention for ONNX Runtime; knows of graphs and numbers, and of no device.
+    ("autoglm-edge-attention", &[]),
+    (
+        "autoglm-edge",
+        &[
+            "autoglm-protocol",
+            "autoglm-drivers",
+            "autoglm-edge-attention",
+        ],
+    ),
     (
         "autoglm-tests",
         &["autoglm-protocol", "autoglm-drivers", "autoglm-edge"],

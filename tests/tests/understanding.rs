@@ -46,6 +46,7 @@ async fn model() -> (Inference, Embeddings) {
         espeak_ng: autoglm_edge::config::ESPEAK_NG.into(),
         context_tokens: 128,
         chat_sessions: NonZeroUsize::new(8).expect("eight is not zero"),
+        chat_cache: autoglm_edge::inference::chat::ChatCache::default(),
         threads: NonZeroUsize::MIN.into(),
         snapshots: None,
         // Nothing is written there: no policy asks for providers.

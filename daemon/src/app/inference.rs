@@ -30,6 +30,7 @@ pub(super) fn engine(config: &Config, store: &Store) -> InferenceConfig {
         generic: config.inference.generic.clone(),
         context_tokens: config.inference.context_tokens,
         chat_sessions: config.inference.chat_sessions,
+        chat_cache: config.inference.chat_cache,
         threads: Threads {
             asked: config.inference.threads,
             lent: None,

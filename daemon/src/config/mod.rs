@@ -6,6 +6,7 @@
 
 mod access;
 pub mod adapt;
+mod chat_cache;
 mod device;
 mod fleet;
 pub mod foreign;
@@ -24,6 +25,7 @@ use autoglm_drivers::backoff::Backoff;
 use autoglm_drivers::link::{LinkAddress, LinkId};
 use autoglm_drivers::mqtt::Broker;
 
+pub use chat_cache::ChatCache;
 pub use key::{KeyError, KeyKind, KeySource};
 pub use raw::RawConfig;
 pub use validate::ConfigError;
@@ -144,6 +146,8 @@ pub struct InferenceSettings {
     pub context_tokens: usize,
     /// Conversations that are answered at a time.
     pub chat_sessions: NonZeroUsize,
+    /// What their key-value cache holds.
+    pub chat_cache: ChatCache,
     /// Disk space for the key-value caches of conversations; 0 for none.
     pub context_cache_bytes: u64,
     /// Memory of all models together, by estimate; `None` for a share of what the machine has.

@@ -4,6 +4,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::ChatCache;
+
 /// The whole file.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -158,12 +160,15 @@ pub struct RawInference {
     pub espeak_ng: String,
     /// Bundles that take and give plain tensors. Default: none.
     pub generic: Vec<String>,
-    /// Longest conversation that the model sees, in tokens. Default 2048: up to 95 MB of key-value cache for each conversation with
+    /// Longest conversation that the model sees, in tokens. Default 2048: up to 25 MB of key-value cache for each conversation with
     /// the default model, taken as it grows.
     pub context_tokens: usize,
     /// Conversations that are answered at a time. Default 8: batching gains little beyond it.
     pub chat_sessions: usize,
-    /// Disk space in MiB for the key-value caches of conversations, 0 for none. Default 256: some 5,700 tokens with the default model.
+    /// What the key-value cache of conversations holds: `bytes` (the default; a quarter of the memory, faster in long conversations) or
+    /// `floats`.
+    pub chat_cache: ChatCache,
+    /// Disk space in MiB for the key-value caches of conversations, 0 for none. Default 256: some 21,900 tokens with the default model.
     pub context_cache_mib: u64,
     /// Memory in MiB that models may take together, by estimate; 0 for three quarters of what the machine, or the service's control group,
     /// has.
@@ -207,6 +212,7 @@ impl Default for RawInference {
             generic: Vec::new(),
             context_tokens: 2048,
             chat_sessions: 8,
+            chat_cache: ChatCache::default(),
             context_cache_mib: 256,
             memory_mib: 0,
             threads: 0,

@@ -263,6 +263,7 @@ pub(super) fn validate(raw: RawConfig, path: &Path) -> Result<Config, ConfigErro
                 131_072,
             )?,
             chat_sessions,
+            chat_cache: raw.inference.chat_cache,
             context_cache_bytes: reject.within(
                 "inference.context_cache_mib",
                 raw.inference.context_cache_mib,

@@ -16,7 +16,7 @@ use std::{
     ops::Range,
     sync::{Mutex, PoisonError},
     thread,
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use nix::libc;
@@ -27,6 +27,10 @@ const SIZE_FILE: &str = "/sys/kernel/mm/transparent_hugepage/hpage_pmd_size";
 
 /// A mapping that is touched to a smaller part would take more memory than before. In percent.
 const TOUCHED_MIN: u64 = 85;
+
+/// Time from the end of loading. It takes the kernel some 100 ms, in which the process can take no new memory; who waited for the model asks at once,
+/// and had its first token some 70 ms later without this.
+const LATER: Duration = Duration::from_secs(1);
 
 /// Two models that are loaded side by side are one after the other here.
 static GATHERING: Mutex<()> = Mutex::new(());
@@ -39,10 +43,11 @@ struct Gathered {
     left: u64,
 }
 
-/// Gathers the process's large allocations in huge pages, on a thread of its own: whoever waits for the model need not wait for this.
+/// Gathers the process's large allocations in huge pages, [`LATER`] and on a thread of its own: whoever waits for the model need not wait for this.
 pub(super) fn gather_later(model: &str) {
     let name = model.to_owned();
     let gather = move || {
+        thread::sleep(LATER);
         let _one = GATHERING.lock().unwrap_or_else(PoisonError::into_inner);
         let begun = Instant::now();
         match gather() {

@@ -133,6 +133,7 @@ impl Launch<'_> {
                 threads: self.threads,
                 context_tokens: self.config.context_tokens,
                 chat_sessions: self.config.chat_sessions,
+                chat_cache: self.config.chat_cache,
                 interrupts: self.interrupts.clone(),
                 snapshots: self.snapshots.clone(),
                 pulse: Arc::clone(&self.pulse),

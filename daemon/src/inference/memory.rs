@@ -13,6 +13,7 @@ use super::{bundle::Bundle, error::LoadError, manifest::Graph, stt, tts::RUN_PHO
 /// Weights are read once and packed once more for the processor. Measured: a graph of 106 MB with a cache of 95 MB took 335 MB at most.
 const COPIES: u64 = 2;
 
+/// Of floats: whether the cache can hold bytes is known when the graph has been read.
 const KV_BYTES: u64 = 4;
 
 /// What a voice takes for each phoneme of a run, while it runs. Measured: 803 ids (phonemes and pads) of the default voice took 333 MB, 200 took 88.

@@ -24,7 +24,7 @@ pub use self::handle::InferenceHandle;
 use self::{
     adapt::AdaptConfig,
     budget::{Budget, MemoryLimits},
-    chat::{Chat, ChatHandle, SnapshotConfig},
+    chat::{Chat, ChatCache, ChatHandle, SnapshotConfig},
     embedder::{Embedder, EmbedderHandle},
     generic::{Generic, GenericHandle},
     interrupts::Interrupts,
@@ -95,11 +95,13 @@ pub struct InferenceConfig {
     pub espeak_ng: PathBuf,
     /// Names of the bundles that take and give plain tensors; each has a thread of its own.
     pub generic: Vec<String>,
-    /// Longest chat context in tokens; a model's own limit holds, too. The key-value cache of the default model takes 46 kB
-    /// per token, as the conversation grows.
+    /// Longest chat context in tokens; a model's own limit holds, too. The key-value cache of the default model takes 12 kB
+    /// per token, 46 kB of floats, as the conversation grows.
     pub context_tokens: usize,
     /// Conversations that are answered at a time.
     pub chat_sessions: NonZeroUsize,
+    /// What the chat model's key-value cache holds.
+    pub chat_cache: ChatCache,
     /// Threads inside an operator, for each model.
     pub threads: Threads,
     /// Where conversations' caches outlive the process; `None` keeps them in memory alone.

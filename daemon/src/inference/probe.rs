@@ -136,8 +136,9 @@ pub(super) struct ChatProbe {
 }
 
 impl ChatProbe {
-    pub(super) fn check(&self, logits: &[f32]) -> Result<(), ProbeError> {
-        check_top(&self.top, logits, self.tolerance)
+    /// `slack` is how many tolerances apart they may be.
+    pub(super) fn check(&self, logits: &[f32], slack: f32) -> Result<(), ProbeError> {
+        check_top(&self.top, logits, self.tolerance * slack)
     }
 }
 
@@ -241,7 +242,7 @@ mod tests {
             top: vec![(1, 2.0)],
             tolerance: 0.5,
         };
-        assert!(chat.check(&[0.0, f32::NAN]).is_err());
+        assert!(chat.check(&[0.0, f32::NAN], 1.0).is_err());
     }
 
     #[test]
@@ -251,8 +252,9 @@ mod tests {
             top: vec![(0, 1.0), (2, 3.0)],
             tolerance: 0.5,
         };
-        chat.check(&[1.4, 0.0, 2.6]).unwrap();
-        let error = chat.check(&[1.4, 0.0, 2.4]).unwrap_err();
+        chat.check(&[1.4, 0.0, 2.6], 1.0).unwrap();
+        chat.check(&[1.4, 0.0, 2.4], 2.0).unwrap();
+        let error = chat.check(&[1.4, 0.0, 2.4], 1.0).unwrap_err();
         assert!(
             matches!(error, ProbeError::Value { index: 2, .. }),
             "{error}"

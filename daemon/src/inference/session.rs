@@ -5,6 +5,7 @@
 
 use std::{collections::BTreeMap, num::NonZeroUsize, path::Path};
 
+use autoglm_edge_attention::Remade;
 use ort::{
     session::{
         Session,
@@ -22,6 +23,9 @@ use super::{
 
 /// What stands for a layer's number in the names of `model.toml`.
 const LAYER: &str = "{layer}";
+
+/// ONNX Runtime's option for where the weights of a graph lie that comes from memory.
+const WEIGHTS_FOLDER: &str = "session.model_external_initializers_file_folder_path";
 
 /// Opens the bundle's graph with `threads` threads inside an operator, and compares its inputs and outputs with `model.toml`.
 ///
@@ -81,6 +85,35 @@ pub(super) fn open_file(
     let session = compiled
         .map_or_else(|| build(&path), Ok)
         .map_err(|source| refused(&path, source))?;
+    check(&path, &session, graph)?;
+    Ok(session)
+}
+
+/// [`open`] for a graph that was made of the bundle's main one; on the CPU provider.
+///
+/// # Errors
+/// As [`open`].
+pub(super) fn open_remade(
+    bundle: &Bundle,
+    runtime: &Runtime,
+    threads: NonZeroUsize,
+    remade: Remade,
+    declared: &Declared<'_>,
+) -> Result<Session, LoadError> {
+    let path = bundle.path(declared.file);
+    let build = || -> ort::Result<Session> {
+        builder(runtime, threads)?
+            .with_operators(remade.operators)?
+            .with_config_entry(WEIGHTS_FOLDER, bundle.dir().to_string_lossy())?
+            .commit_from_memory(&remade.graph)
+    };
+    let session = build().map_err(|source| refused(&path, source))?;
+    check(&path, &session, declared)?;
+    Ok(session)
+}
+
+/// Compares a session's inputs and outputs with what is declared of them.
+fn check(path: &Path, session: &Session, graph: &Declared<'_>) -> Result<(), LoadError> {
     let sides = [
         ("input", graph.inputs, session.inputs()),
         ("output", graph.outputs, session.outputs()),
@@ -88,7 +121,7 @@ pub(super) fn open_file(
     for (what, declared, actual) in sides {
         let declared = per_layer(declared, graph.layers);
         for (name, facts) in &declared {
-            require(&path, what, name, facts, actual)?;
+            require(path, what, name, facts, actual)?;
         }
         // An output that nobody declared is only unused; an input that nobody declared would never be fed.
         if let Some(extra) = actual
@@ -96,7 +129,7 @@ pub(super) fn open_file(
             .find(|outlet| what == "input" && !declared.contains_key(outlet.name()))
         {
             return Err(LoadError::Signature {
-                path,
+                path: path.into(),
                 what,
                 name: extra.name().into(),
                 expected: "absent".into(),
@@ -104,7 +137,7 @@ pub(super) fn open_file(
             });
         }
     }
-    Ok(session)
+    Ok(())
 }
 
 /// The options of every session, without its provider.

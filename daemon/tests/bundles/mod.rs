@@ -88,6 +88,7 @@ pub(crate) fn config() -> InferenceConfig {
         generic: Vec::new(),
         context_tokens: 1024,
         chat_sessions: NonZeroUsize::new(CHAT_SESSIONS).expect("it is not zero"),
+        chat_cache: autoglm_edge::inference::chat::ChatCache::default(),
         threads: NonZeroUsize::MIN.into(),
         snapshots: None,
         // Nothing is written there unless a policy asks for providers.

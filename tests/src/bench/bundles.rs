@@ -81,6 +81,7 @@ impl Bundles {
             generic: Vec::new(),
             context_tokens: 128,
             chat_sessions: NonZeroUsize::new(8).expect("eight is not zero"),
+            chat_cache: autoglm_edge::inference::chat::ChatCache::default(),
             threads: NonZeroUsize::MIN.into(),
             snapshots: None,
             // Nothing is written there: no policy asks for providers.

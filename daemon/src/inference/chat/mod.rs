@@ -27,6 +27,7 @@ use super::{
 };
 
 mod batch;
+mod byte_cache;
 #[cfg(test)]
 mod byte_tokenizer;
 mod cache;
@@ -60,6 +61,7 @@ pub use self::{
     stop::{STOP_BYTES_MAX, STOPS_MAX},
 };
 pub(super) use self::{pulse::Pulse, snapshot::Snapshots, worker::Chat};
+pub use crate::config::ChatCache;
 
 /// Events that may wait for a slow reader.
 pub const EVENTS: usize = 64;

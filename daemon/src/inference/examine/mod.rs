@@ -141,6 +141,7 @@ pub(super) fn carry_out(
             .collect(),
         context_tokens,
         chat_sessions: NonZeroUsize::MIN,
+        chat_cache: super::chat::ChatCache::default(),
         threads: threads.into(),
         snapshots: None,
         providers: ProvidersConfig {

@@ -27,7 +27,7 @@ use super::{
     adapt::{Wish, Wishes},
     budget::Budget,
     bundle::Bundle,
-    chat::{Pulse, Snapshots},
+    chat::{ChatCache, Pulse, Snapshots},
     class::Class,
     error::{InferenceError, LoadError, ReloadError, Wait},
     interrupts::Interrupts,
@@ -105,6 +105,8 @@ pub(super) struct Setup {
     pub(super) context_tokens: usize,
     /// Conversations answered at a time.
     pub(super) chat_sessions: NonZeroUsize,
+    /// What the chat model's key-value cache holds, where there is a choice.
+    pub(super) chat_cache: ChatCache,
     /// Where long runs enter themselves, to be ended when the engine stops.
     pub(super) interrupts: Interrupts,
     /// The program that makes phonemes.

@@ -57,9 +57,11 @@ pub(super) struct Apart {
 
 impl Apart {
     /// Starts the engine with what `state` holds of earlier conversations.
-    pub(super) fn start(state: &Path, threads: usize) -> Result<Self> {
+    pub(super) fn start(state: &Path, options: &Options) -> Result<Self> {
         let mut process = Command::new(std::env::current_exe()?)
-            .args(["--threads", &threads.to_string(), "--apart"])
+            .args(["--threads", &options.threads.to_string()])
+            .args(["--cache", &format!("{:?}", options.cache).to_lowercase()])
+            .arg("--apart")
             .arg(state)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -124,6 +126,7 @@ pub(super) async fn serve(state: PathBuf, options: &Options) -> Result<()> {
         chat: CHAT.into(),
         context_tokens: CONTEXT_TOKENS,
         chat_sessions: options.sessions,
+        chat_cache: options.cache,
         threads: options.threads.into(),
         snapshots: Some(SnapshotConfig {
             directory: state.join("contexts"),

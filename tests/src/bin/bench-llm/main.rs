@@ -20,7 +20,7 @@ mod turns;
 use anyhow::{Context, Result, bail};
 use autoglm_edge::inference::{
     Inference, InferenceConfig, InferenceHandle,
-    chat::{ChatEvent, ChatMessage, ChatRequest, Role, Speculation},
+    chat::{ChatCache, ChatEvent, ChatMessage, ChatRequest, Role, Speculation},
     manifest::Task,
     runtime::Runtime,
 };
@@ -31,7 +31,7 @@ use autoglm_tests::bench::{
     statistics::{Sample, ms},
     table::number,
 };
-use clap::Parser;
+use clap::{Parser, ValueEnum};
 
 const CONTEXT_TOKENS: usize = 2048;
 
@@ -49,12 +49,26 @@ struct Options {
     /// Conversations side by side
     #[arg(long, default_value_t = NonZeroUsize::new(8).expect("eight is not zero"))]
     sessions: NonZeroUsize,
+    /// What the engine's key-value cache holds: bytes or floats
+    #[arg(long, default_value = "bytes", value_parser = cache)]
+    cache: ChatCache,
+    /// Measure these parts alone
+    #[arg(long, value_delimiter = ',')]
+    only: Vec<Part>,
     /// Let llama.cpp compute attention without its fused kernel: with AVX2 slower for prompts, faster for answers in a long context
     #[arg(long)]
     llama_plain_attention: bool,
     /// Be the engine that is killed, with its state in this directory
     #[arg(long, hide = true)]
     apart: Option<PathBuf>,
+}
+
+fn cache(name: &str) -> Result<ChatCache, String> {
+    match name {
+        "bytes" => Ok(ChatCache::Bytes),
+        "floats" => Ok(ChatCache::Floats),
+        _ => Err("one of bytes, floats".to_owned()),
+    }
 }
 
 impl Options {
@@ -82,6 +96,7 @@ async fn main() -> Result<()> {
         chat: CHAT.into(),
         context_tokens: CONTEXT_TOKENS,
         chat_sessions: options.sessions,
+        chat_cache: options.cache,
         threads: options.threads.into(),
         ..bundles.embedding_only()
     });
@@ -94,6 +109,7 @@ async fn main() -> Result<()> {
         options.threads, options.rounds, options.tokens
     );
     let threads = options.threads.get();
+    println!("- the engine's cache holds {:?}", options.cache);
     let genai = Peer::genai(threads, CONTEXT_TOKENS)?;
     let llama = Peer::llama(&options.llama())?;
     for (name, peer) in [("genai", &genai), ("llama.cpp", &llama)] {
@@ -117,16 +133,41 @@ async fn main() -> Result<()> {
         options,
         prompts: 0,
     };
-    println!("{}", bench.rates().await?);
-    println!("{}", bench.together().await?);
-    println!("{}", bench.speculation().await?);
-    println!("{}", bench.form().await?);
-    println!("{}", bench.turns().await?);
-    println!("{}", bench.alone()?);
+    for part in Part::value_variants() {
+        if !bench.options.only.is_empty() && !bench.options.only.contains(part) {
+            continue;
+        }
+        let table = match part {
+            Part::Rates => bench.rates().await?,
+            Part::Together => bench.together().await?,
+            Part::Guesses => bench.speculation().await?,
+            Part::Form => bench.form().await?,
+            Part::Turns => bench.turns().await?,
+            Part::Alone => bench.alone()?,
+        };
+        println!("{table}");
+    }
     if let Err(stragglers) = inference.stop(Duration::from_secs(10)).await {
         bail!("still running: {stragglers:?}");
     }
     Ok(())
+}
+
+/// A table, in the order in which they are measured.
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Part {
+    /// How fast prompts are read and answers written
+    Rates,
+    /// Conversations side by side
+    Together,
+    /// Guessed tokens
+    Guesses,
+    /// A tool call under its schema
+    Form,
+    /// A conversation's second turn, warm and after kill -9
+    Turns,
+    /// Loading and memory, in a process of its own
+    Alone,
 }
 
 struct Bench {

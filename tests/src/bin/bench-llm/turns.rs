@@ -47,15 +47,14 @@ impl Bench {
         let [mut cold, mut warm, mut killed] = [(); 3].map(|()| Times::default());
         let state = tempfile::tempdir()?;
         let slot = tempfile::tempdir()?;
-        let threads = self.options.threads.get();
         for _ in 0..self.options.rounds.min(3) {
             let (mut messages, _) = self.prompt(LONG)?;
-            let mut engine = Apart::start(state.path(), threads)?;
+            let mut engine = Apart::start(state.path(), &self.options)?;
             let first = engine.ask(&messages, 32)?;
             cold.ours.push(first.first_ms);
             let turns = Turns::new(&mut messages, first.text, &self.tokens)?;
             drop(engine);
-            let mut engine = Apart::start(state.path(), threads)?;
+            let mut engine = Apart::start(state.path(), &self.options)?;
             let second = engine.ask(&messages, 1)?;
             drop(engine);
             killed.of = turns.ids.len();
@@ -122,7 +121,7 @@ impl Bench {
     pub(super) fn alone(&mut self) -> Result<Table> {
         let state = tempfile::tempdir()?;
         let (messages, ids) = self.prompt(LONG)?;
-        let mut engine = Apart::start(state.path(), self.options.threads.get())?;
+        let mut engine = Apart::start(state.path(), &self.options)?;
         let told = engine.ask(&messages, 32)?;
         let load_ms = engine.load_ms;
         drop(engine);

@@ -1,7 +1,7 @@
 //! How many tokens of cache the machine has memory for.
 //!
-//! `tokens = limit / bytes per token`, `bytes per token = 2 * layers * kv_heads * head_dim * bytes per element` (46 kB for the default
-//! model), `limit = min(2 GiB, half of the memory that the machine and the service's cgroup allow)`. A context that does not
+//! `tokens = limit / bytes per token`, `bytes per token = 2 * layers * kv_heads * head_dim * bytes per element` (12 kB for the default
+//! model; 46 of floats), `limit = min(2 GiB, half of the memory that the machine and the service's cgroup allow)`. A context that does not
 //! fit alone is refused when the model is loaded; several share what there is.
 
 use std::{fs, path::Path};

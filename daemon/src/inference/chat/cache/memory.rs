@@ -46,6 +46,8 @@ pub(in super::super) enum ElementKind {
     F16,
     /// With scales that are the graph's own affair.
     I8,
+    /// Rows of bytes with their scale, as `autoglm_edge_attention::row` has them.
+    Rows,
 }
 
 impl ElementKind {
@@ -63,7 +65,7 @@ impl ElementKind {
         match self {
             Self::F32 => 4,
             Self::F16 => 2,
-            Self::I8 => 1,
+            Self::I8 | Self::Rows => 1,
         }
     }
 
@@ -72,22 +74,36 @@ impl ElementKind {
             Self::F32 => TensorElementType::Float32,
             Self::F16 => TensorElementType::Float16,
             Self::I8 => TensorElementType::Int8,
+            Self::Rows => TensorElementType::Uint8,
         }
     }
 }
 
 impl Geometry {
-    /// Bytes that one token takes in all tensors together: `tensors * heads * dim * element bytes`.
+    /// Bytes that one token takes in all tensors together: `tensors * heads * row bytes`.
     pub(in super::super) fn token_bytes(&self) -> u128 {
-        [self.heads, self.dim, self.kind.bytes()]
+        [self.heads, self.row_bytes()]
             .into_iter()
             .fold(self.tensors as u128, |bytes, count| {
                 bytes.saturating_mul(count as u128)
             })
     }
 
+    /// The tensors' last dimension.
+    fn row_elements(&self) -> usize {
+        match self.kind {
+            ElementKind::Rows => autoglm_edge_attention::row::bytes(self.dim),
+            _ => self.dim,
+        }
+    }
+
+    /// Bytes of a head's key or value of one token.
+    fn row_bytes(&self) -> usize {
+        self.row_elements() * self.kind.bytes()
+    }
+
     fn head_bytes(&self) -> usize {
-        self.capacity * self.dim * self.kind.bytes()
+        self.capacity * self.row_bytes()
     }
 
     fn slot_bytes(&self) -> usize {
@@ -130,7 +146,6 @@ impl CacheMemory {
     ) -> ort::Result<DynTensor> {
         let Geometry {
             heads,
-            dim,
             capacity,
             slots,
             kind,
@@ -141,7 +156,8 @@ impl CacheMemory {
             "slots {first}..{} of {slots}",
             first + rows
         );
-        let shape = [rows, heads, capacity, dim].map(|count| count as i64);
+        let row = self.geometry.row_elements();
+        let shape = [rows, heads, capacity, row].map(|count| count as i64);
         let bytes = self.geometry.slot_bytes();
         let info = MemoryInfo::default();
         let mut value = ptr::null_mut();
@@ -208,9 +224,9 @@ impl CacheMemory {
         }
     }
 
-    /// Some tokens of a slot: tensor by tensor, head by head, `tokens.len() * dim` elements each.
+    /// Some tokens of a slot: tensor by tensor, head by head, `tokens.len()` rows each.
     pub(in super::super) fn export(&self, slot: usize, tokens: Range<usize>) -> Vec<u8> {
-        let token_bytes = self.geometry.dim * self.geometry.kind.bytes();
+        let token_bytes = self.geometry.row_bytes();
         let (skipped, end) = (tokens.start * token_bytes, self.checked(tokens.end));
         let part = end * token_bytes - skipped;
         let mut bytes = Vec::with_capacity(part * self.geometry.heads * self.maps.len());
@@ -231,7 +247,7 @@ impl CacheMemory {
         tokens: Range<usize>,
         bytes: &[u8],
     ) -> bool {
-        let token_bytes = self.geometry.dim * self.geometry.kind.bytes();
+        let token_bytes = self.geometry.row_bytes();
         let part = tokens.len() * token_bytes;
         if tokens.end > self.geometry.capacity
             || bytes.len() != part * self.geometry.heads * self.maps.len()
@@ -275,7 +291,7 @@ impl CacheMemory {
     }
 
     fn each_head(&self, one: usize, other: usize, act: impl Fn(*mut u8, *mut u8, usize)) {
-        let token_bytes = self.geometry.dim * self.geometry.kind.bytes();
+        let token_bytes = self.geometry.row_bytes();
         for (one, other) in self.heads_of(one).zip(self.heads_of(other)) {
             act(one, other, token_bytes);
         }

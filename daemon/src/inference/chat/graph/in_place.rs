@@ -4,11 +4,12 @@
 //! Tensors are bound once per set of rows and written before each run. Several rows run together with one token each, every row with
 //! its own length; several tokens go in for one row at a time (the CPU kernel of GroupQueryAttention refuses both at once).
 //!
-//! **Two kernels.** With one token per row, attention is computed by another kernel than with several tokens, and the last bits of
-//! the sums differ; 8-bit activations turn that into up to 0.9 in a logit (measured on the default model). Measured, too: one token
-//! per row gives the same bits whatever other rows run along (1 to 8 rows), and several tokens give the same bits however
+//! **Two kernels.** Over a cache of floats attention is computed by another kernel with one token per row than with several tokens, and the
+//! last bits of the sums differ; 8-bit activations turn that into up to 1.8 in a logit (measured on the default model). Measured, too: one
+//! token per row gives the same bits whatever other rows run along (1 to 8 rows), and several tokens give the same bits however
 //! they are cut (2 to 64). So what an answer is depends on which tokens were fed alone and which with others, and on nothing else: never on
-//! what other requests are being served. Prompts are always fed in pieces of two tokens and more.
+//! what other requests are being served. Prompts are always fed in pieces of two tokens and more. Over a cache of bytes there is no such
+//! difference (`autoglm_edge_attention`).
 
 use std::{collections::HashMap, ops::Range};
 

@@ -52,12 +52,15 @@ pub(in super::super) struct Segment {
     pub(in super::super) used: u64,
 }
 
-/// Shorter segments are computed faster than they are worth a file.
-const SEGMENT_TOKENS_MIN: usize = 32;
+/// Shorter segments are not worth a file: the default model reads so many tokens anew in some 25 ms.
+const SEGMENT_TOKENS_MIN: usize = 8;
 
 /// Tokens of most segments. A segment serves only prompts that agree with all of it, so that short ones serve more; each costs some
 /// syncs of the disk.
 const SEGMENT_TOKENS: usize = 64;
+
+/// What is shorter than this is not cut once more.
+const SEGMENT_TOKENS_MAX: usize = 96;
 
 /// Where to cut the tokens from `from` on, which are a prompt up to `prompt` and an answer up to `all`; the ends of the segments. The
 /// next turn may write the answer in other tokens, so one segment ends with the prompt. What is left over is kept with a later turn.
@@ -65,7 +68,7 @@ pub(in super::super) fn cuts(from: usize, prompt: usize, all: usize) -> Vec<usiz
     let mut ends = Vec::new();
     let mut at = from;
     for stop in [prompt.min(all), all] {
-        while stop >= at + SEGMENT_TOKENS + SEGMENT_TOKENS_MIN {
+        while stop >= at + SEGMENT_TOKENS_MAX {
             at += SEGMENT_TOKENS;
             ends.push(at);
         }
@@ -249,18 +252,20 @@ mod tests {
     #[test]
     fn segments_are_cut_alike_from_the_first_token_on_and_end_with_the_prompt() {
         assert_eq!(cuts(0, 200, 240), [64, 128, 200, 240]);
-        assert_eq!(cuts(0, 116, 130), [64, 116]);
-        assert_eq!(cuts(116, 180, 190), [180]);
-        assert_eq!(cuts(0, 20, 25), [0usize; 0]);
+        assert_eq!(cuts(0, 116, 130), [64, 116, 130]);
+        assert_eq!(cuts(116, 180, 187), [180]);
+        assert_eq!(cuts(0, 5, 7), [0usize; 0]);
         for all in 0..400 {
             let ends = cuts(0, all / 2, all);
             let sizes = std::iter::once(&0)
                 .chain(&ends)
                 .zip(&ends)
                 .map(|(from, to)| to - from);
-            assert!(sizes.clone().all(|size| {
-                (SEGMENT_TOKENS_MIN..SEGMENT_TOKENS + SEGMENT_TOKENS_MIN).contains(&size)
-            }));
+            assert!(
+                sizes
+                    .clone()
+                    .all(|size| { (SEGMENT_TOKENS_MIN..SEGMENT_TOKENS_MAX).contains(&size) })
+            );
             assert!(all - ends.last().unwrap_or(&0) < 2 * SEGMENT_TOKENS_MIN);
         }
     }

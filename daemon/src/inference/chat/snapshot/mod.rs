@@ -28,7 +28,7 @@ use crate::store::StoreHandle;
 pub(super) mod index;
 mod keeper;
 
-/// Segments that may wait for the disk, 4 MB each with the default model. A prompt that has more is kept to its end with a later turn.
+/// Segments that may wait for the disk, 0.8 MB each with the default model. A prompt that has more is kept to its end with a later turn.
 const OFFERS: usize = 32;
 
 /// How long a model waits for the index: some thousand records take milliseconds, and a store that is being rebuilt is not worth

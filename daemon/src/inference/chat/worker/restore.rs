@@ -1,4 +1,4 @@
-//! Caches from the disk, read and compared with their digests on a thread of their own: a long conversation has 95 MB of them, and meanwhile
+//! Caches from the disk, read and compared with their digests on a thread of their own: a long conversation has 25 MB of them, and meanwhile
 //! others are answered.
 //!
 //! The model's thread asks when it gives a conversation its slot, and takes in one segment after the other as they arrive. Segments come in their
@@ -28,7 +28,7 @@ use super::{
     encode::Prepared,
 };
 
-/// What may wait for the model's thread, segments of 4 MB with the default model for the most part. Chosen because that thread looks between any two
+/// What may wait for the model's thread, segments of 0.8 MB with the default model for the most part. Chosen because that thread looks between any two
 /// runs, and a disk needs no longer lead.
 pub(super) const ARRIVALS: usize = 4;
 
