@@ -12,7 +12,7 @@
 //! row        what the cache holds of a token
 //! ```
 //!
-//! [`attend`] is grouped-query attention (arXiv:2305.13245), causal, `softmax(q k^T * scale) v`: it turns the new keys by their positions,
+//! [`attend()`] is grouped-query attention (arXiv:2305.13245), causal, `softmax(q k^T * scale) v`: it turns the new keys by their positions,
 //! writes them and the values into the cache as [`row`]s, and computes what the queries of that head's group see. It knows nothing of graphs,
 //! threads or batches.
 //!
