@@ -127,8 +127,8 @@ fn say(role: Role, content: &str) -> ChatMessage {
     }
 }
 
-/// Of the default model: 60 tensors of 3 heads with 64 bytes and a scale.
-const BYTES_PER_TOKEN: u64 = 60 * 3 * (64 + 4);
+/// Of the default model: 60 tensors of 3 heads with 64 bytes and a scale, and the token itself.
+const BYTES_PER_TOKEN: u64 = 60 * 3 * (64 + 4) + 4;
 
 /// The files' lengths in bytes.
 fn lengths(state: &Path) -> Vec<u64> {
@@ -210,6 +210,34 @@ async fn a_killed_process_leaves_its_conversations() {
     let (first, ..) = edge.ask(first_turn()).await;
     assert_eq!(first, answer);
     assert_eq!(edge.ask(second_turn(&answer)).await.0, second);
+    edge.stop().await;
+}
+
+#[tokio::test]
+async fn what_finds_no_room_in_memory_comes_from_the_disk_when_it_goes_on() {
+    let state = tempfile::tempdir().unwrap();
+    let edge = start(state.path(), models(), 1 << 30).await;
+    // One more than there are rows, that have nothing in common.
+    let talk = |name: &str| {
+        let mut messages = first_turn();
+        messages[0].content.insert_str(0, name);
+        messages
+    };
+    let names = ["Oslo. ", "Quito. ", "Hanoi. "];
+    let mut answers = Vec::new();
+    for name in names {
+        answers.push(edge.ask(talk(name)).await.0);
+    }
+    edge.stop().await;
+
+    let edge = start(state.path(), models(), 1 << 30).await;
+    // The oldest first: it takes the room of the next older.
+    for (name, answer) in names.into_iter().zip(answers) {
+        let (again, prompt, reused) = edge.ask(talk(name)).await;
+        println!("{name}{reused} of {prompt}");
+        assert_eq!(again, answer, "{name}");
+        assert!(reused >= prompt - 8, "{name}{reused} of {prompt}");
+    }
     edge.stop().await;
 }
 
@@ -308,7 +336,7 @@ async fn a_cache_holds_bytes_unless_floats_are_wanted_and_either_is_a_miss_for_t
     edge.stop().await;
     let all: u64 = lengths(state.path()).iter().sum();
     let floats = all - bytes.iter().sum::<u64>();
-    assert_eq!(floats % (60 * 3 * 64 * 4), 0);
+    assert_eq!(floats % (60 * 3 * 64 * 4 + 4), 0);
     assert!(
         floats > prompt as u64 * 60 * 3 * 64 * 4 / 2,
         "{floats} bytes"

@@ -107,7 +107,7 @@ pub fn remake(file: &Path) -> Result<Remade, Unsuited> {
 pub(crate) fn remade(graph: &[u8]) -> Result<Remade, Unsuited> {
     let graph = rewrite(graph)?;
     let operators = OperatorDomain::new(DOMAIN)
-        .and_then(|domain| domain.add(operator::ByteCacheAttention))
+        .and_then(|domain| domain.add(operator::ByteCacheAttention::default()))
         .map_err(Unsuited::Operator)?;
     Ok(Remade { graph, operators })
 }

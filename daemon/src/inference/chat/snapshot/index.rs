@@ -2,7 +2,8 @@
 //!
 //! A conversation lies there in *segments*, each the key-value cache of the tokens `from..to`, known by a digest of all tokens up to
 //! `to`. A turn adds segments and never writes an old one again; conversations that begin alike share their first ones. What is
-//! needed least recently goes first, from the end of a conversation backwards.
+//! needed least recently goes first, from the end of a conversation backwards; what was needed last is what a new process takes in first
+//! ([`Index::recent`]).
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -159,6 +160,61 @@ impl Index {
         chain
     }
 
+    /// The conversations of a model that were used last, the latest first: each as its segments from the first token on. At most `count` of them,
+    /// and `bytes` together: one that is too large for what is left is passed over. One that only adds a segment to those of a later one is left out: it is that one's own past, an answer as it was first written.
+    pub(in super::super) fn recent(
+        &self,
+        fingerprint: &str,
+        count: usize,
+        bytes: u64,
+    ) -> Vec<Vec<(PrefixId, Segment)>> {
+        let root = PrefixId::of(fingerprint, &[]);
+        let parents: BTreeSet<PrefixId> = self.segments.values().map(|it| it.parent).collect();
+        let mut ends: Vec<(&PrefixId, &Segment)> = self.segments.iter().collect();
+        ends.retain(|(id, _)| !parents.contains(id));
+        ends.sort_by_key(|(id, end)| (std::cmp::Reverse((end.used, end.to)), **id));
+        let mut taken = BTreeSet::new();
+        let mut left = bytes;
+        let mut recent = Vec::new();
+        for (&id, end) in ends {
+            if recent.len() >= count {
+                break;
+            }
+            if taken.contains(&end.parent) {
+                continue;
+            }
+            let Some(chain) = self.back_from(id, root) else {
+                continue;
+            };
+            let size: u64 = chain.iter().map(|(_, it)| it.bytes).sum();
+            if size > left {
+                continue;
+            }
+            left -= size;
+            taken.extend(chain.iter().map(|(id, _)| *id));
+            recent.push(chain);
+        }
+        recent
+    }
+
+    /// The segments from the first token on that end with this one; `None` when one is missing, or they are another model's.
+    fn back_from(&self, end: PrefixId, root: PrefixId) -> Option<Vec<(PrefixId, Segment)>> {
+        let mut chain = Vec::new();
+        let mut at = end;
+        let mut until = usize::MAX;
+        while at != root {
+            let segment = *self.segments.get(&at)?;
+            // What a store says may be anything, and must not make this run for ever.
+            if segment.from >= segment.to || segment.to > until {
+                return None;
+            }
+            chain.push((at, segment));
+            (at, until) = (segment.parent, segment.from);
+        }
+        chain.reverse();
+        (until == 0).then_some(chain)
+    }
+
     /// What was used since the last call, for its records.
     pub(in super::super) fn take_touched(&mut self) -> Vec<(PrefixId, Segment)> {
         let touched = std::mem::take(&mut self.touched).into_iter();
@@ -250,6 +306,28 @@ mod tests {
     }
 
     #[test]
+    fn the_latest_conversations_come_first_and_their_own_past_not_at_all() {
+        let ends = |index: &Index, model, count, bytes| -> Vec<Vec<usize>> {
+            let recent = index.recent(model, count, bytes);
+            let ends = |chain: &Vec<(_, Segment)>| chain.iter().map(|(_, it)| it.to).collect();
+            recent.iter().map(ends).collect()
+        };
+        let mut index = Index::default();
+        add(&mut index, &[1, 2, 3, 4, 5, 6], &[2, 4, 6]);
+        add(&mut index, &[7, 8], &[2]);
+        // The first one goes on, with its answer in other tokens.
+        add(&mut index, &[1, 2, 3, 4, 9], &[2, 4, 5]);
+        assert_eq!(ends(&index, MODEL, 9, 99), [vec![2, 4, 5], vec![2]]);
+        assert_eq!(ends(&index, MODEL, 1, 99), [[2, 4, 5]]);
+        assert_eq!(ends(&index, MODEL, 9, 6), [[2, 4, 5]]);
+        assert_eq!(ends(&index, MODEL, 9, 4), [[2]]);
+        assert_eq!(ends(&index, "another model", 9, 99), [[0usize; 0]; 0]);
+        // Without its beginning there is no conversation.
+        index.remove(&PrefixId::of(MODEL, &[1, 2]));
+        assert_eq!(ends(&index, MODEL, 9, 99), [[2]]);
+    }
+
+    #[test]
     fn segments_are_cut_alike_from_the_first_token_on_and_end_with_the_prompt() {
         assert_eq!(cuts(0, 200, 240), [64, 128, 200, 240]);
         assert_eq!(cuts(0, 116, 130), [64, 116, 130]);
@@ -284,6 +362,7 @@ mod tests {
         };
         index.insert(id, segment);
         assert!(index.chain(MODEL, &[1]).is_empty());
+        assert!(index.recent(MODEL, 9, 99).is_empty());
     }
 
     proptest! {
@@ -310,6 +389,13 @@ mod tests {
                 prop_assert_eq!(segment.from, from);
                 from = segment.to;
                 prop_assert_eq!(id, PrefixId::of(MODEL, &asked[..from]));
+            }
+            let recent = index.recent(MODEL, 3, limit);
+            prop_assert!(recent.len() <= 3);
+            prop_assert!(recent.iter().flatten().map(|(_, it)| it.bytes).sum::<u64>() <= limit);
+            for chain in recent {
+                let froms = std::iter::once(0).chain(chain.iter().map(|(_, it)| it.to));
+                prop_assert!(chain.iter().zip(froms).all(|((_, it), from)| it.from == from));
             }
         }
     }

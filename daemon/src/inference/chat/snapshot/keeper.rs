@@ -29,7 +29,8 @@ use crate::store::{
 pub(super) const EXTENSION: &str = "kv";
 /// Ending while it is written.
 const UNFINISHED: &str = "part";
-const FORMAT: u8 = 1;
+/// 2: files end with their tokens. What an older one says is read anew.
+const FORMAT: u8 = 2;
 
 /// How often it is noted which segments were used. Chosen because a commit a minute is nothing beside the turns that cause it, and a minute's uses change
 /// little about who goes first.

@@ -5,6 +5,9 @@
 //! SHA-256: a file without a record, or that is not what its record says, is a miss and is deleted, never an answer. A file
 //! is whole before its record is durable: written under another name, synced, renamed, synced again.
 //!
+//! A file is the cache of its tokens as the graph exports it, and then the tokens themselves, four bytes each (little-endian): so that a new process can
+//! take the latest conversations in before anybody says what they are.
+//!
 //! A directory has one keeper, and it alone writes, evicts and deletes there. All models of the process share it ([`Snapshots`]), also the
 //! two of a swap: so nobody takes for an orphan what another is about to note, and what the old model still offers the new one finds.
 //!
@@ -68,6 +71,29 @@ pub(super) struct Shelf {
     kept: Arc<Kept>,
 }
 
+/// One segment, as it was offered.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct KeptCache {
+    pub(super) tokens: Vec<u32>,
+    pub(super) bytes: Vec<u8>,
+}
+
+impl KeptCache {
+    /// Takes a file of so many tokens apart; `None` when it is too short for them.
+    fn of(mut file: Vec<u8>, tokens: usize) -> Option<Self> {
+        let cache = file
+            .len()
+            .checked_sub(tokens.checked_mul(size_of::<u32>())?)?;
+        let (words, _) = file[cache..].as_chunks();
+        let tokens = words.iter().map(|word| u32::from_le_bytes(*word)).collect();
+        file.truncate(cache);
+        Some(Self {
+            tokens,
+            bytes: file,
+        })
+    }
+}
+
 /// What the keeper is asked.
 #[derive(Debug)]
 enum Work {
@@ -76,6 +102,7 @@ enum Work {
         parent: PrefixId,
         from: usize,
         to: usize,
+        /// The whole file.
         bytes: Vec<u8>,
     },
     /// It was not what its record says.
@@ -146,20 +173,37 @@ impl Shelf {
         lock(&self.kept.index).chain(&self.fingerprint, tokens)
     }
 
+    /// The conversations that were used last, the latest first, each as its segments: at most `count`, and `bytes` together.
+    pub(super) fn recent(&self, count: usize, bytes: u64) -> Vec<Vec<(PrefixId, Segment)>> {
+        lock(&self.kept.index).recent(&self.fingerprint, count, bytes)
+    }
+
+    /// Whether it is a file of the length that its record says, which can be read without waiting for anybody but the disk.
+    pub(super) fn is_there(&self, id: PrefixId, segment: &Segment) -> bool {
+        fs::metadata(path_of(&self.kept.directory, &id))
+            .is_ok_and(|file| file.is_file() && file.len() == segment.bytes)
+    }
+
+    /// Whether these are the tokens up to the end of that segment.
+    pub(super) fn is_of(&self, id: PrefixId, tokens: &[u32]) -> bool {
+        PrefixId::of(&self.fingerprint, tokens) == id
+    }
+
     /// Reads one segment and compares it with its digest: milliseconds for each, so on a thread that holds nobody up. `None`, and it is forgotten, when it
     /// is not what its record says.
-    pub(super) fn read(&self, id: PrefixId, segment: &Segment) -> Option<Vec<u8>> {
+    pub(super) fn read(&self, id: PrefixId, segment: &Segment) -> Option<KeptCache> {
         let path = path_of(&self.kept.directory, &id);
         let bytes = fs::read(&path).ok().filter(|bytes| {
             bytes.len() as u64 == segment.bytes
                 && Sha256::digest(bytes).as_slice() == segment.sha256
         });
-        if bytes.is_none() {
+        let cache = bytes.and_then(|bytes| KeptCache::of(bytes, segment.to - segment.from));
+        if cache.is_none() {
             tracing::warn!(path = %path.display(), "a conversation's cache is not what it should be; it is read anew");
             lock(&self.kept.index).remove(&id);
             self.kept.send(Work::Forget(id));
         }
-        bytes
+        cache
     }
 
     /// What of `tokens` is not on disk yet: from where on.
@@ -170,11 +214,13 @@ impl Shelf {
     }
 
     /// Has the cache of the tokens from `from` to the end of `tokens` written; `from` is where a segment ends, or 0.
-    pub(super) fn offer(&self, tokens: &[u32], from: usize, bytes: Vec<u8>) {
+    pub(super) fn offer(&self, tokens: &[u32], from: usize, cache: Vec<u8>) {
         let id = PrefixId::of(&self.fingerprint, tokens);
         if lock(&self.kept.index).has(&id) {
             return;
         }
+        let mut bytes = cache;
+        bytes.extend(tokens[from..].iter().flat_map(|token| token.to_le_bytes()));
         self.kept.send(Work::Write {
             id,
             parent: PrefixId::of(&self.fingerprint, &tokens[..from]),

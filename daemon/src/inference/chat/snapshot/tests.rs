@@ -70,7 +70,8 @@ fn what_was_used_last_stays_also_over_a_restart() {
     assert_eq!(shelf.chain(&story(1)).len(), 1);
     drop((shelf, snapshots));
 
-    let snapshots = site.snapshots(1000);
+    // One file, which ends with its 64 tokens.
+    let snapshots = site.snapshots(1000 + 64 * 4);
     let shelf = snapshots.open("a model".into()).unwrap();
     holds(&shelf, &story(1), 64);
     assert_eq!(
@@ -101,7 +102,10 @@ fn two_models_of_a_swap_share_one_keeper_and_neither_deletes_what_the_other_has(
     for (shelf, number, byte) in [(&new, 1, 1), (&new, 2, 2), (&other, 2, 3)] {
         let chain = shelf.chain(&story(number));
         let (id, segment) = &chain[0];
-        assert_eq!(shelf.read(*id, segment), Some(vec![byte; 1000]));
+        let kept = shelf.read(*id, segment).unwrap();
+        assert_eq!(kept.bytes, vec![byte; 1000]);
+        assert_eq!(kept.tokens, story(number));
+        assert!(shelf.is_there(*id, segment) && shelf.is_of(*id, &kept.tokens));
     }
     assert_eq!(site.records(), 3);
     drop((new, other, snapshots));

@@ -113,7 +113,7 @@ pub(super) fn load(
     }
     let rows = setup.chat_sessions.get();
     let slots = Slots::new(rows, geometry.capacity, budget);
-    Ok(Chat {
+    let mut chat = Chat {
         schedule: Schedule::new(rows),
         waiting: BTreeMap::new(),
         desk: Desk::new(slots, decoder.is_joint()),
@@ -129,7 +129,9 @@ pub(super) fn load(
         restoring: BTreeMap::new(),
         bundle: manifest.name.as_str().into(),
         pulse: Arc::clone(&setup.pulse),
-    })
+    };
+    chat.bring_back(rows);
+    Ok(chat)
 }
 
 /// The graph as it is, or with a cache of bytes where that is wanted and can be; and what the cache then holds.

@@ -3,6 +3,9 @@
 //!
 //! The model's thread asks when it gives a conversation its slot, and takes in one segment after the other as they arrive. Segments come in their
 //! order and without a gap; the first that is not what its record says ends it, and the rest is computed.
+//!
+//! A model that has just been loaded takes in the latest conversations by itself ([`Chat::bring_back`]), so that those who were talking when the plug
+//! was pulled wait for nothing.
 
 use std::{
     ops::Range,
@@ -20,7 +23,7 @@ use super::{
         cache::slots::SequenceId,
         desk::ALWAYS_COMPUTED,
         snapshot::{
-            Shelf,
+            KeptCache, Shelf,
             index::{PrefixId, Segment},
         },
     },
@@ -31,6 +34,10 @@ use super::{
 /// What may wait for the model's thread, segments of 0.8 MB with the default model for the most part. Chosen because that thread looks between any two
 /// runs, and a disk needs no longer lead.
 pub(super) const ARRIVALS: usize = 4;
+
+/// Bytes of files that are taken in before the first request. Chosen because they delay a model's readiness by some 100 ms, and are four conversations of
+/// 1,400 tokens with the default model.
+const BROUGHT_BACK_MAX: u64 = 64 << 20;
 
 /// What the model's thread is told by its helpers. They wait while it is busy.
 pub(super) enum Arrival {
@@ -95,7 +102,7 @@ fn read(shelf: &Shelf, restore: Restore, arrivals: &mpsc::SyncSender<Arrival>) -
         if !restore.is_wanted.load(Ordering::Relaxed) {
             break;
         }
-        let Some(bytes) = shelf.read(name, &segment) else {
+        let Some(KeptCache { bytes, .. }) = shelf.read(name, &segment) else {
             break;
         };
         let arrival = Arrival::Segment {
@@ -111,6 +118,54 @@ fn read(shelf: &Shelf, restore: Restore, arrivals: &mpsc::SyncSender<Arrival>) -
 }
 
 impl Chat {
+    /// Takes the latest conversations in, before the first request. Whatever is wrong with one of them, it is read when it goes on, or computed.
+    pub(super) fn bring_back(&mut self, conversations: usize) {
+        let Some(shelf) = self.shelf.clone() else {
+            return;
+        };
+        let mut held = 0;
+        // The latest comes last, so that it is the last to make room.
+        for chain in shelf.recent(conversations, BROUGHT_BACK_MAX).iter().rev() {
+            held += self.bring_one_back(&shelf, chain).unwrap_or(0);
+        }
+        if held > 0 {
+            tracing::info!(model = %self.bundle, tokens = held, "the latest conversations are in memory again");
+        }
+    }
+
+    /// One conversation; gives its tokens.
+    fn bring_one_back(&mut self, shelf: &Shelf, chain: &[(PrefixId, Segment)]) -> Option<usize> {
+        if !chain
+            .iter()
+            .all(|(id, segment)| shelf.is_there(*id, segment))
+        {
+            return None;
+        }
+        let caches: Vec<KeptCache> = chain
+            .iter()
+            .map(|(id, segment)| shelf.read(*id, segment))
+            .collect::<Option<_>>()?;
+        let tokens: Vec<u32> = caches.iter().flat_map(|it| &it.tokens).copied().collect();
+        if !chain
+            .last()
+            .is_some_and(|(id, _)| shelf.is_of(*id, &tokens))
+        {
+            return None;
+        }
+        let slot = self.desk.slots.place(&tokens)?;
+        for ((_, segment), cache) in chain.iter().zip(&caches) {
+            let imported = self
+                .graph
+                .import(slot, segment.from..segment.to, &cache.bytes);
+            if !matches!(imported, Ok(true)) {
+                self.graph.release(slot);
+                self.desk.slots.note_released(slot);
+                return None;
+            }
+        }
+        Some(tokens.len())
+    }
+
     /// Asks for what the disk has of a prompt and memory has not; `false` when that is nothing.
     pub(super) fn ask_for_cache(
         &mut self,

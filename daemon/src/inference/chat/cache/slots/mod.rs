@@ -182,6 +182,19 @@ impl Slots {
         })
     }
 
+    /// An empty slot for a beginning that comes from elsewhere and that nobody has asked for; `None` when there is no room but where something is kept.
+    pub(in super::super) fn place(&mut self, ids: &[u32]) -> Option<usize> {
+        let cost: usize = self.slots.iter().map(Slot::cost).sum();
+        let has_room = ids.len() <= self.capacity
+            && cost + ids.len() <= self.budget
+            && self.surplus_by(1) == 0;
+        let is_empty = |slot: &Slot| slot.owner.is_none() && slot.touched == 0;
+        let slot = self.slots.iter().position(is_empty).filter(|_| has_room)?;
+        self.extend(slot, ids);
+        self.free(slot);
+        Some(slot)
+    }
+
     /// Tokens were written behind those that the slot holds.
     pub(in super::super) fn extend(&mut self, slot: usize, ids: &[u32]) {
         let slot = &mut self.slots[slot];

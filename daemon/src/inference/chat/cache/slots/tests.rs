@@ -37,6 +37,22 @@ fn a_shared_system_prompt_is_copied_and_both_conversations_stay() {
 }
 
 #[test]
+fn a_beginning_from_elsewhere_takes_an_empty_slot_and_nobodys_room() {
+    let mut slots = Slots::new(2, 100, 130);
+    let one = slots.place(&[1; 50]).unwrap();
+    assert_eq!(slots.place(&[2; 101]), None, "longer than a slot");
+    assert_eq!(slots.place(&[2; 90]), None, "more than the memory left");
+    let other = slots.place(&[2; 60]).unwrap();
+    assert_ne!(one, other);
+    assert_eq!(slots.place(&[3]), None, "as many as there are rows");
+    // It serves as any other, and goes as any other: the one placed first goes first.
+    let next = run(&mut slots, 1, &[2; 70]);
+    assert_eq!((next.slot, next.reused), (other, 60));
+    let third = slots.claim(2, &[3; 20], 20, 30).unwrap();
+    assert_eq!((third.slot, third.reused), (one, 0));
+}
+
+#[test]
 fn the_least_recently_used_beginning_goes_first() {
     let mut slots = Slots::new(2, 100, 200);
     for (id, ids) in [(1, [1; 40]), (2, [2; 40])] {
