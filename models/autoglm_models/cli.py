@@ -16,7 +16,6 @@ from .errors import (
     Absent,
     HashMismatch,
     SetupError,
-    SystemPackages,
     from_os_error,
 )
 from .inspection import Finding, State, inspect_all, table
@@ -25,7 +24,7 @@ from .peers import ensure_peer_chat, ensure_peer_speech
 from .progress import Reporter
 from .providers import ensure_test_providers
 from .runtime import ensure_runtime
-from .system import DEFAULT_GROUPS, GROUPS, install, missing_of, read_wanted
+from .system import DEFAULT_GROUPS, GROUPS, ensure, missing_of, read_wanted
 
 OUTPUT_FORMAT = 1
 
@@ -119,16 +118,13 @@ def _parser() -> argparse.ArgumentParser:
 
 def _system(options: argparse.Namespace, reporter: Reporter) -> Outcome:
     wanted = read_wanted(MODELS_DIR / "system-packages.toml", tuple(options.groups))
-    missing = missing_of(wanted)
-    if missing and options.no_install:
+    missing = []
+    if options.no_install:
+        missing = missing_of(wanted)
         for package in missing:
             reporter.say(f"missing: {package.name} ({package.group}): {package.reason}")
-    elif missing:
-        reporter.say(f"{len(missing)} of {len(wanted)} Debian packages are missing; installing them")
-        install(missing, reporter)
-        if still := missing_of(missing):
-            raise SystemPackages(f"apt-get succeeded, yet {still[0].name} is not installed", "see its lines above")
-        missing = []
+    else:
+        ensure(wanted, reporter)
     return Outcome(
         {"system": {"wanted": [package.name for package in wanted], "missing": [package.name for package in missing]}}
     )

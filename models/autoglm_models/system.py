@@ -49,6 +49,21 @@ def missing_of(wanted: list[SystemPackage]) -> list[SystemPackage]:
     return [package for package in wanted if package.name not in installed]
 
 
+def ensure(wanted: list[SystemPackage], reporter: Reporter) -> None:
+    """Installs what is missing. Raises SystemPackages when something is not there afterwards."""
+    missing = missing_of(wanted)
+    if not missing:
+        return
+    reporter.say(f"{len(missing)} of {len(wanted)} Debian packages are missing; installing them")
+    install(missing, reporter)
+    # apt removes what does not go with what it installs, for instance tools that came from backports.
+    if removed := [package for package in missing_of(wanted) if package not in missing]:
+        reporter.say(f"apt-get removed {', '.join(package.name for package in removed)} for them; installing that again")
+        install(removed, reporter)
+    if still := missing_of(wanted):
+        raise SystemPackages(f"apt-get succeeded, yet {still[0].name} is not installed", "see its lines above")
+
+
 def install(missing: list[SystemPackage], reporter: Reporter) -> None:
     """Installs through apt-get, as root or with sudo. Raises SystemPackages with the command to run by hand."""
     names = [package.name for package in missing]

@@ -194,6 +194,33 @@ class SystemPackages(unittest.TestCase):
         self.assertEqual(done.returncode, 8, done.stderr)
         self.assertIn("no Debian system", done.stderr)
 
+    def test_what_apt_removes_for_another_package_is_installed_again(self):
+        from unittest import mock
+
+        from autoglm_models.progress import Reporter
+        from autoglm_models.system import SystemPackage, ensure, missing_of
+
+        wanted = [SystemPackage("emulator", "lab", "runs"), SystemPackage("its-tools", "lab", "disks")]
+        with tempfile.TemporaryDirectory() as place:
+            # A stand-in for apt on a system whose tools are of another release than the emulator that it installs.
+            for name, script in {
+                "dpkg-query": 'for name; do [ ! -e "$AT/$name.deb" ] || echo "$name installed"; done',
+                "apt-get": 'rm -f "$AT/its-tools.deb"; for name; do case $name in emulator|its-tools) : > "$AT/$name.deb";; esac; done',
+            }.items():
+                program = Path(place, name)
+                program.write_text(f"#!/bin/sh\n{script}\n", "utf-8")
+                program.chmod(0o755)
+            Path(place, "its-tools.deb").touch()
+            path = f"{place}:{os.environ['PATH']}"
+            with (
+                mock.patch.dict(os.environ, {"PATH": path, "AT": place}),
+                mock.patch("os.geteuid", return_value=0),
+                mock.patch("autoglm_models.system._lists_are_old", return_value=False),
+            ):
+                self.assertEqual([package.name for package in missing_of(wanted)], ["emulator"])
+                ensure(wanted, Reporter())
+                self.assertEqual(missing_of(wanted), [])
+
     @unittest.skipUnless(shutil.which("dpkg-query"), "this is no Debian system")
     def test_without_root_or_sudo_the_remedy_is_the_command_to_run(self):
         from unittest import mock
