@@ -92,15 +92,29 @@ impl Protocol {
 /// What is asked of an engine with the Open Inference Protocol.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum KServeEndpoint {
-    /// `/v2/models/NAME/generate_stream`.
+    /// `/v2/models/NAME/generate_stream` with `text_input` and `text_output`, as Triton and KServe have it.
     GenerateStream,
     /// `/v2/models/NAME/infer`, with text as a tensor of bytes.
-    Infer {
-        /// The tensor that takes the text.
-        input: String,
-        /// The tensor that brings the answer.
-        output: String,
-    },
+    Infer(TextTensors),
+    /// `/v2/models/NAME/generate_stream` with the same tensors, a piece of the answer in each event, as MLServer has it.
+    InferStream(TextTensors),
+}
+
+/// Tensors of bytes with one element.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TextTensors {
+    /// The one that takes the text.
+    pub input: String,
+    /// The one that brings the answer.
+    pub output: String,
+}
+
+impl KServeEndpoint {
+    /// Whether the answer comes in events, piece by piece.
+    #[must_use]
+    pub fn is_stream(&self) -> bool {
+        !matches!(self, Self::Infer(_))
+    }
 }
 
 /// The check of all tables. `chat` is the bundle that converses, the only one that may have one.
@@ -280,17 +294,19 @@ fn protocol_of(
                     return Err(reject.value(key, name, "must be a tensor's name"));
                 }
             }
+            let tensors = TextTensors {
+                input: kserve.input,
+                output: kserve.output,
+            };
             let endpoint = match kserve.endpoint.as_str() {
                 "generate_stream" => KServeEndpoint::GenerateStream,
-                "infer" => KServeEndpoint::Infer {
-                    input: kserve.input,
-                    output: kserve.output,
-                },
+                "infer" => KServeEndpoint::Infer(tensors),
+                "infer_stream" => KServeEndpoint::InferStream(tensors),
                 other => {
                     return Err(reject.value(
                         key("kserve.endpoint"),
                         other,
-                        "must be \"generate_stream\" or \"infer\"",
+                        "must be \"generate_stream\", \"infer\" or \"infer_stream\"",
                     ));
                 }
             };

@@ -59,14 +59,14 @@ pub struct RawUpstream {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct RawKServe {
-    /// `generate_stream`, word by word, or `infer`, the answer in one piece. Default: generate_stream.
+    /// `generate_stream`, word by word, `infer`, the answer in one piece, or `infer_stream`, tensors word by word. Default: generate_stream.
     pub endpoint: String,
     /// The chat template (Jinja, as tokenizers have it) that makes one text of a conversation. Default: ChatML.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub template: Option<String>,
-    /// With `infer`: the tensor that takes the text. Default: text_input.
+    /// With `infer` and `infer_stream`: the tensor that takes the text. Default: text_input.
     pub input: String,
-    /// With `infer`: the tensor that brings the answer. Default: text_output.
+    /// With `infer` and `infer_stream`: the tensor that brings the answer. Default: text_output.
     pub output: String,
 }
 

@@ -107,9 +107,9 @@ async fn message(engine: &Arc<Engine>, request: &ChatRequest) -> Result<Request,
             (
                 kserve::path(&settings.model, endpoint),
                 kserve::body(request, &prompt, endpoint).map_err(unsupported)?,
-                match endpoint {
-                    KServeEndpoint::GenerateStream => "text/event-stream",
-                    KServeEndpoint::Infer { .. } => "application/json",
+                match endpoint.is_stream() {
+                    true => "text/event-stream",
+                    false => "application/json",
                 },
             )
         }
@@ -126,6 +126,7 @@ async fn begin(engine: &Arc<Engine>, message: Request) -> Result<Speech, Upstrea
     let asked = Instant::now();
     let first_by = asked + settings.first_token_within;
     let url = || engine.url.to_string();
+    let accept = message.accept;
     let response = send(&settings.access, message, settings.connect_within, first_by)
         .await
         .map_err(|error| UpstreamError::of_http(url(), error))?;
@@ -134,18 +135,11 @@ async fn begin(engine: &Arc<Engine>, message: Request) -> Result<Speech, Upstrea
     if !response.is_success() {
         return Err(refusal(engine, response, first_by).await);
     }
-    let expected = match &settings.protocol {
-        Protocol::KServe {
-            endpoint: KServeEndpoint::Infer { .. },
-            ..
-        } => "application/json",
-        _ => "text/event-stream",
-    };
-    if response.media_type != expected {
+    if response.media_type != accept {
         return Err(UpstreamError::Nonsense {
             url: url(),
             what: format!(
-                "an answer of the kind {:?} instead of {expected}",
+                "an answer of the kind {:?} instead of {accept}",
                 excerpt(&response.media_type)
             ),
         });
@@ -162,7 +156,7 @@ async fn begin(engine: &Arc<Engine>, message: Request) -> Result<Speech, Upstrea
     };
     match &settings.protocol {
         Protocol::KServe {
-            endpoint: KServeEndpoint::Infer { output, .. },
+            endpoint: KServeEndpoint::Infer(tensors),
             ..
         } => {
             let body = timeout_at(ends_by, response.whole(ANSWER_BYTES_MAX))
@@ -175,14 +169,14 @@ async fn begin(engine: &Arc<Engine>, message: Request) -> Result<Speech, Upstrea
                         message: "the connection broke".to_owned(),
                     },
                 })?;
-            let text = kserve::answer(&body, output)
+            let text = kserve::answer(&body, &tensors.output)
                 .map_err(|what| UpstreamError::Nonsense { url: url(), what })?;
             speech.next = Some(text);
         }
         protocol => {
             let reader = match protocol {
                 Protocol::OpenAi => Reader::OpenAi(openai::Reader::default()),
-                Protocol::KServe { .. } => Reader::KServe(kserve::Reader::default()),
+                Protocol::KServe { endpoint, .. } => Reader::KServe(kserve::Reader::new(endpoint)),
             };
             speech.source = Source::Events {
                 events: Box::new(response.events(EVENT_BYTES_MAX)),

@@ -2,7 +2,8 @@
 //!
 //! `generate_stream` is its API for text generation (`generate_rest.yaml`): one text in, events with pieces of text out, of which the last
 //! says `done`. Engines from before that field end the body instead, which is taken for the end as well, since they say nothing
-//! more. `infer` is the API for tensors: the text is one element of a tensor of bytes, and so is the answer.
+//! more. `infer` is the API for tensors: the text is one element of a tensor of bytes, and so is the answer. MLServer streams tensors, too, by the name
+//! `generate_stream` (its `infer_stream`): such a request, and events with a piece of text in a tensor each; the body's end is the answer's.
 
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -12,13 +13,13 @@ use super::{
     openai,
     reader::{Heard, ReadError, Told, excerpt},
 };
-use crate::config::upstream::KServeEndpoint;
+use crate::config::upstream::{KServeEndpoint, TextTensors};
 
 /// Path below the base. The model's name is one segment of it.
 pub(super) fn path(model: &str, endpoint: &KServeEndpoint) -> String {
     let verb = match endpoint {
-        KServeEndpoint::GenerateStream => "generate_stream",
-        KServeEndpoint::Infer { .. } => "infer",
+        KServeEndpoint::GenerateStream | KServeEndpoint::InferStream(_) => "generate_stream",
+        KServeEndpoint::Infer(_) => "infer",
     };
     let mut name = String::new();
     for byte in model.bytes() {
@@ -65,7 +66,8 @@ pub(super) fn body(
     }
     let body = match endpoint {
         KServeEndpoint::GenerateStream => json!({"text_input": prompt, "parameters": parameters}),
-        KServeEndpoint::Infer { input, output } => {
+        KServeEndpoint::Infer(TextTensors { input, output })
+        | KServeEndpoint::InferStream(TextTensors { input, output }) => {
             // Lists are no parameters of a tensor request.
             if let Some(parameters) = parameters.as_object_mut() {
                 parameters.remove("stop");
@@ -92,9 +94,22 @@ struct Chunk {
 #[derive(Debug, Default)]
 pub(super) struct Reader {
     told: Told,
+    /// The tensor that brings the text, where events are tensors.
+    output: Option<String>,
 }
 
 impl Reader {
+    pub(super) fn new(endpoint: &KServeEndpoint) -> Self {
+        let output = match endpoint {
+            KServeEndpoint::InferStream(tensors) => Some(tensors.output.clone()),
+            KServeEndpoint::GenerateStream | KServeEndpoint::Infer(_) => None,
+        };
+        Self {
+            told: Told::default(),
+            output,
+        }
+    }
+
     pub(super) fn read(&mut self, data: &str) -> Result<Heard, ReadError> {
         let nonsense = |why: &str| ReadError::Nonsense(format!("{why} in {}", excerpt(data)));
         let chunk: Chunk =
@@ -102,9 +117,12 @@ impl Reader {
         if let Some(error) = chunk.error {
             return Err(ReadError::Engine(openai::message_of(&error)));
         }
-        let text = chunk
-            .text_output
-            .ok_or_else(|| nonsense("no text_output"))?;
+        let text = match &self.output {
+            Some(output) => answer(data.as_bytes(), output).map_err(ReadError::Nonsense)?,
+            None => chunk
+                .text_output
+                .ok_or_else(|| nonsense("no text_output"))?,
+        };
         if chunk.done {
             self.told.finish = Some(Finish::EndOfTurn);
         }
@@ -185,16 +203,20 @@ mod tests {
             read(&KServeEndpoint::GenerateStream),
             json!({"text_input": "P", "parameters": {"max_tokens": 7, "temperature": 0, "stop": ["\n"]}})
         );
-        let endpoint = KServeEndpoint::Infer {
+        let tensors = TextTensors {
             input: "in".to_owned(),
             output: "out".to_owned(),
         };
+        let endpoint = KServeEndpoint::Infer(tensors.clone());
         assert_eq!(
             read(&endpoint),
             json!({"inputs": [{"name": "in", "shape": [1], "datatype": "BYTES", "data": ["P"]}], "outputs": [{"name": "out"}],
                 "parameters": {"max_tokens": 7, "temperature": 0}})
         );
         assert_eq!(path("a/b c", &endpoint), "/v2/models/a%2Fb%20c/infer");
+        let streamed = KServeEndpoint::InferStream(tensors);
+        assert_eq!(read(&streamed), read(&endpoint));
+        assert_eq!(path("m", &streamed), "/v2/models/m/generate_stream");
     }
 
     #[test]
@@ -215,6 +237,32 @@ mod tests {
             Err(ReadError::Engine("no room".to_owned()))
         );
         assert!(matches!(reader.read("{}"), Err(ReadError::Nonsense(_))));
+    }
+
+    #[test]
+    fn events_of_tensors_are_read_by_their_outputs_name() {
+        let tensors = TextTensors {
+            input: "in".to_owned(),
+            output: "out".to_owned(),
+        };
+        let mut reader = Reader::new(&KServeEndpoint::InferStream(tensors));
+        let event = |text: &str| {
+            json!({"outputs": [{"name": "out", "shape": [1, 1], "datatype": "BYTES", "data": [text]}]})
+                .to_string()
+        };
+        assert_eq!(
+            reader.read(&event("Hel")),
+            Ok(Heard::Text("Hel".to_owned()))
+        );
+        assert_eq!(reader.read(&event("")), Ok(Heard::Nothing));
+        assert_eq!(
+            reader.read(r#"{"error":"no room"}"#),
+            Err(ReadError::Engine("no room".to_owned()))
+        );
+        assert!(matches!(
+            reader.read(r#"{"text_output":"Hel"}"#),
+            Err(ReadError::Nonsense(_))
+        ));
     }
 
     #[test]
