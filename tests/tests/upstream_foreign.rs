@@ -1,4 +1,5 @@
-//! Conversations that are answered by an engine that nobody here wrote: llama.cpp's server over its OpenAI-compatible API, with a real model.
+//! Conversations that are answered by engines that nobody here wrote, with a real model: llama.cpp's server over its OpenAI-compatible API,
+//! and MLServer over the Open Inference Protocol.
 //! What no good engine does is in `upstream_engine`.
 
 use std::{
@@ -22,36 +23,40 @@ use serde_json::{Value, json};
 const CHAT: &str = "smollm2-135m-instruct-int4";
 const KEY: &str = "a-key-of-the-tests";
 
-/// llama.cpp in a process of its own, killed when it is dropped.
-struct Llama {
+/// A server in a process of its own, killed when it is dropped.
+struct Server {
     process: Child,
     url: String,
 }
 
-impl Llama {
-    fn start(port: u16, key: &str) -> Self {
+impl Server {
+    /// llama.cpp's own.
+    fn llama(port: u16, key: &str) -> Self {
+        Self::start("llama_server.py", &[&port.to_string(), key])
+    }
+
+    fn start(script: &str, arguments: &[&str]) -> Self {
         let cache = cache().unwrap();
         let advice = "run `python3 models/setup.py test-tools` (make test does)";
         let tools = newest(&cache.join("test-tools")).expect(advice);
         let model = cache.join("peer-tools/smollm2-135m-instruct-q4_1/model.gguf");
         assert!(model.is_file(), "{advice}");
-        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("support/llama_server.py");
+        let support = Path::new(env!("CARGO_MANIFEST_DIR")).join("support");
         let mut process = Command::new("python3")
-            .arg(script)
+            .arg(support.join(script))
             .arg(model)
-            .args([&port.to_string(), key])
+            .args(arguments)
             .env("PYTHONPATH", tools)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
             .spawn()
             .unwrap();
-        let mut url = String::new();
-        BufReader::new(process.stdout.take().unwrap())
-            .read_line(&mut url)
-            .unwrap();
-        let url = url.trim().to_owned();
-        assert!(url.starts_with("http://127.0.0.1:"), "it said {url:?}");
+        let url = BufReader::new(process.stdout.take().unwrap())
+            .lines()
+            .map_while(Result::ok)
+            .find(|line| line.starts_with("http://127.0.0.1:"))
+            .expect("it says where it is to be found");
         Self { process, url }
     }
 
@@ -60,7 +65,7 @@ impl Llama {
     }
 }
 
-impl Drop for Llama {
+impl Drop for Server {
     fn drop(&mut self) {
         let _ = self.process.kill();
         let _ = self.process.wait();
@@ -85,7 +90,7 @@ fn table(url: &str, key_file: &Path) -> String {
 #[tokio::test(flavor = "multi_thread")]
 async fn llama_cpp_answers_a_box_and_where_it_is_gone_or_refuses_the_box_does_and_says_why() {
     const QUESTION: &str = "What is the capital of Japan?";
-    let llama = Llama::start(0, KEY);
+    let llama = Server::llama(0, KEY);
     let mut edge_box = EdgeBox::new().unwrap();
     edge_box.start_bus().unwrap();
     edge_box.start_broker().unwrap();
@@ -118,7 +123,7 @@ async fn llama_cpp_answers_a_box_and_where_it_is_gone_or_refuses_the_box_does_an
     assert!(said.text().contains("Tokyo"), "{said:?}");
 
     // Back, with another key: told, and answered here.
-    let strict = Llama::start(port, "another-key");
+    let strict = Server::llama(port, "another-key");
     let until = Instant::now() + PATIENCE;
     loop {
         let said = edge_box.say("hall", QUESTION).await.unwrap();
@@ -130,7 +135,7 @@ async fn llama_cpp_answers_a_box_and_where_it_is_gone_or_refuses_the_box_does_an
         assert!(Instant::now() < until, "{origin}");
     }
     drop(strict);
-    let _llama = Llama::start(port, KEY);
+    let _llama = Server::llama(port, KEY);
     let until = Instant::now() + PATIENCE;
     while edge_box.say("attic", QUESTION).await.unwrap().end()["origin"]["place"] != "upstream" {
         assert!(Instant::now() < until);
@@ -140,7 +145,7 @@ async fn llama_cpp_answers_a_box_and_where_it_is_gone_or_refuses_the_box_does_an
 
 #[tokio::test]
 async fn llama_cpp_keeps_to_a_schema_a_stop_string_and_a_limit_that_are_passed_on() {
-    let llama = Llama::start(0, KEY);
+    let llama = Server::llama(0, KEY);
     let directory = tempfile::tempdir().unwrap();
     let key = key_file(directory.path(), KEY);
     let table = table(&llama.url, &key);
@@ -189,4 +194,39 @@ async fn llama_cpp_keeps_to_a_schema_a_stop_string_and_a_limit_that_are_passed_o
 
     let (_, usage, finish) = ask("Tell me a long story.", &|request| request.max_tokens = 7).await;
     assert_eq!((usage.answer_tokens, finish), (7, Finish::MaxTokens));
+}
+
+#[tokio::test]
+async fn mlserver_answers_over_the_open_inference_protocol_word_by_word_and_at_once() {
+    let server = Server::start("mlserver_llama.py", &[]);
+    let directory = tempfile::tempdir().unwrap();
+    for (endpoint, least_pieces) in [("infer_stream", 2), ("infer", 1)] {
+        let table = format!(
+            "[inference.upstream.{CHAT}]\npolicy = \"always\"\nurl = \"{}\"\nmodel = \"smollm2\"\nprotocol = \"kserve\"\n\
+             [inference.upstream.{CHAT}.kserve]\nendpoint = \"{endpoint}\"\ninput = \"prompt\"\noutput = \"answer\"\n",
+            server.url
+        );
+        let state = directory.path().join(endpoint);
+        std::fs::create_dir(&state).unwrap();
+        let (_inference, dispatcher) = dispatcher(&state, CHAT, &table).unwrap();
+        let role = Role::User;
+        let content = "What is the capital of Japan?".to_owned();
+        let request = ChatRequest::new(vec![ChatMessage { role, content }], 40);
+        let mut answer = dispatcher.ask(request).await.unwrap();
+        let origin = answer.origin().clone();
+        assert!(matches!(origin.place, Place::Upstream { .. }), "{origin:?}");
+        let (mut text, mut pieces) = (String::new(), 0);
+        loop {
+            match answer.next().await {
+                Some(ChatEvent::Delta(piece)) => {
+                    text.push_str(&piece);
+                    pieces += 1;
+                }
+                Some(ChatEvent::Done { .. }) => break,
+                other => panic!("{other:?}"),
+            }
+        }
+        assert!(text.contains("Tokyo"), "{endpoint}: {text}");
+        assert!(pieces >= least_pieces, "{endpoint}: {pieces} pieces");
+    }
 }
